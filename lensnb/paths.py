@@ -1,0 +1,54 @@
+"""Where things lie: every path of the project in one place.
+
+LENSNB_ROOT moves data/ and figures/ elsewhere (tests use it); LENSNB_DATA names the folder of the real datasets.
+"""
+
+import os
+from pathlib import Path
+
+DATASET_FOLDERS = ("DeepLesion", "LUNA16", "LiTS", "NIH-LN")
+
+
+def repository() -> Path:
+    """The folder that holds the `lensnb` package and the notebooks."""
+    return Path(__file__).resolve().parents[1]
+
+
+def root() -> Path:
+    """The folder under which data/ and figures/ are read and written."""
+    return Path(os.environ.get("LENSNB_ROOT", repository())).resolve()
+
+
+def real_data() -> Path:
+    """The folder where a user puts the real datasets."""
+    return Path(os.environ.get("LENSNB_DATA", root() / "data" / "raw")).resolve()
+
+
+def has_real_data() -> bool:
+    """Whether one of the four real datasets lies in `real_data()`."""
+    return any((real_data() / name).is_dir() for name in DATASET_FOLDERS)
+
+
+def phantom(profile: str, seed: int = 0) -> Path:
+    """The raw files of the phantom datasets of a profile; each further seed is another benchmark."""
+    return root() / "data" / "phantom" / (profile if seed == 0 else f"{profile}-seed{seed}")
+
+
+def raw(profile: str, seed: int = 0) -> Path:
+    """The raw files of a profile: the real ones if the profile is `paper` and they are there, else phantoms."""
+    return real_data() if profile == "paper" and has_real_data() else phantom(profile, seed)
+
+
+def prepared(profile: str, seed: int = 0) -> Path:
+    """The normalised volumes and box tables of a profile."""
+    return root() / "data" / "prepared" / (profile if seed == 0 else f"{profile}-seed{seed}")
+
+
+def runs(profile: str, seed: int = 0) -> Path:
+    """Trained models, proposals, mined boxes, executed notebooks and logs of a profile."""
+    return root() / "data" / "runs" / (profile if seed == 0 else f"{profile}-seed{seed}")
+
+
+def figures(profile: str) -> Path:
+    """The tables and figures of a profile."""
+    return root() / "figures" / profile
