@@ -1,0 +1,122 @@
+"""Boxes: the one table schema, overlaps, suppression, and stacking 2D boxes to 3D lesions.
+
+A box is (x1, y1, x2, y2) in pixel-centre index coordinates: the centre of pixel 7 is at 7.0. Slices are counted
+by integers, and z1, z2 are both inside the lesion.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+from torchvision.ops import batched_nms
+
+DATASETS = ("DeepLesion", "LUNA16", "LiTS", "NIH-LN")
+SOURCES = ("annotated", "cross-slice", "intra-patient", "uncertain", "truth")
+BOX = ["x1", "y1", "x2", "y2"]
+BOX3D = ["x1", "y1", "z1", "x2", "y2", "z2"]
+COLUMNS = ["dataset", "patient", "study", "series", "volume", "lesion", "z", *BOX, "z1", "z2", "source", "expert", "score"]
+
+
+def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Area that each of boxes `a` (n, 4) shares with each of `b` (m, 4): (n, m), in square pixels."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    return np.prod(np.clip(high - low, 0, None), axis=2)
+
+
+def area(boxes: np.ndarray) -> np.ndarray:
+    """Area of boxes (n, 4): (n,), in square pixels."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of every box of `a` (n, 4) with every box of `b` (m, 4): (n, m)."""
+    shared = intersection(a, b)
+    union = area(a)[:, None] + area(b)[None, :] - shared
+    return shared / np.maximum(union, 1e-9)
+
+
+def iobb(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over the area of the detected box `a` (n, 4), for every true box of `b` (m, 4): (n, m)."""
+    return intersection(a, b) / np.maximum(area(a)[:, None], 1e-9)
+
+
+def nms_table(table: pd.DataFrame, threshold: float, keys: tuple[str, ...] = ("volume", "z")) -> pd.DataFrame:
+    """Non-maximum suppression among the rows that agree in `keys`: keep the best of boxes with IoU > threshold.
+
+    Returns the kept rows in their original order. Rows with equal scores are decided by their order.
+    """
+    if table.empty:
+        return table
+    group = table.groupby(list(keys), observed=True, sort=False).ngroup().to_numpy()
+    boxes = torch.tensor(table[BOX].to_numpy(np.float64))
+    scores = torch.tensor(table["score"].to_numpy(np.float64))
+    kept = batched_nms(boxes, scores, torch.from_numpy(group), threshold)
+    return table.iloc[np.sort(kept.numpy())]
+
+
+def stack_to_tracklets(boxes: pd.DataFrame, theta: float) -> pd.DataFrame:
+    """Group 2D boxes of consecutive slices into tracklets, each a recovered 3D lesion (Sec. IV-C and V-A).
+
+    A box of slice z continues a tracklet that ends on slice z - 1 if their IoU is over `theta`. The paper does not
+    say what happens when several would do; here the pair with the highest IoU goes first and nobody is used twice.
+
+    `boxes`: volume, z, x1, y1, x2, y2, ... Returns the same rows sorted by volume and slice, with `tracklet`, an
+    integer that is unique in the table. A box without a partner is a tracklet of one slice.
+    """
+    ordered = boxes.sort_values(["volume", "z"], kind="stable").reset_index(drop=True)
+    volume = pd.factorize(ordered["volume"])[0]
+    z = ordered["z"].to_numpy(np.int64)
+    coordinates = ordered[BOX].to_numpy(np.float64)
+    starts = np.flatnonzero(np.r_[True, (np.diff(volume) != 0) | (np.diff(z) != 0)]) if len(z) else np.array([], int)
+    ends = np.r_[starts[1:], len(z)] if len(z) else starts
+    tracklet = np.full(len(z), -1)
+    count = 0
+    for group, (start, end) in enumerate(zip(starts, ends)):
+        if group and volume[start - 1] == volume[start] and z[start - 1] == z[start] - 1:
+            before = slice(starts[group - 1], ends[group - 1])
+            for i, j in _best_pairs(iou(coordinates[before], coordinates[start:end]), theta):
+                tracklet[start + j] = tracklet[starts[group - 1] + i]
+        new = np.flatnonzero(tracklet[start:end] < 0)
+        tracklet[start + new] = count + np.arange(len(new))
+        count += len(new)
+    return ordered.assign(tracklet=tracklet)
+
+
+def _best_pairs(overlap: np.ndarray, threshold: float) -> list[tuple[int, int]]:
+    """Pairs (row, column) with overlap > threshold, best first, each row and column used once."""
+    rows, columns = np.nonzero(overlap > threshold)
+    used_rows, used_columns, pairs = set(), set(), []
+    for k in np.argsort(-overlap[rows, columns], kind="stable"):
+        if rows[k] not in used_rows and columns[k] not in used_columns:
+            used_rows.add(rows[k])
+            used_columns.add(columns[k])
+            pairs.append((int(rows[k]), int(columns[k])))
+    return pairs
+
+
+def trim_tracklets(tracklets: pd.DataFrame, fraction: float) -> pd.DataFrame:
+    """Drop the boxes of a tracklet whose score is below `fraction` of the tracklet's best score.
+
+    A tracklet tends to run on, with fading scores, into slices where the lesion has ended. 0 keeps all boxes.
+    """
+    best = tracklets.groupby("tracklet")["score"].transform("max")
+    return tracklets[tracklets["score"] >= fraction * best]
+
+
+def tracklets_to_3d(tracklets: pd.DataFrame) -> pd.DataFrame:
+    """One 3D box per tracklet: x and y are the average of its 2D boxes weighted by their scores (Sec. IV-C).
+
+    Returns volume, tracklet, x1, y1, z1, x2, y2, z2, score (the best of its slices), z (the slice with that score)
+    and expert (whose box it is), sorted by tracklet.
+    """
+    if tracklets.empty:
+        return pd.DataFrame(columns=["volume", "tracklet", *BOX3D, "z", "score", "expert"])
+    weight = tracklets["score"].to_numpy(np.float64)
+    sums = (tracklets[BOX].astype(np.float64).mul(weight, axis=0)).groupby(tracklets["tracklet"]).sum()
+    mean = sums.div(tracklets["score"].astype(np.float64).groupby(tracklets["tracklet"]).sum(), axis=0)
+    groups = tracklets.groupby("tracklet")
+    best = tracklets.loc[groups["score"].idxmax()].set_index("tracklet")
+    result = mean.assign(z1=groups["z"].min(), z2=groups["z"].max(), z=best["z"], score=best["score"])
+    result["volume"] = best["volume"].astype(str)
+    result["expert"] = best["expert"].astype(str) if "expert" in best else ""
+    return result.reset_index()[["volume", "tracklet", *BOX3D, "z", "score", "expert"]]

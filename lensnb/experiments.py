@@ -1,0 +1,87 @@
+"""Every training by name, and which labels it learns from. Rows of tables that need the same training share one run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from lensnb.boxes import COLUMNS, DATASETS
+from lensnb.files import read_table
+
+UNIVERSAL = DATASETS[:1]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training.
+
+    labels: "annotated"  what the datasets' own files say;
+            "mined"      and the boxes of the three mining strategies (Sec. V);
+            "complete"   all lesions of DeepLesion (phantoms only: the upper bound);
+            "oracle-mined"    what perfect cross-slice propagation and intra-patient matching would find (phantoms);
+            "oracle-ignored"  and every other lesion ignored, as perfect cross-dataset mining would (phantoms).
+    negatives: whether slices of DeepLesion without a known lesion are trained on ("unlabeled" of Table IV); the
+               fully labelled datasets always have them.
+    """
+
+    name: str
+    title: str
+    datasets: tuple[str, ...] = UNIVERSAL
+    proposal_network: str = "afp"
+    labels: str = "annotated"
+    negatives: bool = False
+
+
+_ALL = (
+    Experiment("baseline", "DeepLesion alone with the baseline's RPN", proposal_network="rpn"),
+    Experiment("single", "DeepLesion alone"),
+    Experiment("multi", "four datasets", DATASETS),
+    Experiment("single-mined", "DeepLesion alone, with mined labels", labels="mined", negatives=True),
+    Experiment("multi-mined", "four datasets, with mined labels", DATASETS, labels="mined", negatives=True),
+    Experiment("single-complete", "DeepLesion alone, complete labels", labels="complete", negatives=True),
+    Experiment("oracle-mined", "DeepLesion alone, perfect matching", labels="oracle-mined"),
+    Experiment("oracle-ignored", "DeepLesion alone, perfect matching and ignoring", labels="oracle-ignored", negatives=True),
+)
+EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}
+TRUTH_ONLY = ("complete", "oracle-mined", "oracle-ignored")
+
+
+def available(phantoms: bool) -> list[str]:
+    """The experiments that can be trained: those that need the complete truth exist on phantoms alone."""
+    return [e.name for e in _ALL if phantoms or e.labels not in TRUTH_ONLY]
+
+
+def training_labels(experiment: Experiment, store, runs: Path) -> pd.DataFrame:
+    """The label table of an experiment: 2D boxes in grid coordinates, `source` telling certain from uncertain.
+
+    store: volumes.Store; runs: the profile's folder of runs, for the mined tables.
+    Raises FileNotFoundError if a mined table is missing, ValueError if the truth is asked for and there is none.
+    """
+    splits = store.volumes["split"]
+    boxes = store.boxes
+    boxes = boxes[(boxes["volume"].map(splits) == "train") & boxes["dataset"].isin(experiment.datasets)]
+    if experiment.labels == "annotated":
+        return boxes
+    if experiment.labels == "mined":
+        mined = [read_table(runs / "mined" / f"{name}.csv") for name in ("cross-slice", "intra-patient", "uncertain")]
+        return pd.concat([boxes, *(table[COLUMNS] for table in mined)], ignore_index=True)
+    if store.truth is None:
+        raise ValueError(f"experiment {experiment.name} needs the complete truth, which only phantoms have")
+    truth = store.truth
+    truth = truth[(truth["volume"].map(splits) == "train") & (truth["dataset"] == UNIVERSAL[0])]
+    others = boxes[boxes["dataset"] != UNIVERSAL[0]]
+    return pd.concat([others, _known_truth(truth, experiment.labels)], ignore_index=True)
+
+
+def _known_truth(truth: pd.DataFrame, labels: str) -> pd.DataFrame:
+    """The hidden truth as a training label: all of it, or what an oracle of the mining strategies would reach."""
+    if labels == "complete":
+        return truth[COLUMNS]
+    marked = truth[truth["marked"].astype(bool)]
+    identities = set(zip(marked["patient"], marked["identity"]))
+    recoverable = pd.Series(
+        [pair in identities for pair in zip(truth["patient"], truth["identity"])], index=truth.index, dtype=bool
+    )
+    if labels == "oracle-mined":
+        return truth[recoverable][COLUMNS]
+    return truth.assign(source=truth["source"].where(recoverable, "uncertain"))[COLUMNS]

@@ -1,0 +1,228 @@
+"""Training LENS (Sec. VI-B): batches of one dataset, RAdam, checkpoints that resume to the same weights.
+
+One process or several (`torchrun -m lensnb train ...`): each process takes its part of every batch and gradients are
+averaged, which is exact because every loss is a mean over images.
+"""
+
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lensnb import paths, profiles
+from lensnb.boxes import DATASETS
+from lensnb.experiments import EXPERIMENTS, Experiment, training_labels
+from lensnb.files import atomic_write, write_json, write_table
+from lensnb.lens import LENS, total_loss
+from lensnb.samples import SliceSampler, make_batch
+from lensnb.volumes import Store
+
+def train(experiment_name: str, profile_name: str, seed: int = 0, run_dir: Path | None = None) -> Path:
+    """Make one experiment's run: weights.safetensors, config.json and log.csv in `run_dir`, which is returned.
+
+    A finished run is left alone, an interrupted one goes on from its last checkpoint and ends with the same weights.
+    Raises ValueError for an unknown experiment, FileNotFoundError if the volumes are not prepared.
+    """
+    if experiment_name not in EXPERIMENTS:
+        raise ValueError(f"{experiment_name!r} is not an experiment; choose one of {', '.join(EXPERIMENTS)}")
+    experiment, profile = EXPERIMENTS[experiment_name], profiles.load(profile_name)
+    runs = paths.runs(profile_name, seed)
+    run_dir = Path(run_dir or runs / "experiments" / f"{experiment_name}-seed{seed}")
+    if (run_dir / "weights.safetensors").exists():
+        print(f"{run_dir.name}: already trained")
+        return run_dir
+    store = Store(paths.prepared(profile_name, seed))
+    rank, world = start_processes(profile.training.threads)
+    torch.manual_seed(seed)
+    model = LENS(profile.network, experiment.datasets, experiment.proposal_network)
+    initialise(model, profile, runs / "pretext" / "weights.safetensors")
+    device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
+    batches = Batches(experiment, profile, store, training_labels(experiment, store, runs), seed, rank, world)
+    config = {
+        "experiment": experiment.name, "datasets": list(experiment.datasets), "profile": profile_name, "seed": seed,
+        "proposal_network": experiment.proposal_network, "network": profiles.to_dict(profile.network),
+        "training": profiles.to_dict(profile.training), "inference": profiles.to_dict(profile.inference),
+        "spacing_mm": profile.grid.spacing_mm, "iterations": len(batches), "phantom": store.truth is not None,
+        "torch": torch.__version__,
+    }  # fmt: skip
+    log = fit(model.to(device), batches, profile.training, run_dir / "checkpoint.pt", experiment.name, rank, world)
+    if rank == 0:
+        write_table(log, run_dir / "log.csv")
+        write_json(config, run_dir / "config.json")
+        save_weights(model, run_dir / "weights.safetensors")
+        (run_dir / "checkpoint.pt").unlink(missing_ok=True)
+    if world > 1:
+        dist.barrier()
+    return run_dir
+
+
+def start_processes(threads: int) -> tuple[int, int]:
+    """Rank and number of the processes that torchrun started; (0, 1) without it. `threads` = 0 leaves torch's choice."""
+    if threads:
+        torch.set_num_threads(threads)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return (dist.get_rank(), world) if world > 1 else (0, 1)
+
+
+def initialise(model: LENS, profile: SimpleNamespace, pretext_weights: Path) -> None:
+    """Start from ImageNet weights if the profile asks for them, else from the pretext task's (see pretext.py)."""
+    if profile.network.imagenet:
+        model.backbone.load_imagenet()
+    elif profile.pretext.iterations:
+        if not pretext_weights.exists():
+            raise FileNotFoundError(f"{pretext_weights} is missing; `python -m lensnb pretext` makes it")
+        unexpected = model.load_state_dict(load_file(pretext_weights), strict=False).unexpected_keys
+        if unexpected:
+            raise ValueError(f"{pretext_weights} does not fit the network: {unexpected[:3]}")
+
+
+class Batches(torch.utils.data.Dataset):
+    """The batches of a whole training, by iteration number; each holds samples of one dataset."""
+
+    def __init__(
+        self, experiment: Experiment, profile: SimpleNamespace, store: Store, labels: pd.DataFrame, seed: int,
+        rank: int = 0, world: int = 1,
+    ):  # fmt: skip
+        self.profile, self.store, self.seed = profile, store, seed
+        train_volumes = store.volumes[store.volumes["split"] == "train"]
+        self.samplers = []
+        for name in experiment.datasets:
+            depths = train_volumes.loc[train_volumes["dataset"] == name, "depth"].to_dict()
+            negatives = experiment.negatives or name != "DeepLesion"
+            key = (seed, DATASETS.index(name))
+            self.samplers.append(SliceSampler(labels[labels["dataset"] == name], depths, negatives, key))
+        self.size = profile.training.batch_size
+        if self.size % world:
+            raise ValueError(f"a batch of {self.size} cannot be shared by {world} processes")
+        self.part = slice(rank * self.size // world, (rank + 1) * self.size // world)
+        self.schedule = make_schedule([len(s) for s in self.samplers], profile.training, seed)
+        one_hot = self.schedule[:, None] == np.arange(len(self.samplers))
+        self.earlier = np.cumsum(one_hot, axis=0) - one_hot  # batches of each dataset before iteration t
+
+    def __len__(self) -> int:
+        return len(self.schedule)
+
+    def __getitem__(self, t: int) -> tuple[int, torch.Tensor, list]:
+        """Dataset number, slices (n, 9, y, x) and targets of iteration t."""
+        dataset = int(self.schedule[t])
+        first = int(self.earlier[t, dataset]) * self.size
+        indices = list(range(first, first + self.size))
+        # the whole batch is drawn by every process, so that all agree on scale, shifts and padding
+        batch, targets = make_batch(
+            self.samplers[dataset], indices, self.store.hu, self.profile.network, self.profile.training,
+            (self.seed, t, 1),
+        )  # fmt: skip
+        return dataset, batch[self.part], targets[self.part]
+
+
+def make_schedule(sizes: list[int], training: SimpleNamespace, seed: int) -> np.ndarray:
+    """Which dataset each iteration's batch comes from: (iterations,) of dataset numbers.
+
+    With `training.epochs` every dataset is visited that often in full. Otherwise there are `training.iterations`
+    batches, of which the first dataset gets `deeplesion_share` and the others equal parts of the rest.
+    """
+    rng = np.random.default_rng((seed, 2))
+    if training.epochs:
+        batches = np.repeat(np.arange(len(sizes)), [-(-size // training.batch_size) for size in sizes])
+        return np.concatenate([rng.permutation(batches) for _ in range(training.epochs)])
+    share = [1.0] if len(sizes) == 1 else [training.deeplesion_share] + [
+        (1 - training.deeplesion_share) / (len(sizes) - 1)] * (len(sizes) - 1)  # fmt: skip
+    counts = np.floor(np.array(share) * training.iterations + 1e-9).astype(int)
+    counts[0] += training.iterations - counts.sum()
+    return rng.permutation(np.repeat(np.arange(len(sizes)), counts))
+
+
+def learning_rate(t: int, iterations: int, training: SimpleNamespace) -> float:
+    """The learning rate of iteration t.
+
+    `steps`: a tenth after one half and a hundredth after three quarters of the training (after epochs 4 and 6 of 8,
+    Sec. VI-B). `cosine`: down to 2 %. Both after a linear warm-up.
+    """
+    warm = min(1.0, (t + 1) / training.warmup) if training.warmup else 1.0
+    done = t / iterations
+    if training.schedule == "steps":
+        factor = 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
+    elif training.schedule == "cosine":
+        factor = 0.02 + 0.98 * (1 + np.cos(np.pi * done)) / 2
+    else:
+        raise ValueError(f"training.schedule {training.schedule!r} is neither steps nor cosine")
+    return training.learning_rate * warm * factor
+
+
+def fit(
+    model: LENS, batches: torch.utils.data.Dataset, training: SimpleNamespace, checkpoint: Path, label: str,
+    rank: int = 0, world: int = 1,
+) -> pd.DataFrame:  # fmt: skip
+    """Train `model` in place on batches 0 .. len(batches) - 1; return the log, one row for each 20 iterations."""
+    optimizer = torch.optim.RAdam(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+    start, rows = restore(checkpoint, model, optimizer)
+    device = next(model.parameters()).device
+    loader = torch.utils.data.DataLoader(
+        batches, batch_size=None, sampler=range(start, len(batches)), num_workers=training.loader_workers
+    )
+    model.train()
+    clock, recent = time.monotonic(), []
+    for t, (dataset, slices, targets) in enumerate(loader, start=start):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(t, len(batches), training)
+        targets = [type(target)(target.lesions.to(device), target.uncertain.to(device)) for target in targets]
+        # one generator for each image of the whole batch: several processes draw what one would
+        generators = [torch.Generator().manual_seed(t * 1024 + rank * len(targets) + i) for i in range(len(targets))]
+        losses = model.losses(slices.to(device), targets, dataset, generators)
+        loss = total_loss(losses)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"{label}: the loss is {loss.item()} at iteration {t}; lower training.learning_rate")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(model, world)
+        nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip)
+        optimizer.step()
+        recent.append([dataset, *(losses[k].item() for k in ("center", "size", "class", "box")), loss.item()])
+        if (t + 1) % 20 == 0 or t + 1 == len(batches):
+            rows.append([t + 1, *np.mean([r[1:] for r in recent], axis=0).round(6).tolist()])
+            recent = []
+        if rank == 0 and (t + 1) % max(1, len(batches) // 10) == 0:
+            left = (time.monotonic() - clock) / (t + 1 - start) * (len(batches) - t - 1)
+            print(f"{label}: iteration {t + 1}/{len(batches)}, loss {rows[-1][-1] if rows else loss.item():.3f}, "
+                  f"{left:.0f} s left", flush=True)  # fmt: skip
+        if rank == 0 and (t + 1) % training.checkpoint_every == 0 and t + 1 < len(batches):
+            with atomic_write(checkpoint) as temporary:
+                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rows": rows, "done": t + 1}
+                torch.save(state, temporary)
+    model.eval()
+    return pd.DataFrame(rows, columns=["iteration", "center", "size", "class", "box", "total"])
+
+
+def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list]:
+    """Load a checkpoint if there is one; return the number of iterations done and the log rows so far."""
+    if not checkpoint.exists():
+        return 0, []
+    state = torch.load(checkpoint, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["done"], state["rows"]
+
+
+def average_gradients(model: nn.Module, world: int) -> None:
+    """Average the gradients of all processes. Layers of other datasets have none, in every process alike."""
+    if world > 1:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= world
+
+
+def save_weights(model: nn.Module, path: Path, prefixes: tuple[str, ...] = ("",)) -> None:
+    """Write the weights whose names start with one of `prefixes` as safetensors, atomically."""
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if k.startswith(prefixes)}
+    with atomic_write(path) as temporary:
+        save_file(weights, temporary)

@@ -1,0 +1,234 @@
+"""The detector: parameter counts of the published network, targets worked out by hand, shared against naive features."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from lensnb import profiles
+from lensnb.backbone import Backbone, load_trunk
+from lensnb.heads import DetectionHead, match_proposals
+from lensnb.inference import detect_naively, detect_volume
+from lensnb.lens import LENS, total_loss
+from lensnb.proposals import AFP, RPN, Target, afp_target, anchor_boxes, cell_centres, decode, encode, match_anchors
+from lensnb.slices import place, resize, slice_group, to_grey
+
+NONE = torch.zeros(0, 4)
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return profiles.load("paper").network
+
+
+@pytest.fixture(scope="module")
+def small():
+    return profiles.load("smoke").network
+
+
+def test_full_size_parameter_counts(paper):
+    """The counts of the public baseline (trunk, laterals, the two fusion layers, RPN, box head)."""
+    backbone = Backbone(paper)
+    trunk = (backbone.stem, backbone.denseblock1, backbone.transition1, backbone.denseblock2, backbone.transition2,
+             backbone.denseblock3)  # fmt: skip
+    assert sum(count(part) for part in trunk) == 4_267_392
+    assert sum(count(part) for part in (backbone.lateral2, backbone.lateral3, backbone.lateral4)) == 919_040
+    assert count(backbone.fuse_middle) == 196_864
+    assert count(backbone.fuse_final) == 786_944
+    assert count(backbone) == 6_170_240
+    assert count(RPN(512, paper)) == 2_398_283
+    assert count(DetectionHead(512, paper, 1)) == 55_599_114
+    # AFP: two branches of 3 x 3 convolutions 512 -> 128 -> 1 and 512 -> 128 -> 4
+    assert count(AFP(512, paper)) == 2 * (512 * 128 * 9 + 128) + (128 * 9 + 1) + (128 * 4 * 9 + 4)
+
+
+def test_full_size_forward_and_backward(paper):
+    torch.manual_seed(0)
+    model = LENS(paper, ("DeepLesion", "LUNA16", "LiTS", "NIH-LN")).train()
+    slices = torch.randn(1, 9, 512, 512) * 30
+    target = Target(torch.tensor([[100.0, 120, 160, 190]]), torch.tensor([[300.0, 300, 340, 330]]))
+    losses = model.losses(slices, [target], dataset=2)
+    total_loss(losses).backward()
+    assert set(losses) == {"center", "size", "class", "box"}
+    assert model.backbone.stem[0].weight.grad.abs().sum() > 0
+    assert model.proposal_networks[2].center[0].weight.grad.abs().sum() > 0
+    # another dataset's layers do not learn from this batch (orange in Fig. 2)
+    assert model.proposal_networks[0].center[0].weight.grad is None
+    assert model.head.classes[0].weight.grad is None
+
+
+def test_small_network_is_the_same_code(small):
+    model = LENS(small, ("DeepLesion", "LUNA16")).eval()
+    proposals, scores, boxes = model(torch.randn(2, 9, 64, 96) * 30)
+    assert len(proposals) == 2
+    assert scores.shape == (sum(map(len, proposals)), 2)
+    assert boxes.shape == (*scores.shape, 4)
+
+
+@pytest.mark.parametrize("depth", [1, 4, 11])
+def test_shared_features_equal_the_naive_computation(small, depth):
+    torch.manual_seed(1)
+    backbone = Backbone(small).double().eval()
+    volume = torch.randn(depth, 32, 48, dtype=torch.float64)
+    naive = torch.cat([backbone(torch.from_numpy(slice_group(volume.numpy(), z, 9))[None]) for z in range(depth)])
+    torch.testing.assert_close(backbone.volume_features(volume), naive, rtol=0, atol=1e-11)
+    torch.testing.assert_close(backbone.volume_features(volume, chunk=3), naive, rtol=0, atol=1e-11)
+
+
+def test_detections_with_shared_features_equal_slice_by_slice(small):
+    torch.manual_seed(2)
+    model = LENS(small, ("DeepLesion", "LUNA16")).eval()
+    inference = profiles.load("smoke").inference
+    hu = np.random.default_rng(0).integers(-1000, 400, (7, 50, 70)).astype(np.int16)
+    shared, naive = detect_volume(model, hu, inference), detect_naively(model, hu, inference)
+    assert len(shared) > 10
+    assert shared["expert"].tolist() == naive["expert"].tolist()
+    numbers = ["z", "x1", "y1", "x2", "y2", "score"]
+    np.testing.assert_allclose(shared[numbers], naive[numbers], atol=2e-3)
+    assert shared["x2"].max() <= 69 and shared["y2"].max() <= 49
+
+
+def test_frozen_batch_norm_keeps_its_statistics(small):
+    backbone = Backbone(SimpleNamespace(**{**vars(small), "freeze_batch_norm": True})).train()
+    before = backbone.stem[1].running_mean.clone()
+    backbone(torch.randn(2, 9, 32, 32))
+    torch.testing.assert_close(backbone.stem[1].running_mean, before)
+
+
+def test_imagenet_weights_fit_the_trunk_and_only_the_trunk(paper, small):
+    from torchvision.models import densenet121
+
+    published = densenet121().state_dict()  # same names and shapes as the published weights, other numbers
+    # the published file has the older names: norm.1 for norm1
+    old = {k.replace("norm1", "norm.1").replace("conv2", "conv.2"): v for k, v in published.items()}
+    backbone = Backbone(paper)
+    load_trunk(backbone, old)
+    torch.testing.assert_close(
+        backbone.denseblock3.denselayer24.conv2.weight, published["features.denseblock3.denselayer24.conv2.weight"]
+    )
+    with pytest.raises(ValueError, match="not in the ImageNet weights"):
+        load_trunk(Backbone(small), old)
+
+
+def test_cells_lie_at_the_middle_of_their_pixels():
+    assert cell_centres(2, 2, torch.device("cpu")).tolist() == [[1.5, 1.5], [5.5, 1.5], [1.5, 5.5], [5.5, 5.5]]
+
+
+def test_afp_target_by_hand():
+    """A lesion of 40 x 40 pixels: centre region 8 x 8 (2 x 2 cells), ignored 20 x 20; an uncertain one is only ignored."""
+    points = cell_centres(20, 20, torch.device("cpu"))
+    # centred between cells: (29.5 + 33.5) / 2 = 31.5
+    target = Target(torch.tensor([[11.5, 11.5, 51.5, 51.5]]), torch.tensor([[60.0, 0, 80, 20]]))
+    label, distance = afp_target(target, points)
+    label = label.reshape(20, 20)
+    assert (label == 1).nonzero().tolist() == [[7, 7], [7, 8], [8, 7], [8, 8]]
+    ignored = set(map(tuple, (label == -1).nonzero().tolist()))
+    ring = {(i, j) for i in range(5, 11) for j in range(5, 11)} - {(7, 7), (7, 8), (8, 7), (8, 8)}
+    ring = {(i, j) for i, j in ring if abs(4 * i + 1.5 - 31.5) <= 10 and abs(4 * j + 1.5 - 31.5) <= 10}
+    uncertain = {(i, j) for i in range(20) for j in range(20) if 65 <= 4 * j + 1.5 <= 75 and 5 <= 4 * i + 1.5 <= 15}
+    assert ignored == ring | uncertain
+    # cell (7, 7) at pixel 29.5: 18 pixels from left and top, 22 from right and bottom
+    assert distance.reshape(20, 20, 4)[7, 7].tolist() == [4.5, 4.5, 5.5, 5.5]
+
+
+def test_afp_gives_every_lesion_a_cell_and_overlaps_to_the_smaller():
+    points = cell_centres(10, 10, torch.device("cpu"))
+    tiny, large = [20.0, 20, 23, 23], [0.0, 0, 43, 43]
+    label, distance = afp_target(Target(torch.tensor([large, tiny]), NONE), points)
+    assert label.reshape(10, 10)[5, 5] == 1
+    assert distance.reshape(10, 10, 4)[5, 5].tolist() == pytest.approx([0.375] * 4)  # at 21.5, 1.5 pixels from each side
+
+
+def test_afp_losses_by_hand():
+    """Eq. 1 on two cells that count and Eq. 2 on the one that is a lesion."""
+    afp = AFP(4, SimpleNamespace(afp_channels=2))
+    target = Target(torch.tensor([[0.0, 0, 3, 3]]), NONE)  # centre (1.5, 1.5), cell (0, 0)
+    logits = torch.tensor([[0.0, 0.0]])
+    distances = torch.tensor([[[0.5, 0.5, 0.375, 0.375], [9.0, 9, 9, 9]]])
+    losses = afp.losses((logits, distances), (1, 2), [target])
+    # p = 0.5 in both: -0.5 * (0.25 log 0.5 + 0.25 log 0.5) / 1
+    assert losses["center"].item() == pytest.approx(0.25 * np.log(2))
+    assert losses["size"].item() == pytest.approx(0.25)  # two distances are off by 0.125
+
+
+def test_a_slice_without_lesions_trains(small):
+    model = LENS(small, ("DeepLesion",)).train()
+    losses = model.losses(torch.randn(1, 9, 32, 32), [Target(NONE, NONE)], 0)
+    assert losses["size"].item() == 0 and losses["box"].item() == 0
+    assert losses["center"].item() > 0 and losses["class"].item() > 0
+    total_loss(losses).backward()
+
+
+def test_ignored_everywhere_gives_no_gradient_from_proposals():
+    afp = AFP(4, SimpleNamespace(afp_channels=2))
+    logits = torch.zeros(1, 4, requires_grad=True)
+    everything = Target(NONE, torch.tensor([[-100.0, -100, 100, 100]]))
+    losses = afp.losses((logits, torch.zeros(1, 4, 4)), (2, 2), [everything])
+    assert losses["center"].item() == 0
+
+
+def test_proposals_on_uncertain_lesions_are_left_out_unless_they_hit_a_lesion():
+    lesion, uncertain = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[20.0, 20, 30, 30]])
+    candidates = torch.tensor([[0.0, 0, 10, 9], [20, 20, 30, 28], [22, 22, 25, 25], [40, 40, 50, 50], [0, 0, 10, 4]])
+    label, _ = match_proposals(candidates, Target(lesion, uncertain))
+    assert label.tolist() == [1, -1, -1, 0, 0]
+    label, _ = match_proposals(candidates, Target(lesion, lesion))
+    assert label[0] == 1  # known lesions win over uncertain ones
+
+
+def test_box_coder_round_trip_and_hand_value():
+    reference = torch.tensor([[0.0, 0, 10, 20]])
+    box = torch.tensor([[5.0, 10, 25, 20]])
+    assert encode(box, reference)[0].tolist() == pytest.approx([1.0, 0.25, np.log(2), np.log(0.5)])
+    torch.testing.assert_close(decode(encode(box, reference), reference), box)
+
+
+def test_anchors_are_those_of_the_baseline():
+    """Facts 2.1: widths x heights after the baseline's rounding."""
+    anchors = anchor_boxes([16, 24, 32, 48, 96])
+    shapes = [tuple(s) for s in (anchors[:, 2:] - anchors[:, :2]).int().tolist()]
+    assert shapes[:5] == [(24, 12), (36, 18), (48, 24), (72, 36), (144, 72)]
+    assert shapes[5:10] == [(s, s) for s in (16, 24, 32, 48, 96)]
+    assert shapes[10:] == [(12, 24), (18, 36), (24, 48), (36, 72), (72, 144)]
+
+
+def test_every_lesion_has_an_anchor():
+    anchors = torch.tensor([[0.0, 0, 16, 16], [8, 8, 24, 24], [100, 100, 116, 116]])
+    label, _ = match_anchors(anchors, Target(torch.tensor([[0.0, 0, 24, 24]]), NONE))
+    assert label.tolist() == [1, 1, 0]  # both overlap equally well, by 256 / 576
+
+
+def test_grey_values_of_the_paper(paper):
+    grey = to_grey(np.array([-2048, -1024, 3071, 4000]), paper)
+    assert grey.tolist() == pytest.approx([-50, -50, 205, 205])
+    assert to_grey(np.array([0]), paper).item() == pytest.approx(1024 / 4095 * 255 - 50, abs=1e-4)
+
+
+def test_slice_group_repeats_the_last_slice():
+    volume = np.arange(5)[:, None, None]
+    assert slice_group(volume, 0, 9)[:, 0, 0].tolist() == [0, 0, 0, 0, 0, 1, 2, 3, 4]
+
+
+def test_resize_and_place_move_boxes_with_the_image():
+    image = torch.zeros(1, 32, 32)
+    image[0, 8:16, 16:24] = 1.0
+    box = np.array([[15.5, 7.5, 23.5, 15.5]], np.float32)  # the edges of the bright pixels
+    bigger, scaled = resize(image, box, 2.0)
+    canvas = torch.zeros(1, 64, 64)
+    moved = place(bigger, scaled, canvas, (3, -5))[0]
+    rows, columns = np.nonzero(canvas[0].numpy() > 0.5)
+    edges = [columns.min() - 0.5, rows.min() - 0.5, columns.max() + 0.5, rows.max() + 0.5]
+    assert moved.tolist() == pytest.approx(edges)
+
+
+def test_place_cuts_at_the_border():
+    image = torch.ones(1, 16, 16)
+    canvas = torch.zeros(1, 16, 16)
+    moved = place(image, np.array([[0.0, 0, 6, 6]]), canvas, (-4, 0))[0]
+    assert moved.tolist() == [0, 0, 2, 6]
+    assert canvas[0, :, 12:].sum() == 0 and canvas[0, :, :12].min() == 1
