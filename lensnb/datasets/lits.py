@@ -1,0 +1,108 @@
+"""LiTS: liver CT and segmentation pairs in NIfTI, tumours as connected components of label 2."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from lensnb.ct_files import CT, affine, read_array, read_image
+from lensnb.datasets import FOUND, SLICE_BOXES
+from lensnb.datasets.masks import align_mask, mask_boxes
+
+NAME = "LiTS"
+SOURCE = "https://competitions.codalab.org/competitions/17094 (Training_Batch1 and 2, 131 volumes; CC BY-NC-SA 4.0)"
+SCOPE = "liver tumours"
+LOST_SPACING_MM = (0.75, 0.75, 1.5)  # the middle of what the intact headers have
+
+
+def find(root: Path | str) -> pd.DataFrame:
+    """One row per volume-N.nii or .nii.gz below the dataset's folder; tumour-free volumes stay."""
+    folder = Path(root) / NAME
+    rows = []
+    volumes, segmentations = _numbered(folder, "volume"), _numbered(folder, "segmentation")
+    for number in sorted({*volumes, *segmentations}):
+        name = f"volume-{number}"
+        problem = ""
+        if number not in volumes:
+            problem = f"missing volume: {name}.nii"
+        elif number not in segmentations:
+            problem = f"missing segmentation: segmentation-{number}.nii"
+        path = str(volumes[number].relative_to(root)) if number in volumes else ""
+        labels = [str(segmentations[number].relative_to(root))] if number in segmentations else []
+        rows.append([NAME, name, name, name, name, "", path, SCOPE, labels, problem])
+    if not rows:
+        raise FileNotFoundError(f"{folder} holds no volume-N.nii or .nii.gz; LiTS comes from {SOURCE}")
+    return pd.DataFrame(rows, columns=FOUND)
+
+
+def _numbered(folder: Path, kind: str) -> dict[int, Path]:
+    """Number -> file of volume-N or segmentation-N. The official test volumes (test-volume-N) have no labels."""
+    files = {}
+    for path in sorted(folder.rglob(f"{kind}-*")):
+        match = re.fullmatch(rf"{kind}-(\d+)\.nii(\.gz)?", path.name)
+        if match and path.is_file():
+            files.setdefault(int(match[1]), path)
+    return files
+
+
+def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
+    """One volume and the boxes of its tumours: connected components (26 neighbours) of label 2.
+
+    Two faults of the published files are handled and noted. Where image and segmentation disagree about their place
+    (volumes 48 to 52), voxel indices are right and the image's matrix is used. Where the header was lost (volumes
+    28 to 47: identity), the spacing is assumed and the orientation is read off the anatomy.
+    Raises ValueError if the sizes differ or a label is not 0, 1 or 2.
+    """
+    ct = read_image(Path(root) / row["path"])
+    path = Path(root) / row["annotations"][0]
+    labels, labels_to_mm = read_array(path)
+    if not np.isin(labels[:: max(1, len(labels) // 8)], (0, 1, 2)).all():
+        raise ValueError(f"{path}: labels other than 0, 1 (liver) and 2 (tumour)")
+    notes = []
+    aligned = align_mask(labels, labels_to_mm, ct)
+    if aligned is None:
+        if labels.shape != ct.hu.shape:
+            raise ValueError(f"sizes differ: {path.name} has {labels.shape}, {Path(row['path']).name} {ct.hu.shape} (z, y, x)")
+        notes.append("matrices disagree: the segmentation was matched by voxel index")
+        aligned = labels
+    if _header_lost(ct.index_to_mm):
+        notes.append(f"lost header: spacing assumed to be {LOST_SPACING_MM} mm, orientation read off the anatomy")
+        signs = anatomical_signs(ct.hu, aligned)
+        ct = CT(ct.hu, affine(np.diag(signs * LOST_SPACING_MM), np.zeros(3)))
+    boxes = mask_boxes(tumour_components(aligned), lambda i: f"{row['volume']}-t{i:03d}")
+    return CT(ct.hu, ct.index_to_mm, notes=tuple(notes)), pd.DataFrame(boxes, columns=SLICE_BOXES)
+
+
+def tumour_components(labels: np.ndarray) -> np.ndarray:
+    """Integers (z, y, x): the connected components of label 2, numbered from 1."""
+    return ndimage.label(labels == 2, structure=np.ones((3, 3, 3)))[0]
+
+
+def _header_lost(index_to_mm: np.ndarray) -> bool:
+    """Whether the file's matrix is the identity (in NIfTI's RAS or in LPS), which no scanner writes."""
+    return np.allclose(np.abs(index_to_mm), np.eye(4), atol=1e-6)
+
+
+def anatomical_signs(hu: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Direction (x, y, z) in which each index axis grows, +1 towards left, back and head, from what the image shows.
+
+    The liver lies on the right of the body's centre, bone behind it, air of the lungs above the liver. A direction
+    that the image does not show stays +1. `hu`, `labels` (z, y, x), axes assumed to be in the order x, y, z.
+    """
+    hu, labels = hu[::2, ::4, ::4], labels[::2, ::4, ::4]
+    height, width = hu.shape[1:]
+    lung = np.zeros(hu.shape, bool)
+    middle = np.s_[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
+    lung[middle] = hu[middle] < -600
+    body, liver = _centre(hu > -300), _centre(labels > 0)
+    bone, air = _centre(hu > 250), _centre(lung)
+    toward = np.array([body[2] - liver[2], bone[1] - body[1], air[0] - liver[0]])
+    return np.where(toward < 0, -1.0, 1.0)
+
+
+def _centre(mask: np.ndarray) -> np.ndarray:
+    """Mean index (z, y, x) of a mask; nan where it is empty."""
+    indices = np.nonzero(mask)
+    return np.array([i.mean() if len(i) else np.nan for i in indices])

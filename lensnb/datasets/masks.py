@@ -1,0 +1,50 @@
+"""From label masks to boxes."""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import ndimage
+
+from lensnb.ct_files import CT
+
+
+def mask_boxes(instances: np.ndarray, name: Callable[[int], str]) -> list[list]:
+    """Boxes [name(id), z, x1, y1, x2, y2] of every instance on every slice it touches.
+
+    `instances`: integers (z, y, x), 0 is background. Boxes reach to the outer edges of the outer pixels.
+    """
+    boxes = []
+    for instance, region in enumerate(ndimage.find_objects(instances), start=1):
+        if region is None:
+            continue
+        mask = instances[region] == instance
+        top, left = region[1].start, region[2].start
+        for z in np.flatnonzero(mask.any(axis=(1, 2))):
+            y, x = np.flatnonzero(mask[z].any(axis=1)), np.flatnonzero(mask[z].any(axis=0))
+            box = [left + x[0] - 0.5, top + y[0] - 0.5, left + x[-1] + 0.5, top + y[-1] + 0.5]
+            boxes.append([name(instance), region[0].start + int(z), *map(float, box)])
+    return boxes
+
+
+def align_mask(mask: np.ndarray, mask_to_mm: np.ndarray, ct: CT) -> np.ndarray | None:
+    """The mask in the voxel order of the CT, through both matrices; None if the two grids do not coincide.
+
+    Axes may be permuted and flipped against each other; positions must agree to half a voxel.
+    """
+    to_ct = np.linalg.inv(ct.index_to_mm) @ mask_to_mm
+    axes = np.rint(to_ct[:3, :3]).astype(int)
+    if not (np.abs(axes).sum(axis=0) == 1).all() or not (np.abs(axes).sum(axis=1) == 1).all():
+        return None
+    source = np.abs(axes).argmax(axis=1)  # CT axis -> mask axis, in (x, y, z)
+    aligned = np.transpose(mask, [2 - source[2], 2 - source[1], 2 - source[0]])
+    aligned = aligned[tuple(slice(None, None, int(axes[a, source[a]])) for a in (2, 1, 0))]
+    if aligned.shape != ct.hu.shape:
+        return None
+    size = np.array(mask.shape[::-1])
+    corners = np.array(np.meshgrid(*[[0, n - 1] for n in size], indexing="ij")).reshape(3, -1).T
+    exact = corners @ to_ct[:3, :3].T + to_ct[:3, 3]
+    expected = np.empty_like(exact)
+    for a in range(3):
+        ours = corners[:, source[a]]
+        expected[:, a] = ours if axes[a, source[a]] > 0 else size[source[a]] - 1 - ours
+    return aligned if np.abs(exact - expected).max() <= 0.5 else None
