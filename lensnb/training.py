@@ -155,7 +155,7 @@ def learning_rate(t: int, iterations: int, training: SimpleNamespace) -> float:
         factor = 0.02 + 0.98 * (1 + np.cos(np.pi * done)) / 2
     else:
         raise ValueError(f"training.schedule {training.schedule!r} is neither steps nor cosine")
-    return training.learning_rate * warm * factor
+    return float(training.learning_rate * warm * factor)
 
 
 def fit(
@@ -164,13 +164,13 @@ def fit(
 ) -> pd.DataFrame:  # fmt: skip
     """Train `model` in place on batches 0 .. len(batches) - 1; return the log, one row for each 20 iterations."""
     optimizer = torch.optim.RAdam(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
-    start, rows = restore(checkpoint, model, optimizer)
+    start, (rows, recent) = restore(checkpoint, model, optimizer)
     device = next(model.parameters()).device
     loader = torch.utils.data.DataLoader(
         batches, batch_size=None, sampler=range(start, len(batches)), num_workers=training.loader_workers
     )
     model.train()
-    clock, recent = time.monotonic(), []
+    clock = time.monotonic()
     for t, (dataset, slices, targets) in enumerate(loader, start=start):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(t, len(batches), training)
@@ -196,20 +196,20 @@ def fit(
                   f"{left:.0f} s left", flush=True)  # fmt: skip
         if rank == 0 and (t + 1) % training.checkpoint_every == 0 and t + 1 < len(batches):
             with atomic_write(checkpoint) as temporary:
-                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rows": rows, "done": t + 1}
+                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": (rows, recent), "done": t + 1}
                 torch.save(state, temporary)
     model.eval()
     return pd.DataFrame(rows, columns=["iteration", "center", "size", "class", "box", "total"])
 
 
-def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list]:
-    """Load a checkpoint if there is one; return the number of iterations done and the log rows so far."""
+def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, tuple[list, list]]:
+    """Load a checkpoint if there is one; return the iterations done, the log rows and the losses not yet in a row."""
     if not checkpoint.exists():
-        return 0, []
+        return 0, ([], [])
     state = torch.load(checkpoint, weights_only=True)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    return state["done"], state["rows"]
+    return state["done"], state["log"]
 
 
 def average_gradients(model: nn.Module, world: int) -> None:

@@ -1,0 +1,243 @@
+"""Training: samples of an epoch, schedules, resuming to the same weights, two processes against one."""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lensnb import lens, paths, profiles, training
+from lensnb.boxes import COLUMNS, DATASETS
+from lensnb.experiments import EXPERIMENTS, available, training_labels
+from lensnb.files import atomic_write, read_table, write_table
+from lensnb.pretext import paste_blob, train_pretext
+from lensnb.samples import SliceSampler, place_batch
+from lensnb.training import learning_rate, make_schedule
+from lensnb.volumes import Store
+
+
+def label_rows(rows):
+    """Rows (dataset, volume, lesion, z, source) with a box in the middle."""
+    table = pd.DataFrame(rows, columns=["dataset", "volume", "lesion", "z", "source"])
+    for name, value in zip(("x1", "y1", "x2", "y2"), (20.0, 10.0, 34.0, 22.0)):
+        table[name] = value
+    return table.reindex(columns=COLUMNS)
+
+
+@pytest.fixture
+def tiny_store(tmp_path, monkeypatch):
+    """Two volumes of every dataset with one bright lesion each, in a data folder of their own."""
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    folder = paths.prepared("smoke")
+    rng = np.random.default_rng(0)
+    volumes, boxes = [], []
+    for dataset in DATASETS:
+        for i in range(2):
+            name = f"{dataset}-{i}"
+            hu = rng.normal(40, 20, (6, 40, 56)).astype(np.int16)
+            hu[2:5, 10:23, 20:35] += 200
+            with atomic_write(folder / "store" / dataset / f"{name}.npy") as temporary:
+                np.save(temporary, hu)
+            volumes.append(dict(
+                dataset=dataset, patient=name, study="1", series="1", volume=name, split="train", depth=6, height=40,
+                width=56, spacing_x_mm=3, spacing_y_mm=3, spacing_z_mm=4, first_slice=0,
+                grid_to_original=json.dumps(np.eye(4).tolist()), original_to_mm=json.dumps(np.eye(4).tolist()),
+                original_shape="[6, 40, 56]", file=f"store/{dataset}/{name}.npy",
+            ))  # fmt: skip
+            slices = [3] if dataset == "DeepLesion" else [2, 3, 4]
+            boxes += [(dataset, name, f"{name}-a", z, "annotated") for z in slices]
+    write_table(pd.DataFrame(volumes), folder / "volumes.csv")
+    write_table(label_rows(boxes), folder / "boxes.csv")
+    write_table(pd.DataFrame(columns=COLUMNS), folder / "manual.csv")
+    return Store(folder)
+
+
+def test_an_epoch_has_one_slice_of_each_lesion_and_half_as_many_negatives():
+    rows = [("LUNA16", "v", f"n{k}", z, "annotated") for k in range(4) for z in (1, 2, 3)]
+    sampler = SliceSampler(label_rows(rows), {"v": 6}, negatives=True, key=(0, 1))
+    assert len(sampler) == 6
+    for epoch in range(3):
+        slices = [sampler.slice(i)[1] for i in range(6 * epoch, 6 * epoch + 6)]
+        assert sum(z in (1, 2, 3) for z in slices) == 4
+        assert sum(z in (0, 4, 5) for z in slices) == 2
+
+
+def test_uncertain_boxes_are_neither_lesions_nor_negatives_on_their_own():
+    rows = [("DeepLesion", "v", "a", 2, "annotated"), ("DeepLesion", "v", "u", 2, "uncertain"), ("DeepLesion", "v", "w", 4, "uncertain")]
+    sampler = SliceSampler(label_rows(rows), {"v": 5}, negatives=True, key=(0,))
+    assert sampler.lesions == [("v", np.array([2]))]
+    assert {z for _, z in sampler.negatives} == {0, 1, 3, 4}  # slice 4 is used, its uncertain box ignored
+    lesions, uncertain = sampler.target("v", 4)
+    assert len(lesions) == 0 and len(uncertain) == 1
+
+
+def test_samples_follow_from_seed_and_number_alone():
+    rows = [("LiTS", "v", f"n{k}", z, "annotated") for k in range(5) for z in range(9)]
+    one, two = (SliceSampler(label_rows(rows), {"v": 20}, True, (3, 1)) for _ in range(2))
+    forward = [one.slice(i) for i in range(30)]
+    assert [two.slice(i) for i in reversed(range(30))][::-1] == forward
+    other_seed = SliceSampler(label_rows(rows), {"v": 20}, True, (4, 1))
+    assert [other_seed.slice(i) for i in range(30)] != forward
+
+
+def test_nothing_to_train_on_is_an_error():
+    with pytest.raises(ValueError, match="no lesion to train on"):
+        SliceSampler(label_rows([("LiTS", "v", "u", 1, "uncertain")]), {"v": 3}, True, (0,))
+
+
+def test_batches_are_padded_and_boxes_stay_on_their_lesions():
+    settings = SimpleNamespace(scale=[0.8, 1.2], shift=8)
+    images, boxes = [], []
+    for size in (40, 55):
+        image = torch.zeros(9, size, size)
+        image[:, 16:24, 12:24] = 1
+        images.append(image)
+        boxes.append(np.array([[11.5, 15.5, 23.5, 23.5], [0, 0, 5, 5]], np.float32))
+    batch, targets = place_batch(images, boxes, [1, 1], np.random.default_rng(5), settings)
+    assert batch.shape[2] % 16 == 0 and batch.shape[3] % 16 == 0
+    for image, target in zip(batch, targets):
+        rows, columns = np.nonzero(image[4].numpy() > 0.5)
+        edges = [columns.min() - 0.5, rows.min() - 0.5, columns.max() + 0.5, rows.max() + 0.5]
+        assert np.abs(target.lesions[0].numpy() - edges).max() <= 1
+        assert len(target.uncertain) <= 1
+
+
+def test_schedule_of_iterations_and_of_epochs():
+    fixed = SimpleNamespace(iterations=100, epochs=0, deeplesion_share=0.55, batch_size=8)
+    assert np.bincount(make_schedule([9, 9, 9, 9], fixed, 0)).tolist() == [55, 15, 15, 15]
+    assert make_schedule([9], fixed, 0).tolist() == [0] * 100
+    epochs = SimpleNamespace(epochs=2, batch_size=4)
+    schedule = make_schedule([8, 5], epochs, 0)  # 2 and 2 batches an epoch
+    assert np.bincount(schedule[:4]).tolist() == np.bincount(schedule[4:]).tolist() == [2, 2]
+
+
+def test_learning_rates_of_the_paper():
+    steps = SimpleNamespace(learning_rate=1e-4, warmup=0, schedule="steps")
+    assert [learning_rate(t, 8, steps) for t in (0, 3, 4, 5, 6, 7)] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
+    cosine = SimpleNamespace(learning_rate=1.0, warmup=10, schedule="cosine")
+    assert learning_rate(0, 1000, cosine) == pytest.approx(0.1)
+    assert learning_rate(1000, 1000, cosine) == pytest.approx(0.02)
+
+
+def short(monkeypatch, iterations=6):
+    """Make the smoke profile even shorter."""
+    load = profiles.load
+
+    def shortened(name):
+        profile = load(name)
+        profile.training.iterations, profile.training.checkpoint_every, profile.training.batch_size = iterations, 2, 4
+        profile.pretext.iterations, profile.pretext.batch_size = 2, 2
+        return profile
+
+    monkeypatch.setattr(profiles, "load", shortened)
+
+
+def test_a_run_resumes_to_the_same_weights(tiny_store, tmp_path, monkeypatch):
+    short(monkeypatch)
+    train_pretext("smoke")
+    straight = training.train("multi", "smoke", 0, tmp_path / "straight")
+
+    saved = []
+    fail_after = training.atomic_write
+
+    def interrupt(path):
+        if path.name == "checkpoint.pt" and saved:
+            raise KeyboardInterrupt
+        saved.append(path)
+        return fail_after(path)
+
+    monkeypatch.setattr(training, "atomic_write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        training.train("multi", "smoke", 0, tmp_path / "broken")
+    assert (tmp_path / "broken" / "checkpoint.pt").exists()
+    monkeypatch.setattr(training, "atomic_write", fail_after)
+    resumed = training.train("multi", "smoke", 0, tmp_path / "broken")
+    assert (straight / "weights.safetensors").read_bytes() == (resumed / "weights.safetensors").read_bytes()
+    assert (straight / "log.csv").read_bytes() == (resumed / "log.csv").read_bytes()
+    assert not (resumed / "checkpoint.pt").exists()
+    assert lens.load(resumed).datasets == DATASETS
+
+
+def test_two_processes_agree_with_one(tiny_store, tmp_path, monkeypatch):
+    """torchrun with two gloo processes: the same weights up to the order of sums."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\n"
+        "from lensnb import profiles, training\n"
+        "load = profiles.load\n"
+        "def shortened(name):\n"
+        "    profile = load(name)\n"
+        "    profile.training.iterations, profile.training.batch_size = 3, 4\n"
+        "    profile.pretext.iterations = 0\n"
+        "    return profile\n"
+        "profiles.load = shortened\n"
+        "training.train('single', 'smoke', 0, sys.argv[1])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(paths.repository()), "OMP_NUM_THREADS": "1"}
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run([sys.executable, script, one], env=environment, check=True, capture_output=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*launcher, script, two], env=environment, check=True, capture_output=True)
+    first, second = (load_file(folder / "weights.safetensors") for folder in (one, two))
+    untrained = lens.LENS(profiles.load("smoke").network, ("DeepLesion",)).state_dict()
+    name = "backbone.denseblock3.denselayer1.conv2.weight"
+    assert not torch.allclose(first[name], untrained[name])
+    for key in first:
+        torch.testing.assert_close(first[key], second[key], rtol=1e-3, atol=2e-5)
+
+
+def test_unknown_experiment_and_missing_pretext_are_clear_errors(tiny_store):
+    with pytest.raises(ValueError, match="choose one of baseline"):
+        training.train("nonsense", "smoke")
+    with pytest.raises(FileNotFoundError, match="python -m lensnb pretext"):
+        training.train("single", "smoke")
+
+
+def test_labels_of_experiments(tiny_store):
+    runs = paths.runs("smoke")
+    assert set(training_labels(EXPERIMENTS["single"], tiny_store, runs)["dataset"]) == {"DeepLesion"}
+    with pytest.raises(FileNotFoundError, match="cross-slice"):
+        training_labels(EXPERIMENTS["multi-mined"], tiny_store, runs)
+    with pytest.raises(ValueError, match="only phantoms"):
+        training_labels(EXPERIMENTS["single-complete"], tiny_store, runs)
+    assert "oracle-mined" in available(phantoms=True) and "oracle-mined" not in available(phantoms=False)
+
+
+def test_oracle_labels_are_what_matching_could_reach(tiny_store):
+    rows = [("DeepLesion", "DeepLesion-0", "t1", 3, "truth"), ("DeepLesion", "DeepLesion-0", "t2", 3, "truth")]
+    truth = label_rows(rows).assign(patient="p", identity=[1, 2], marked=[True, False])
+    again = label_rows([("DeepLesion", "DeepLesion-1", "t3", 1, "truth")]).assign(patient="p", identity=1, marked=False)
+    tiny_store.truth = pd.concat([truth, again])
+    mined = training_labels(EXPERIMENTS["oracle-mined"], tiny_store, paths.runs("smoke"))
+    assert mined["lesion"].tolist() == ["t1", "t3"]
+    ignored = training_labels(EXPERIMENTS["oracle-ignored"], tiny_store, paths.runs("smoke"))
+    assert ignored.set_index("lesion")["source"].to_dict() == {"t1": "truth", "t2": "uncertain", "t3": "truth"}
+
+
+def test_pasted_blob_lies_in_its_box():
+    group = np.zeros((9, 64, 64), np.float32)
+    box = None
+    rng = np.random.default_rng(1)
+    while box is None:
+        group[:] = 0
+        box = paste_blob(group, [3.0, 3.0, 4.0], rng)
+    rows, columns = np.nonzero(np.abs(group[4]) > 0.5 * np.abs(group).max())
+    assert box[0] <= columns.min() and columns.max() <= box[2]
+    assert box[1] <= rows.min() and rows.max() <= box[3]
+
+
+def test_tables_survive_writing_with_the_same_bytes(tmp_path):
+    table = pd.DataFrame({"volume": ["b", "a", "b"], "z": [1, 2, 3], "score": [0.1, 1 / 3, np.nan]})
+    for name in ("t.csv", "t.npz"):
+        write_table(table, tmp_path / name)
+        first = (tmp_path / name).read_bytes()
+        write_table(table, tmp_path / name)
+        assert (tmp_path / name).read_bytes() == first
+        back = read_table(tmp_path / name).astype({"volume": str})
+        pd.testing.assert_frame_equal(back, table)
