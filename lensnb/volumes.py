@@ -245,6 +245,7 @@ class Store:
     def __init__(self, root: Path | str):
         self.root = Path(root)
         self.volumes = read_table(self.root / "volumes.csv").set_index("volume", drop=False)
+        self.volumes["note"] = self.volumes["note"].fillna("")
         self.boxes = read_table(self.root / "boxes.csv")
         self.manual = read_table(self.root / "manual.csv")
         self.truth = read_table(self.root / "truth.csv") if (self.root / "truth.csv").exists() else None

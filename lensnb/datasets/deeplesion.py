@@ -42,15 +42,19 @@ def find(root: Path | str) -> pd.DataFrame:
             problem = "only possibly noisy lesions"
         elif not (folder / "Images_png" / series).is_dir():
             problem = f"missing folder: Images_png/{series}"
-        annotations = used[["lesion", "key", "x1", "y1", "x2", "y2"]].to_numpy(object).tolist()
-        spacing = group[["spacing_x", "spacing_y", "spacing_z"]].iloc[0].to_list()
-        rows.append([NAME, *series_names(series), volume, split, f"{NAME}/Images_png/{series}", SCOPE, annotations, problem,
-                     start, end, spacing])  # fmt: skip
+        annotations = {
+            "start": int(start),
+            "end": int(end),
+            "spacing_mm": group[["spacing_x", "spacing_y", "spacing_z"]].iloc[0].to_list(),
+            "lesions": used[["lesion", "key", "x1", "y1", "x2", "y2"]].to_numpy(object).tolist(),
+        }
+        path = f"{NAME}/Images_png/{series}"
+        rows.append([NAME, *series_names(series), volume, split, path, SCOPE, annotations, problem])
     for volume, split in manual_split.items():
         series = volume.rsplit("_", 1)[0]
         problem = "of the manual test set, not in DL_info.csv"
-        rows.append([NAME, *series_names(series), volume, split, "", SCOPE, [], problem, 0, 0, []])
-    return pd.DataFrame(rows, columns=[*FOUND, "start", "end", "spacing"])
+        rows.append([NAME, *series_names(series), volume, split, "", SCOPE, {}, problem])
+    return pd.DataFrame(rows, columns=FOUND)
 
 
 def series_names(series: str) -> tuple[str, str, str]:
@@ -128,8 +132,9 @@ def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
     of the annotated slices is used, and the notes say what was left out. ValueError if a run has fewer than 3 slices.
     """
     folder = Path(root) / row["path"]
+    start, end, spacing_mm, lesions = (row["annotations"][k] for k in ("start", "end", "spacing_mm", "lesions"))
     images, notes = {}, []
-    for number in range(row["start"], row["end"] + 1):
+    for number in range(start, end + 1):
         path = folder / f"{number:03d}.png"
         if not path.exists():
             notes.append(f"missing PNG: {path.name}")
@@ -138,19 +143,17 @@ def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
             images[number] = read_png(path)
         except ValueError as error:
             notes.append(f"broken PNG: {error}")
-    keys = [annotation[1] for annotation in row["annotations"]]
-    run = _best_run(sorted(images), keys)
-    if len(run) < min(MIN_SLICES, row["end"] - row["start"] + 1):
-        raise ValueError(f"too few slices: {len(run)} in a row of {row['end'] - row['start'] + 1}, {'; '.join(notes[:3])}")
+    run = _best_run(sorted(images), [lesion[1] for lesion in lesions])
+    if len(run) < min(MIN_SLICES, end - start + 1):
+        raise ValueError(f"too few slices: {len(run)} in a row of {end - start + 1} in {folder}; {', '.join(notes[:3])}")
     shapes = {images[number].shape for number in run}
     if len(shapes) > 1:
         raise ValueError(f"slices of different size: {sorted(shapes)} in {folder}")
-    lost = [annotation[0] for annotation in row["annotations"] if annotation[1] not in run]
-    notes += [f"lesion without its key slice: {lesion}" for lesion in lost]
-    kept = [[a[0], a[1] - run[0], *a[2:]] for a in row["annotations"] if a[1] in run]
-    sx, sy, sz = row["spacing"]
+    notes += [f"lesion without its key slice: {lesion[0]}" for lesion in lesions if lesion[1] not in run]
+    boxes = [[lesion[0], lesion[1] - run[0], *lesion[2:]] for lesion in lesions if lesion[1] in run]
+    sx, sy, sz = spacing_mm
     ct = CT(np.stack([images[number] for number in run]), np.diag([sx, sy, -sz, 1.0]), run[0], tuple(notes))
-    return ct, pd.DataFrame(kept, columns=SLICE_BOXES)
+    return ct, pd.DataFrame(boxes, columns=SLICE_BOXES)
 
 
 def _best_run(numbers: list[int], keys: list[int]) -> range:

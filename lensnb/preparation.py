@@ -1,0 +1,278 @@
+"""From the raw files of the four datasets to one store of normalised volumes and one table of boxes.
+
+Each volume is written by itself, with a record beside it; the tables are assembled from the records at the end.
+Whatever interrupts the work, the next start goes on with the volumes that have no record yet.
+"""
+
+import json
+import multiprocessing
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lensnb.boxes import BOX, COLUMNS, DATASETS
+from lensnb.datasets import deeplesion, lits, luna16, nih_ln
+from lensnb.files import atomic_write, read_json, write_json, write_table
+from lensnb.grid_boxes import clip_to_image, key_boxes_to_grid, pad_boxes, slice_boxes_to_grid
+from lensnb.progress import progress
+from lensnb.volumes import Geometry, boxes3d_to_grid, geometry_of, normalise
+
+READERS = {"DeepLesion": deeplesion, "LUNA16": luna16, "LiTS": lits, "NIH-LN": nih_ln}
+RECIPE = 1  # raise it when prepared volumes of older code must not be used any more
+VOLUME_COLUMNS = ["dataset", "patient", "study", "series", "volume", "split", "depth", "height", "width",
+                  "spacing_x_mm", "spacing_y_mm", "spacing_z_mm", "first_slice", "grid_to_original", "original_to_mm",
+                  "original_shape", "file", "scope", "note"]  # fmt: skip
+TRUTH_COLUMNS = [*COLUMNS, "identity", "type", "organ", "marked"]
+
+
+def prepare(
+    raw_root: Path | str,
+    out: Path | str,
+    spacing_mm: tuple[float, float, float],
+    seed: int = 0,
+    workers: int = 2,
+    box_padding_mm: float = 0.0,
+    datasets: tuple[str, ...] = DATASETS,
+) -> dict:
+    """Prepare all volumes of the datasets below `raw_root` into the store `out`, and return its report.
+
+    Writes volumes.csv, boxes.csv, manual.csv, truth.csv (phantoms only), report.json and store/. `spacing_mm`: grid
+    (x, y, z). `seed`: draws the 80/20 split by patient of the single-type datasets. `box_padding_mm`: margin added
+    in plane to boxes that come from masks and spheres, which have none of their own. Resumable; the result does not
+    depend on `workers`. Volumes that can not be used are counted, with the reason, in the report.
+    Raises FileNotFoundError if a dataset's folder is missing; name the present ones in `datasets` to do without.
+    """
+    raw_root, out = Path(raw_root), Path(out)
+    found = find_all(raw_root, datasets, seed)
+    recipe = {"recipe": RECIPE, "spacing_mm": list(map(float, spacing_mm)), "box_padding_mm": float(box_padding_mm)}
+    usable = found[found["problem"] == ""]
+    tasks = [(raw_root, out, row, recipe) for _, row in usable.iterrows()]
+    records = _run(tasks, workers)
+    problems = dict(zip(found["volume"], found["problem"])) | {r["volume"]: r["problem"] for r in records}
+    records = {record["volume"]: record for record in records if not record["problem"]}
+    found = found.assign(problem=found["volume"].map(problems))
+    volumes = pd.DataFrame([_volume_row(row, records[row["volume"]]) for _, row in found.iterrows() if row["volume"] in records])
+    volumes = volumes.reindex(columns=VOLUME_COLUMNS)
+    if volumes.empty:
+        reason = found["problem"].iloc[0]
+        raise ValueError(f"none of the {len(found)} volumes below {raw_root} can be used; the first: {reason}")
+    boxes = _box_table(volumes, records)
+    manual, manual_lost = manual_boxes(raw_root, volumes) if "DeepLesion" in datasets else (_empty(COLUMNS), {})
+    truth = truth_boxes(raw_root / "truth" / "lesions.csv", volumes)
+    write_table(volumes, out / "volumes.csv")
+    write_table(boxes, out / "boxes.csv")
+    write_table(manual, out / "manual.csv")
+    if truth is not None:
+        write_table(truth, out / "truth.csv")
+    report = _report(found, volumes, boxes, manual, truth, manual_lost, recipe | {"seed": seed})
+    write_json(report, out / "report.json")
+    return report
+
+
+def find_all(raw_root: Path, datasets: tuple[str, ...], seed: int) -> pd.DataFrame:
+    """The volumes of all named datasets, in expert order, with their splits. Raises if a folder is missing."""
+    unknown = sorted(set(datasets) - set(READERS))
+    if unknown:
+        raise ValueError(f"no dataset {', '.join(unknown)}; there are {', '.join(DATASETS)}")
+    parts = []
+    for name in DATASETS:
+        if name not in datasets:
+            continue
+        if not (raw_root / name).is_dir():
+            raise FileNotFoundError(
+                f"{raw_root / name} does not exist; {name} comes from {READERS[name].SOURCE}. "
+                f"To work without it, leave it out of the profile's datasets"
+            )
+        part = READERS[name].find(raw_root)
+        if name != "DeepLesion":
+            part["split"] = split_by_patient(part["patient"], np.random.default_rng((seed, DATASETS.index(name))))
+        parts.append(part.sort_values("volume"))
+    found = pd.concat(parts, ignore_index=True)
+    twice = found.loc[found["volume"].duplicated(), "volume"]
+    if len(twice):
+        raise ValueError(f"{raw_root}: two volumes have the name {twice.iloc[0]}")
+    return found
+
+
+def split_by_patient(patients: pd.Series, rng: np.random.Generator, validation: float = 0.2) -> list[str]:
+    """train or val for every row; all volumes of a patient fall on one side (Sec. VI-A: 80 % and 20 %)."""
+    names = np.array(sorted(set(patients)))
+    chosen = set(names[rng.permutation(len(names))[: round(validation * len(names))]])
+    return ["val" if patient in chosen else "train" for patient in patients]
+
+
+def _run(tasks: list[tuple], workers: int) -> list[dict]:
+    """Records of all tasks, in any order."""
+    if workers <= 1 or len(tasks) < 2:
+        return [_prepare_volume(task) for task in progress(tasks, "preparing CT")]
+    context = multiprocessing.get_context("forkserver")  # one process imports the libraries, then forks the workers
+    context.set_forkserver_preload(["lensnb.preparation"])
+    with context.Pool(min(workers, len(tasks))) as pool:
+        results = pool.imap_unordered(_prepare_volume, tasks, chunksize=4)
+        return list(progress(results, "preparing CT", total=len(tasks)))
+
+
+def _prepare_volume(task: tuple) -> dict:
+    """Write one volume and its record, unless both are there already, and return the record.
+
+    A volume that can not be used gives a record with `problem`, which is not kept: the next start tries it again.
+    """
+    raw_root, out, row, recipe = task
+    name = row["volume"]
+    array_file = out / "store" / row["dataset"] / f"{name}.npy"
+    record_file = array_file.with_name(f"{name}.json")
+    changed = (raw_root / row["path"]).stat().st_mtime_ns
+    recipe = recipe | {"path": row["path"], "changed": changed, "annotations": json.dumps(row["annotations"])}
+    if record_file.exists() and array_file.exists():
+        record = read_json(record_file)
+        if record["recipe"] == recipe:
+            return record
+    try:
+        record, hu = _normalised(raw_root, row, recipe)
+    except (ValueError, FileNotFoundError) as error:
+        return {"volume": name, "problem": str(error)}
+    except Exception as error:
+        error.add_note(f"while preparing {name} of {row['dataset']} from {raw_root / row['path']}")
+        raise
+    record_file.unlink(missing_ok=True)
+    with atomic_write(array_file) as temporary, temporary.open("wb") as file:
+        np.save(file, hu)
+    write_json(record, record_file)
+    return record
+
+
+def _normalised(raw_root: Path, row: pd.Series, recipe: dict) -> tuple[dict, np.ndarray]:
+    """The record and the grid of one volume."""
+    ct, boxes = READERS[row["dataset"]].read(raw_root, row)
+    hu, geometry = normalise(ct, recipe["spacing_mm"])
+    if row["dataset"] == "DeepLesion":
+        boxes = key_boxes_to_grid(boxes, geometry, len(hu))
+    else:
+        boxes = slice_boxes_to_grid(pad_boxes(boxes, recipe["box_padding_mm"], ct.spacing_mm), geometry, len(hu))
+    boxes, outside = clip_to_image(boxes, *hu.shape[1:])
+    notes = [*ct.notes, *(f"box outside the image: {lesion}" for lesion in dict.fromkeys(outside))]
+    notes = [note.replace(";", ",") for note in notes]
+    record = {
+        "volume": row["volume"],
+        "problem": "",
+        "recipe": recipe,
+        "shape": list(hu.shape),
+        "first_slice": int(geometry.first_slice),
+        "grid_to_original": geometry.grid_to_original.tolist(),
+        "original_to_mm": geometry.original_to_mm.tolist(),
+        "original_shape": list(geometry.original_shape),
+        "notes": notes,
+        "boxes": json.loads(boxes.to_json(orient="values", double_precision=15)),
+    }
+    return record, hu
+
+
+def _volume_row(row: pd.Series, record: dict) -> dict:
+    spacing = record["recipe"]["spacing_mm"]
+    values = {name: row[name] for name in ("dataset", "patient", "study", "series", "volume", "split", "scope")}
+    values |= dict(zip(("depth", "height", "width"), record["shape"]))
+    values |= dict(zip(("spacing_x_mm", "spacing_y_mm", "spacing_z_mm"), spacing))
+    values |= {name: json.dumps(record[name]) for name in ("grid_to_original", "original_to_mm", "original_shape")}
+    values["first_slice"] = record["first_slice"]
+    values["file"] = f"store/{row['dataset']}/{row['volume']}.npy"
+    values["note"] = "; ".join(record["notes"])
+    return values
+
+
+def _empty(columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(columns=columns)
+
+
+def _complete(table: pd.DataFrame, volume: pd.Series | dict, source: str) -> pd.DataFrame:
+    """Fill the columns of the box schema that say where a box belongs."""
+    for name in ("dataset", "patient", "study", "series", "volume"):
+        table[name] = volume[name]
+    return table.assign(source=source, expert=volume["dataset"], score=np.nan)
+
+
+def _box_table(volumes: pd.DataFrame, records: dict[str, dict]) -> pd.DataFrame:
+    parts = [_empty(COLUMNS)]
+    for volume in volumes.to_dict("records"):
+        rows = records[volume["volume"]]["boxes"]
+        if rows:
+            table = pd.DataFrame(rows, columns=["lesion", "z", *BOX, "z1", "z2"]).astype({"z1": float, "z2": float})
+            parts.append(_complete(table, volume, "annotated")[COLUMNS])
+    return pd.concat(parts[1:], ignore_index=True) if len(parts) > 1 else parts[0]
+
+
+def manual_boxes(raw_root: Path, volumes: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The manual 3D boxes on the grid, and how many belong to volumes that are not prepared, by split.
+
+    Their z are absolute slice numbers; x and y are taken as 0-based, as their authors' code does.
+    """
+    prepared = {row["volume"]: row for row in volumes.to_dict("records")}
+    parts, lost = [_empty(COLUMNS)], Counter()
+    for split, manual in deeplesion.read_manual(raw_root).items():
+        for name in sorted(manual):
+            if name not in prepared:
+                lost[split] += len(manual[name])
+            elif len(manual[name]):
+                row = prepared[name]
+                boxes = boxes3d_to_grid(manual[name], geometry_of(row))
+                table = pd.DataFrame(boxes, columns=["x1", "y1", "z1", "x2", "y2", "z2"])
+                table["lesion"] = [f"{name}-m{i:02d}" for i in range(len(table))]
+                parts.append(_complete(table.assign(z=np.nan), row, "truth")[COLUMNS])
+    return (pd.concat(parts[1:], ignore_index=True) if len(parts) > 1 else parts[0]), dict(lost)
+
+
+def truth_boxes(path: Path, volumes: pd.DataFrame) -> pd.DataFrame | None:
+    """A phantom's hidden truth on the grid, one row per lesion and grid slice; None for real data."""
+    if not path.exists():
+        return None
+    text = {name: str for name in ("patient", "study", "series", "volume", "lesion")}
+    lesions = pd.read_csv(path, dtype=text)
+    prepared = {row["volume"]: row for row in volumes.to_dict("records")}
+    parts = []
+    for name, rows in lesions.groupby("volume", sort=True):
+        if name not in prepared:
+            continue
+        row = prepared[name]
+        geometry: Geometry = geometry_of(row)
+        boxes = rows[["lesion", "z", *BOX]].assign(z=rows["z"] - _cut_slices(row, rows))
+        boxes, _ = clip_to_image(slice_boxes_to_grid(boxes, geometry, row["depth"]), row["height"], row["width"])
+        attributes = rows.drop_duplicates("lesion").set_index("lesion")[["identity", "type", "organ", "marked"]]
+        parts.append(_complete(boxes, row, "truth").join(attributes, on="lesion")[TRUTH_COLUMNS])
+    return pd.concat(parts, ignore_index=True) if parts else _empty(TRUTH_COLUMNS)
+
+
+def _cut_slices(row: dict, lesions: pd.DataFrame) -> int:
+    """How many slices at the start of a DeepLesion volume were unusable: the truth counts from the named start."""
+    return row["first_slice"] - int(row["volume"].rsplit("_", 1)[1].split("-")[0]) if row["dataset"] == "DeepLesion" else 0
+
+
+def _report(found, volumes, boxes, manual, truth, manual_lost, settings) -> dict:
+    """Counts of what was found, prepared and left out, by dataset and reason."""
+    report = {"settings": settings, "datasets": {}}
+    for name, part in found.groupby("dataset", sort=False):
+        ours, labels = volumes[volumes["dataset"] == name], boxes[boxes["dataset"] == name]
+        skipped = part[part["problem"] != ""]
+        notes = [note for notes in ours["note"] if notes for note in notes.split("; ")]
+        report["datasets"][name] = {
+            "found": len(part),
+            "prepared": len(ours),
+            "skipped": len(skipped),
+            "reasons": _count(skipped["problem"]),
+            "splits": ours["split"].value_counts().sort_index().to_dict(),
+            "patients": int(ours["patient"].nunique()),
+            "lesions": int(labels["lesion"].nunique()),
+            "boxes": len(labels),
+            "notes": _count(notes),
+            "skipped_volumes": dict(zip(skipped["volume"], skipped["problem"])),
+        }
+    report["manual"] = {"boxes": len(manual), "boxes_of_absent_volumes": manual_lost}
+    if not any(volumes["split"] == "test"):
+        report["manual"]["note"] = f"no volume of the manual test set; it comes from {deeplesion.MANUAL_SOURCE}"
+    report["truth_lesions"] = None if truth is None else int(truth["lesion"].nunique())
+    return report
+
+
+def _count(texts) -> dict[str, int]:
+    """How often each kind occurs; a text is `kind: detail`."""
+    return dict(sorted(Counter(text.split(":")[0] for text in texts).items()))
