@@ -1,0 +1,160 @@
+"""False positive reduction: ResNet-18's parameters counted by hand, inflation, labels of proposals, training."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from lensnb import fpr
+from lensnb.fpr import FPR, combine, focal_loss, inflate, label_proposals, pool_box, sample_epoch
+
+FULL = SimpleNamespace(
+    widths=[64, 128, 256, 512], blocks=[2, 2, 2, 2], stem_stride=2, stem_pool=True, pooled=3, features=256, patch=[17, 96]
+)
+SMALL = SimpleNamespace(
+    patch=[5, 24], widths=[4, 6, 6, 8], blocks=[1, 1, 1, 1], stem_stride=2, stem_pool=False, pooled=2, features=8,
+    imagenet=False, theta=0.5, theta_fp=0.3, epochs=0, iterations=40, batch_size=16, learning_rate=0.02, drops=[0.5],
+    weight_decay=1e-4, gradient_clip=5.0, shift=0.1, scale=[0.9, 1.1], checkpoint_every=15,
+)  # fmt: skip
+NETWORK = SimpleNamespace(hu=[-1024, 3071], grey=[0, 255], subtract=50)
+PROFILE = SimpleNamespace(fpr=SMALL, network=NETWORK, training=SimpleNamespace(threads=1))
+
+
+def test_full_size_parameters_counted_by_hand():
+    count = {name: sum(p.numel() for p in part.parameters()) for name, part in FPR(FULL).named_children()}
+    block1 = 4 * (64 * 64 * 9) + 4 * 2 * 64
+    block2 = 64 * 128 * 9 + 3 * 128 * 128 * 9 + 64 * 128 + 5 * 2 * 128
+    block3 = 128 * 256 * 9 + 3 * 256 * 256 * 9 + 128 * 256 + 5 * 2 * 256
+    block4 = 256 * 512 * 27 + 3 * 512 * 512 * 27 + 256 * 512 + 5 * 2 * 512  # only here the kernels are 3 x 3 x 3
+    projections = (64 + 128 + 256 + 512) * 9 * 256 + 4 * 256
+    assert count == {
+        "conv1": 49 * 64, "bn1": 128, "layers": block1 + block2 + block3 + block4, "project": projections, "score": 1025,
+    }  # fmt: skip
+
+
+def test_full_size_forward_and_backward():
+    torch.manual_seed(0)
+    model = FPR(FULL)
+    inside = torch.zeros(2, 17, dtype=torch.bool)
+    inside[:, 6:11] = True
+    logits = model(torch.randn(2, 17, 96, 96), torch.tensor([[40.0, 40, 55, 60], [45, 42, 50, 50]]), inside)
+    assert logits.shape == (2,)
+    focal_loss(logits, torch.tensor([1.0, 0.0])).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_inflated_weights_see_a_constant_volume_as_the_flat_network_sees_its_image():
+    """Away from the ends in z, a volume of equal slices gives ResNet-18's own features of that slice."""
+    torch.manual_seed(0)
+    flat = resnet18().eval()
+    model = FPR(FULL).eval()
+    inflate(model, flat.state_dict())
+    image = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        x = flat.maxpool(flat.relu(flat.bn1(flat.conv1(image.repeat(1, 3, 1, 1)))))
+        expected = flat.layer4(flat.layer3(flat.layer2(flat.layer1(x))))
+        y = model.bn1(model.conv1(image[:, :, None].repeat(1, 1, 33, 1, 1))).relu()
+        y = torch.nn.functional.max_pool3d(y, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+        for layer in model.layers:
+            y = layer(y)
+    assert torch.allclose(y[:, :, y.shape[2] // 2], expected, atol=1e-4)
+    with pytest.raises(ValueError, match="conv1.weight"):
+        inflate(FPR(SMALL), flat.state_dict())
+
+
+def test_pooling_takes_the_maximum_over_the_slices_of_the_box():
+    x = torch.zeros(1, 1, 5, 16, 16)
+    x[0, 0, 1], x[0, 0, 2], x[0, 0, 4] = 1.0, 2.0, 9.0
+    inside = torch.tensor([[False, True, True, True, False]])
+    pooled = pool_box(x, torch.tensor([[4.0, 4.0, 11.0, 11.0]]), inside, 1.0, 2)
+    assert pooled.flatten().tolist() == [2.0] * 4
+
+
+def boxes(*rows):
+    table = pd.DataFrame(rows, columns=["volume", "z", "x1", "tracklet"])
+    return table.assign(y1=0.0, x2=table["x1"] + 10.0, y2=10.0)
+
+
+def test_labels_of_proposals():
+    known = boxes(("v", 5, 0.0, 0))
+    uncertain = boxes(("v", 5, 50.0, 0))
+    tracklets = boxes(
+        ("v", 4, 0.0, 0), ("v", 5, 2.0, 0),  # IoU 80/120: true
+        ("v", 5, 4.0, 1),  # IoU 60/140 = .43: neither
+        ("v", 5, 6.0, 2),  # IoU 40/160 = .25: false
+        ("v", 5, 52.0, 3),  # over an uncertain box: neither, however well
+        ("v", 6, 0.0, 4), ("w", 5, 0.0, 5),  # another slice, another volume: false
+    )  # fmt: skip
+    labels = label_proposals(tracklets, known, uncertain, theta=0.5, theta_fp=0.3)
+    assert labels.to_dict() == {0: 1, 1: -1, 2: 0, 3: -1, 4: 0, 5: 0}
+
+
+def test_focal_loss_by_hand():
+    logits = torch.tensor([0.0, np.log(3.0)])
+    # p = .5 for the first (true): .25 ln 2; p = .75, so .25 for the right class of the second (false): .5625 ln 4
+    expected = (0.25 * np.log(2) + 0.5625 * np.log(4)) / 2
+    assert focal_loss(logits, torch.tensor([1.0, 0.0])).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_epoch_has_two_false_for_every_true_proposal():
+    labels = np.array([1] * 5 + [0] * 40 + [-1] * 30)
+    epoch = sample_epoch(labels, np.random.default_rng(0))
+    assert len(set(epoch)) == 15 and (labels[epoch] == 1).sum() == 5 and (labels[epoch] == 0).sum() == 10
+    assert len(sample_epoch(np.array([1, 1, 0, -1]), np.random.default_rng(0))) == 3
+
+
+def test_scores_are_averaged():
+    assert combine(np.array([0.2, 1.0]), np.array([0.6, 0.5])).tolist() == pytest.approx([0.4, 0.75])
+
+
+class TinyStore:
+    """One volume of noise with bright blobs on the left and nothing on the right."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self._hu = rng.normal(0, 30, (9, 64, 64))
+        self.detections = []
+        for k in range(24):
+            x, y = (4 + 10 * (k % 3), 6 + 7 * (k // 3)) if k < 12 else (44 + 6 * (k % 3), 6 + 7 * (k // 3 - 4))
+            if k < 12:
+                self._hu[3:6, y - 2 : y + 3, x - 2 : x + 3] += 700
+            self.detections.append(("v", x - 2.5, y - 2.5, 3, x + 2.5, y + 2.5, 5))
+        self._hu = self._hu.astype(np.int16)
+        self.detections = pd.DataFrame(self.detections, columns=["volume", "x1", "y1", "z1", "x2", "y2", "z2"])
+
+    def hu(self, volume):
+        return self._hu
+
+
+def test_training_learns_resumes_and_scores(tmp_path, monkeypatch):
+    store = TinyStore()
+    labels = np.array([1] * 12 + [0] * 12)
+    whole = fpr.train(PROFILE, 0, tmp_path / "whole", store, store.detections, labels)
+    scores = fpr.score(fpr.load(whole), store, store.detections, PROFILE, batch=5)
+    assert scores[:12].min() > scores[12:].max()
+
+    calls = []
+    loss = fpr.focal_loss
+
+    def stop_in_iteration_20(*arguments):
+        calls.append(None)
+        if len(calls) == 20:
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    monkeypatch.setattr(fpr, "focal_loss", stop_in_iteration_20)
+    with pytest.raises(KeyboardInterrupt):
+        fpr.train(PROFILE, 0, tmp_path / "parts", store, store.detections, labels)
+    parts = fpr.train(PROFILE, 0, tmp_path / "parts", store, store.detections, labels)
+    assert len(calls) == 20 + 25, "goes on from the checkpoint after iteration 15"
+    for name in ("weights.safetensors", "log.csv", "config.json"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
+
+
+def test_training_needs_true_and_false_proposals(tmp_path):
+    store = TinyStore()
+    with pytest.raises(ValueError, match="0 true and 24 false"):
+        fpr.train(PROFILE, 0, tmp_path / "run", store, store.detections, np.zeros(24, int))

@@ -1,0 +1,186 @@
+"""The embedding network: parameter counts, losses worked out by hand, patches, and training that resumes."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lensnb import lesanet
+from lensnb.lesanet import LesaNet, label_similarity, label_weights, sample_triplets, triplet_loss
+from lensnb.patches import box_centres, crop, to_patch
+
+SMALL = SimpleNamespace(
+    patch_mm=96, patch_px=32, slice_gap_mm=4.0, widths=[4, 6, 8, 8, 8], convolutions=[1, 1, 1, 1, 1], pooled=3, features=8,
+    embedding=16, labels_required=True, iterations=12, batch_size=12, learning_rate=0.05, drops=[0.67], weight_decay=1e-4,
+    gradient_clip=10.0, triplets=200, theta=1.0, margin=0.1, triplet_weight=5.0, instance=1.0, shift_mm=6.0,
+    scale=[0.9, 1.1], slice_shift=0.25, box_jitter=0.08, gain=0.05, noise=0.05, checkpoint_every=5,
+)  # fmt: skip
+NETWORK = SimpleNamespace(hu=[-1024, 3071], grey=[0, 255], subtract=50)
+PROFILE = SimpleNamespace(embedding=SMALL, network=NETWORK, training=SimpleNamespace(threads=1))
+
+
+class TinyStore:
+    """Ten volumes of two patients with two bright blobs each, all annotated; what lesanet asks of a Store."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        names = [f"{i % 2}_{i}" for i in range(10)]
+        self.volumes = pd.DataFrame(
+            {"volume": names, "patient": [n[0] for n in names], "split": "train", "spacing_x_mm": 3.0, "spacing_y_mm": 3.0,
+             "spacing_z_mm": 4.0}
+        ).set_index("volume", drop=False)  # fmt: skip
+        rows, self._hu = [], {}
+        for v, name in enumerate(names):
+            hu = rng.normal(0, 20, (9, 48, 48))
+            for k, (x, y) in enumerate([(14, 14), (32, 30)]):
+                hu[3:6, y - 3 : y + 4, x - 2 : x + 3] += 300 * (k + 1)
+                rows.append((name, name[0], f"dl{2 * v + k:05d}", 4, x - 2.5, y - 3.5, x + 2.5, y + 3.5))
+            self._hu[name] = hu.astype(np.int16)
+        self.boxes = pd.DataFrame(rows, columns=["volume", "patient", "lesion", "z", "x1", "y1", "x2", "y2"])
+        self.boxes["dataset"] = "DeepLesion"
+
+    def hu(self, volume):
+        return self._hu[volume]
+
+
+def write_labels(folder):
+    indices = list(range(20))
+    content = {"term_list": ["dark", "bright", "never"], "train_lesion_idxs": indices,
+               "train_relevant_labels": [[i % 2, i % 2] for i in indices], "train_uncertain_labels": [[]] * 20}  # fmt: skip
+    (folder / "text_mined_labels.json").write_text(json.dumps(content))
+
+
+def test_full_size_has_the_parameters_of_the_published_network():
+    full = SimpleNamespace(widths=[64, 128, 256, 512, 512], convolutions=[2, 2, 3, 3, 3], pooled=5, features=256, embedding=256)
+    model = LesaNet(full, labels=171)
+    count = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    assert count == {"stages": 14_723_136, "project": 9_422_080, "embedding": 327_936, "scores": 219_051, "propagate": 29_412}
+    model.eval()
+    with torch.no_grad():
+        embedding, scores, propagated = model(torch.zeros(1, 3, 120, 120), torch.tensor([[50.0, 50.0, 70.0, 75.0]]))
+    assert embedding.shape == (1, 256) and scores.shape == propagated.shape == (1, 171)
+    assert embedding.norm().item() == pytest.approx(1, abs=1e-5)
+    assert torch.equal(scores, propagated), "score propagation begins as the identity"
+
+
+def test_details_come_from_the_box_and_context_from_the_patch():
+    torch.manual_seed(0)
+    model = LesaNet(SMALL, labels=0).eval()
+    captured = {}
+    for level, layer in enumerate(model.project):
+        layer.register_forward_hook(lambda _, inputs, out, level=level: captured.__setitem__(level, inputs[0].clone()))
+    patch, box = torch.rand(1, 3, 32, 32), torch.tensor([[13.0, 13.0, 18.0, 18.0]])
+    model(patch, box)
+    before = dict(captured)
+    corner = patch.clone()
+    corner[..., :3, :3] += 5.0  # far from the box
+    model(corner, box)
+    changed = [not torch.equal(before[level], captured[level]) for level in range(5)]
+    assert changed[0] is False and changed[1] is False and changed[3] and changed[4]
+
+
+def test_similarity_of_label_sets():
+    labels = torch.tensor([[1.0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
+    sim = label_similarity(labels)
+    assert sim[0, 0] == 3 and sim[0, 1] == pytest.approx(4 / 3) and sim[0, 2] == 0
+    assert sim[3, 3] == 0, "two lesions without labels have nothing in common"
+
+
+def test_triplets_respect_similarity_and_unknown_pairs():
+    sim = torch.tensor([[3.0, 2.0, 0.5, 0.0], [2.0, 3.0, 0.5, 0.0], [0.5, 0.5, 3.0, 0.2], [0.0, 0.0, 0.2, 3.0]])
+    comparable = ~torch.eye(4, dtype=torch.bool)
+    comparable[0, 3] = comparable[3, 0] = False
+    anchor, positive, negative = sample_triplets(sim, comparable, 2000, 1.0, torch.Generator().manual_seed(0))
+    drawn = set(zip(anchor.tolist(), positive.tolist(), negative.tolist()))
+    # row 2 has no sim >= 1: its most similar ones serve; row 3 can only see 1 and 2
+    assert drawn == {(0, 1, 2), (1, 0, 2), (1, 0, 3), (2, 0, 3), (2, 1, 3), (3, 2, 1)}
+
+
+def test_triplet_loss_by_hand():
+    angles = torch.tensor([0.0, 60.0, 90.0]).deg2rad()
+    embedding = torch.stack([angles.cos(), angles.sin()], dim=1)
+    triplets = tuple(torch.tensor([i]) for i in (0, 1, 2))
+    # distances 2 sin 30 = 1 and 2 sin 45 = sqrt 2: satisfied by more than the margin; the other way round it is violated
+    assert triplet_loss(embedding, triplets, 0.1).item() == 0
+    turned = (triplets[0], triplets[2], triplets[1])
+    assert triplet_loss(embedding, turned, 0.1).item() == pytest.approx(2**0.5 - 1 + 0.1, abs=1e-5)
+
+
+def test_label_weights_by_hand():
+    labels = torch.zeros(1000, 2)
+    labels[:250, 0] = 1
+    labels[:1, 1] = 1
+    positive, negative = label_weights(labels)
+    assert positive.tolist() == [2.0, 300.0]  # 1000 / 500; 1000 / 2 is cut at 300
+    assert negative.tolist() == pytest.approx([1000 / 1500, 1000 / 1998])
+
+
+def test_crop_puts_the_centre_in_the_middle_and_repeats_the_border():
+    hu = np.arange(3 * 8 * 10).reshape(3, 8, 10).astype(np.int16)  # hu[z, y, x] = 80 z + 10 y + x
+    patch = crop(hu, np.array([[4.0, 3.0, 1.0]]), (3, 3, 5), np.array([[1.0, 1.0, 1.0]]))[0]
+    assert np.array_equal(patch, hu[0:3, 2:5, 2:7])
+    between = crop(hu, np.array([[4.5, 3.25, 1.0]]), (1, 1, 1), np.array([[1.0, 1.0, 1.0]]))[0]
+    assert between.item() == pytest.approx(80 + 32.5 + 4.5)
+    corner = crop(hu, np.array([[0.0, 0.0, 0.0]]), (1, 3, 3), np.array([[2.0, 2.0, 1.0]]))[0, 0]
+    assert corner.tolist() == [[0, 0, 2], [0, 0, 2], [20, 20, 22]]
+
+
+def test_boxes_in_their_patches():
+    table = pd.DataFrame({"x1": [10.0], "y1": [20.0], "x2": [14.0], "y2": [30.0], "z": [2]})
+    centres = box_centres(table)
+    assert centres.tolist() == [[12.0, 25.0, 2.0]]
+    # 21 pixels, two grid pixels apart: the centre is pixel 10
+    assert to_patch(table, centres, np.array([[2.0, 2.0, 1.0]]), 21).tolist() == [[9.0, 7.5, 11.0, 12.5]]
+
+
+def test_labels_are_read_by_row_of_dl_info(tmp_path, capsys):
+    lesions = pd.Series(["dl00003", "dl00000", "dl00099"])
+    names, labels = lesanet.read_labels(tmp_path, lesions)
+    assert names == [] and labels.shape == (3, 0) and "no text-mined labels" in capsys.readouterr().out
+    write_labels(tmp_path)
+    names, labels = lesanet.read_labels(tmp_path, lesions)
+    assert names == ["dark", "bright"]  # "never" is never used
+    assert labels.tolist() == [[False, True], [True, False], [False, False]]
+
+
+def test_training_resumes_to_the_same_weights_and_embeds(tmp_path, monkeypatch):
+    store = TinyStore()
+    write_labels(tmp_path)
+    whole = lesanet.train_embedding(PROFILE, 0, tmp_path / "whole", store, tmp_path)
+
+    calls = []
+    losses = lesanet.losses
+
+    def stop_in_iteration_8(*arguments):
+        calls.append(None)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return losses(*arguments)
+
+    monkeypatch.setattr(lesanet, "losses", stop_in_iteration_8)
+    with pytest.raises(KeyboardInterrupt):
+        lesanet.train_embedding(PROFILE, 0, tmp_path / "parts", store, tmp_path)
+    parts = lesanet.train_embedding(PROFILE, 0, tmp_path / "parts", store, tmp_path)
+    assert len(calls) == 8 + 7, "goes on from the checkpoint after iteration 5"
+    for name in ("weights.safetensors", "log.csv", "config.json"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
+
+    model = lesanet.load(whole)
+    embedding = lesanet.embed(model, store, store.boxes, PROFILE, batch=7)
+    assert embedding.shape == (20, 16) and np.allclose(np.linalg.norm(embedding, axis=1), 1, atol=1e-5)
+    shuffled = store.boxes.sample(frac=1, random_state=0)
+    assert np.allclose(lesanet.embed(model, store, shuffled, PROFILE), embedding[shuffled.index], atol=1e-5)
+
+
+def test_without_labels_views_of_lesions_train_it(tmp_path):
+    out = lesanet.train_embedding(PROFILE, 0, tmp_path / "run", TinyStore(), tmp_path)
+    assert json.loads((out / "config.json").read_text())["labels"] == []
+    assert list(pd.read_csv(out / "log.csv").columns) == ["iteration", "triplet"]
+
+
+def test_a_missing_embedding_says_how_to_make_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="python -m lensnb embedding"):
+        lesanet.load(tmp_path)
