@@ -1,0 +1,174 @@
+"""The annotation files of the four datasets and the hidden truth, from the records of the written volumes.
+
+All 2D boxes that a reader or an evaluation sees (DL_info.csv, the manual test set, truth/lesions.csv) follow one convention:
+the tight box of the visible blob plus `box_padding_px` on every side, as DeepLesion's boxes are the hull of the two diameters
+plus 5 pixels (4 mm at 0.8 mm; 1.3 pixels at 3 mm). LUNA16, LiTS and NIH-LN annotate the blob itself, as the real ones do.
+"""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lensnb.files import atomic_write, write_json, write_table
+from lensnb.phantom import marking, reports
+from lensnb.phantom.patients import Patient
+
+DL_COLUMNS = ("File_name", "Patient_index", "Study_index", "Series_ID", "Key_slice_index", "Measurement_coordinates", "Bounding_boxes",
+              "Lesion_diameters_Pixel_", "Normalized_lesion_location", "Coarse_lesion_type", "Possibly_noisy", "Slice_range",
+              "Spacing_mm_px_", "Image_size", "DICOM_windows", "Patient_gender", "Patient_age", "Train_Val_Test")
+
+
+def write_annotations(root: Path, spec: object, patients: dict[str, list[Patient]], marked: dict[str, list]) -> None:
+    """Write every table. `patients` and `marked` are keyed by group (train, val, test) and single-type dataset."""
+    records = [json.loads(path.read_text()) for path in sorted((root / "truth" / "parts").glob("*.json"))]
+    by_number = {(key if key not in ("train", "val", "test") else "DeepLesion", p.number): p for key, group in patients.items() for p in group}
+    truth = _truth(records, by_number, spec.box_padding_px)
+    write_table(truth, root / "truth" / "lesions.csv")
+    deeplesion = [r for r in records if r["dataset"] == "DeepLesion"]
+    _write_deeplesion(root / "DeepLesion", spec, deeplesion, by_number)
+    _write_manual(root / "DeepLesion", deeplesion, truth)
+    _write_luna(root / "LUNA16", [r for r in records if r["dataset"] == "LUNA16"])
+    _write_nihln(root / "NIH-LN", [r for r in records if r["dataset"] == "NIH-LN"])
+    write_json(_summary(records, truth, patients, marked), root / "truth" / "summary.json")
+
+
+def _truth(records: list[dict], patients: dict, padding: float) -> pd.DataFrame:
+    rows, identities, count = [], {}, 0
+    for r in records:
+        patient = patients[r["dataset"], r["patient_number"]]
+        for lesion in r["lesions"]:
+            identity = identities.setdefault((r["dataset"], r["patient_number"], lesion["index"]), len(identities))
+            what = patient.lesions[lesion["index"]]
+            for z, x1, y1, x2, y2 in lesion["boxes"]:
+                rows.append((r["dataset"], r["patient"], r["study"], r["series"], r["volume"], f"t{count:06d}", identity, what.type,
+                             what.organ, lesion["marked"], int(z), *np.round([x1 - padding, y1 - padding, x2 + padding, y2 + padding], 3)))
+            count += 1
+    return pd.DataFrame(rows, columns=["dataset", "patient", "study", "series", "volume", "lesion", "identity", "type", "organ", "marked",
+                                       "z", "x1", "y1", "x2", "y2"])
+
+
+def _write_deeplesion(folder: Path, spec: object, records: list[dict], patients: dict) -> None:
+    rows, labels, sentences = [], {"train": [], "val": [], "test": []}, []
+    for r in sorted(records, key=lambda r: (r["patient_number"], r["study_number"])):
+        patient = patients["DeepLesion", r["patient_number"]]
+        lesions = {lesion["index"]: lesion for lesion in r["lesions"]}
+        for index in r["marked"]:
+            lesion, what = lesions[index], patient.lesions[index]
+            row, long_mm, short_mm = _dl_row(spec, r, patient, lesion["key_slice"], np.array(lesion["diameters"]))
+            row["Coarse_lesion_type"] = -1 if r["group"] == "train" else reports.coarse_type(what)
+            row["DICOM_windows"] = "-1500, 500" if what.type == "lung" else "-175, 275"
+            terms = reports.labels(what, long_mm)
+            rng = np.random.default_rng((spec.test_seed, r["patient_number"], r["study_number"], index))
+            text, uncertain = reports.sentence(what, long_mm, short_mm, r["study_number"], rng)
+            labels[r["group"]].append((len(rows), terms, uncertain))
+            sentences.append((len(rows), text))
+            rows.append(row)
+        if r["group"] == "test" and not r["lesions"]:  # a mark that hit nothing, as DeepLesion flags its own
+            z, x1, y1, x2, y2 = r["normal"]
+            points = np.array([[x1, (y1 + y2) / 2], [x2, (y1 + y2) / 2], [(x1 + x2) / 2, y1], [(x1 + x2) / 2, y2]])
+            row, _, _ = _dl_row(spec, r, patient, int(z), points)
+            rows.append(row | {"Coarse_lesion_type": 3, "Possibly_noisy": 1, "DICOM_windows": "-175, 275"})
+    write_table(pd.DataFrame(rows, columns=list(DL_COLUMNS)), folder / "DL_info.csv")
+    write_table(pd.DataFrame(sentences, columns=["row", "sentence"]), folder / "reports.csv")
+    number = {term: i for i, term in enumerate(reports.TERMS)}
+    content: dict = {"term_list": list(reports.TERMS)}
+    for group, listed in labels.items():
+        content[f"{group}_lesion_idxs"] = [i for i, _, _ in listed]
+        content[f"{group}_relevant_labels"] = [[number[t] for t in terms] for _, terms, _ in listed]
+        content[f"{group}_uncertain_labels"] = [[number[t] for t in terms] for _, _, terms in listed]
+    content["train_irrelevant_labels"] = [[] for _ in labels["train"]]
+    with atomic_write(folder / "text_mined_labels.json") as path:
+        path.write_text(json.dumps(content))
+
+
+def _dl_row(spec: object, r: dict, patient: Patient, key: int, points: np.ndarray) -> tuple[dict, float, float]:
+    """A row of DL_info.csv from the diameters' four end points (0-based; the csv counts pixels from 1)."""
+    pairs = [points[:2], points[2:]]
+    lengths = [float(np.linalg.norm(p[1] - p[0])) for p in pairs]
+    if lengths[0] < lengths[1]:
+        pairs, lengths = pairs[::-1], lengths[::-1]
+    ends = np.concatenate(pairs) + 1
+    box = [*(ends.min(axis=0) - spec.box_padding_px), *(ends.max(axis=0) + spec.box_padding_px)]
+    pixel, slice_mm = r["spacing"][0], r["spacing"][2]
+    number = r["first_slice"] + key
+    study = next(s for s in patient.studies if s.study == r["study_number"])
+    top = study.z_low + (r["depth"] - 1) * study.slice_mm  # slices count from the head
+    z = (220 - (top - key * study.slice_mm)) / 600
+    middle = (np.array(box[:2]) + box[2:]) / 2 / spec.pixels
+    row = {"File_name": f"{r['series']}_{number:03d}.png", "Patient_index": r["patient_number"], "Study_index": r["study_number"],
+           "Series_ID": int(r["series"][-2:]), "Key_slice_index": number, "Measurement_coordinates": _cell(ends.ravel()),
+           "Bounding_boxes": _cell(box), "Lesion_diameters_Pixel_": _cell(lengths), "Normalized_lesion_location": _cell([*middle, z]),
+           "Possibly_noisy": 0, "Slice_range": f"{r['first_slice']}, {r['first_slice'] + r['depth'] - 1}",
+           "Spacing_mm_px_": _cell([pixel, pixel, slice_mm]), "Image_size": f"{spec.pixels}, {spec.pixels}",
+           "Patient_gender": patient.anatomy.gender, "Patient_age": patient.anatomy.age + (r["study_number"] - 1) // 2,
+           "Train_Val_Test": 1 if r["group"] == "train" else 3}
+    return row, lengths[0] * pixel, lengths[1] * pixel
+
+
+def _cell(values: np.ndarray | list) -> str:
+    return ", ".join(f"{v:.6g}" for v in values)
+
+
+def _write_manual(folder: Path, records: list[dict], truth: pd.DataFrame) -> None:
+    """The fully labelled 3D boxes of val and test, z as slice numbers of the files, in the published pickle's structure."""
+    boxes = truth[truth["dataset"] == "DeepLesion"].groupby(["volume", "lesion"]).agg(
+        x1=("x1", "min"), y1=("y1", "min"), z1=("z", "min"), x2=("x2", "max"), y2=("y2", "max"), z2=("z", "max")).round()
+    listed = {name: group.to_numpy(dtype=np.float64) for name, group in boxes.groupby("volume")}
+    content: dict[str, dict] = {"val": {}, "test": {}}
+    for r in records:
+        if r["group"] in content:
+            found = listed.get(r["volume"], np.zeros((0, 6)))
+            content[r["group"]][r["volume"]] = found + np.array([0, 0, r["first_slice"]] * 2, dtype=np.float64)
+    with atomic_write(folder / "DeepLesion_manual_1K_test_release.pkl") as path:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def _write_luna(folder: Path, records: list[dict]) -> None:
+    nodules, excluded = [], []
+    for r in records:
+        origin, step = np.array(r["origin"]), np.array(r["sign"]) * r["spacing"]
+        for lesion in r["lesions"]:
+            if lesion["marked"]:
+                boxes = np.array(lesion["boxes"])
+                size = np.max((boxes[:, 3] - boxes[:, 1]) + (boxes[:, 4] - boxes[:, 2])) / 2 * r["spacing"][0]
+                nodules.append((r["series"], *np.round(origin + step * lesion["centre"], 6), round(float(size), 6)))
+        z, x1, y1, x2, y2 = r["normal"]
+        excluded.append((r["series"], *np.round(origin + step * ((x1 + x2) / 2, (y1 + y2) / 2, z), 6), -1.0))
+    columns = ["seriesuid", "coordX", "coordY", "coordZ", "diameter_mm"]
+    write_table(pd.DataFrame(nodules, columns=columns), folder / "CSVFILES" / "annotations.csv")
+    write_table(pd.DataFrame(excluded, columns=columns), folder / "CSVFILES" / "annotations_excluded.csv")
+    with atomic_write(folder / "CSVFILES" / "seriesuids.csv") as path:
+        path.write_text("".join(f"{uid}\n" for uid in sorted(r["series"] for r in records)))
+
+
+def _write_nihln(folder: Path, records: list[dict]) -> None:
+    for r in records:
+        origin, spacing = np.array(r["origin"]), np.array(r["spacing"])
+        indices, points, sizes = [], [], []
+        for lesion in (lesion for lesion in r["lesions"] if lesion["marked"]):
+            index = np.rint(lesion["centre"]).astype(int)
+            ends = np.array(lesion["diameters"]) * spacing[0]
+            short, long_ = sorted((np.linalg.norm(ends[1] - ends[0]), np.linalg.norm(ends[3] - ends[2])))
+            indices.append("{} {} {}".format(*index))
+            points.append(" ".join(f"{v:.6g}" for v in origin + spacing * index))
+            sizes.append(f"{short:.2f} {long_:.2f}" if r["volume"].startswith("ABD") else f"{short:.1f}")
+        for kind, lines in (("indices", indices), ("physicalPoints", points), ("sizes", sizes)):
+            with atomic_write(folder / "MED_ABD_LYMPH_ANNOTATIONS" / r["volume"] / f"{r['volume']}_lymphnodes_{kind}.txt") as path:
+                path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def _summary(records: list[dict], truth: pd.DataFrame, patients: dict[str, list[Patient]], marked: dict[str, list]) -> dict:
+    """Counts that say what the benchmark is like; the recoverable share bounds what intra-patient mining can find."""
+    summary = {group: marking.shares(patients[group], marked[group]) for group in ("train", "val", "test")}
+    for group in ("train", "val", "test", "all"):
+        for dataset in sorted({r["dataset"] for r in records if r["group"] == group}):
+            own = [r for r in records if r["group"] == group and r["dataset"] == dataset]
+            rows = truth[truth["volume"].isin([r["volume"] for r in own])].drop_duplicates("lesion")
+            entry = summary.setdefault(group if group != "all" else dataset, {})
+            entry |= {"volumes": len(own), "slices": sum(r["depth"] for r in own), "visible_lesions": len(rows),
+                      "empty_volumes": sum(not r["lesions"] for r in own), "types": rows["type"].value_counts().sort_index().to_dict(),
+                      "marked_types": rows[rows["marked"]]["type"].value_counts().sort_index().to_dict()}
+    return summary

@@ -1,0 +1,123 @@
+"""Writing one volume: its files, and a record of what the tables will say of it."""
+
+from pathlib import Path
+
+import numpy as np
+
+from lensnb.files import write_json
+from lensnb.phantom import layouts
+from lensnb.phantom.anatomy import liver_distance
+from lensnb.phantom.patients import Patient, Study
+from lensnb.phantom.rendering import Rendering, grid, render
+
+OWN_TYPE = {"LUNA16": "lung", "LiTS": "liver", "NIH-LN": "node"}
+
+
+def record_path(root: Path, study: Study) -> Path:
+    """Where the record of a finished volume lies while the others are being written."""
+    return root / "truth" / "parts" / f"{study.dataset}-{study.group}-{study.patient:06d}-{study.study:02d}.json"
+
+
+def write_patient(root: Path, spec: object, patient: Patient, marked: list[list[int]]) -> int:
+    """Write all studies of a patient that have no record yet; returns how many were written."""
+    written = 0
+    for study, chosen in zip(patient.studies, marked, strict=True):
+        if record_path(root, study).exists():
+            continue
+        if study.dataset != "DeepLesion":
+            chosen = [i for i in study.present if patient.lesions[i].type == OWN_TYPE[study.dataset]]
+        write_json(_write_volume(root, spec, patient, study, chosen), record_path(root, study))
+        written += 1
+    return written
+
+
+def _write_volume(root: Path, spec: object, patient: Patient, study: Study, marked: list[int]) -> dict:
+    scan = render(patient, study, spec.pixels, spec.depth_mm)
+    flipped = layouts.flips(patient, study)
+    shape = scan.hu.shape
+    origin, spacing, sign = layouts.geometry(study, shape, flipped)
+    patient_name, study_name, series, volume = layouts.names(patient, study, shape[0])
+    hu = _turn(scan.hu, flipped)
+    if study.dataset == "DeepLesion":
+        layouts.write_deeplesion(root, series, study.first_slice, hu)
+    elif study.dataset == "LUNA16":
+        layouts.write_luna(root, patient.number, series, hu, origin, spacing, sign)
+    elif study.dataset == "LiTS":
+        layouts.write_lits(root, volume, hu, _turn(_liver_labels(patient, study, scan, spec), flipped), origin, spacing, sign)
+    else:
+        layouts.write_nihln(root, volume, hu, _node_numbers(patient, scan, marked), origin, spacing, study.seed)
+    lesions = [_lesion_record(scan, i, i in marked, flipped) for i in study.present if i in scan.boxes]
+    return {"dataset": study.dataset, "group": study.group, "patient_number": patient.number, "study_number": study.study,
+            "patient": patient_name, "study": study_name, "series": series, "volume": volume, "depth": shape[0],
+            "first_slice": study.first_slice, "origin": origin.tolist(), "spacing": spacing.tolist(), "sign": sign.tolist(),
+            "phase": scan.phase, "marked": [i for i in marked if i in scan.boxes], "lesions": lesions,
+            "normal": _normal_structure(patient, study, spec, shape, flipped)}
+
+
+def _turn(array: np.ndarray, flipped: tuple[bool, bool, bool]) -> np.ndarray:
+    """Reverse the axes (x, y, z) of a (z, y, x) array that run the other way in the file."""
+    return array[tuple(slice(None, None, -1 if f else 1) for f in flipped[::-1])]
+
+
+def _lesion_record(scan: Rendering, index: int, marked: bool, flipped: tuple[bool, bool, bool]) -> dict:
+    """Boxes, centre and key-slice diameters of one lesion in the written array's index coordinates."""
+    where, share = scan.shares[index]
+    boxes = scan.boxes[index].copy()
+    size = np.array(scan.hu.shape[::-1]) - 1
+    key = boxes[np.argmax((boxes[:, 3] - boxes[:, 1]) * (boxes[:, 4] - boxes[:, 2]))]
+    plane = share[int(key[0]) - where[0].start]
+    solid = np.argwhere(share >= 0.5).mean(axis=0)[::-1] + [where[2].start, where[1].start, where[0].start]
+    # the diameters join the outermost points left-right and front-back, so that their hull is the tight box
+    left = (key[1], where[1].start + _middle(plane, int(np.ceil(key[1] - 1e-9)) - where[2].start, 1))
+    right = (key[3], where[1].start + _middle(plane, int(key[3] + 1e-9) - where[2].start, 1))
+    front = (where[2].start + _middle(plane, int(np.ceil(key[2] - 1e-9)) - where[1].start, 0), key[2])
+    back = (where[2].start + _middle(plane, int(key[4] + 1e-9) - where[1].start, 0), key[4])
+    points = np.array([left, right, front, back])
+    for axis, low, high in ((0, 1, 3), (1, 2, 4)):
+        if flipped[axis]:
+            boxes[:, [low, high]] = size[axis] - boxes[:, [high, low]]
+            points[:, axis] = size[axis] - points[:, axis]
+            solid[axis] = size[axis] - solid[axis]
+    key_z = key[0]
+    if flipped[2]:
+        boxes[:, 0], solid[2], key_z = size[2] - boxes[:, 0], size[2] - solid[2], size[2] - key_z
+    boxes = boxes[np.argsort(boxes[:, 0])]
+    return {"index": index, "marked": marked, "boxes": np.round(boxes, 3).tolist(), "centre": np.round(solid, 3).tolist(),
+            "key_slice": int(key_z), "diameters": np.round(points, 3).tolist()}
+
+
+def _middle(plane: np.ndarray, at: int, axis: int) -> float:
+    """Middle of the blob along one outermost column (axis 1) or row (axis 0) of a slice."""
+    line = plane[:, at] if axis == 1 else plane[at, :]
+    solid = np.flatnonzero(line >= 0.5)
+    return float(solid.mean()) if len(solid) else float(np.argmax(line))
+
+
+def _liver_labels(patient: Patient, study: Study, scan: Rendering, spec: object) -> np.ndarray:
+    x, y, z = grid(patient, study, spec.pixels, spec.depth_mm)
+    inside = liver_distance(patient.anatomy, *(np.asarray(a, np.float32) for a in (x[None, None, :], y[None, :, None], z[:, None, None])))
+    labels = (inside < 0).astype(np.uint8)
+    for i, (where, share) in scan.shares.items():
+        if patient.lesions[i].type == "liver":
+            labels[where][share >= 0.5] = 2
+    return labels
+
+
+def _node_numbers(patient: Patient, scan: Rendering, marked: list[int]) -> np.ndarray:
+    numbers = np.zeros(scan.hu.shape, dtype=np.uint8)
+    for number, i in enumerate((i for i in marked if i in scan.shares), start=1):
+        where, share = scan.shares[i]
+        numbers[where][share >= 0.5] = number
+    return numbers
+
+
+def _normal_structure(patient: Patient, study: Study, spec: object, shape: tuple, flipped: tuple[bool, bool, bool]) -> list[float]:
+    """Box (z, x1, y1, x2, y2) of the first normal node in the volume: what a hasty mark lands on."""
+    x, y, z = grid(patient, study, spec.pixels, spec.depth_mm)
+    middle = z.mean()
+    nx, ny, nz, radius = min(patient.anatomy.normal_nodes.tolist(), key=lambda node: abs(node[2] - middle))
+    step = x[1] - x[0]
+    k = int(np.clip(round((nz - z[0]) / study.slice_mm), 1, shape[0] - 2))
+    k = shape[0] - 1 - k if flipped[2] else k
+    column, row, reach = (nx - x[0]) / step, (ny - y[0]) / step, radius / step
+    return [k, column - reach, row - 0.8 * reach, column + reach, row + 0.8 * reach]
