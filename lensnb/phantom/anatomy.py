@@ -30,6 +30,7 @@ class Anatomy:
     bone_hu: float
     liver_size: float
     heart_size: float
+    breadth: float  # of the trunk, against an average one of the same depth
     offsets: dict[str, np.ndarray] = field(repr=False)
     vessels: dict[str, list] = field(repr=False)
     normal_nodes: np.ndarray = field(repr=False)  # (n, 4) x, y, z, radius
@@ -43,18 +44,18 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         scale=rng.uniform(0.90, 1.06), fat=rng.uniform(7, 22), age=int(rng.integers(28, 86)), gender="MF"[rng.integers(2)],
         rib_phase=rng.uniform(0, 2 * np.pi), disc_phase=rng.uniform(0, 2 * np.pi), lung_hu=rng.uniform(-885, -820),
         bone_hu=rng.uniform(140, 260), liver_size=rng.uniform(0.94, 1.1), heart_size=rng.uniform(0.9, 1.12),
-        offsets=offsets, vessels={}, normal_nodes=np.zeros((0, 4)))
-    anatomy.vessels.update(right=_tree(rng, np.array([-40.0, 8, 92]) + offsets["hilum_right"], (-1, 0, 0), 11, 58, 4.4),
-                           left=_tree(rng, np.array([44.0, 10, 94]) + offsets["hilum_left"], (1, 0, 0), 11, 54, 4.4),
-                           portal=_tree(rng, np.array([-38.0, 4, -82]) + offsets["liver"], (-1, -0.2, 0.2), 5, 46, 5.5),
-                           veins=_tree(rng, np.array([-24.0, 22, -16]) + offsets["liver"], (-0.7, -0.5, -0.7), 4, 50, 5.0))
+        breadth=rng.uniform(0.95, 1.03), offsets=offsets, vessels={}, normal_nodes=np.zeros((0, 4)))
+    anatomy.vessels.update(right=_lung_vessels(rng, np.array([-40.0, 8, 92]) + offsets["hilum_right"], -1),
+                           left=_lung_vessels(rng, np.array([44.0, 10, 94]) + offsets["hilum_left"], 1),
+                           portal=_tree(rng, np.array([-38.0, 4, -82]) + offsets["liver"], (-1, -0.2, 0.2), 5, 46, 6.0, 3),
+                           veins=_tree(rng, np.array([-24.0, 22, -16]) + offsets["liver"], (-0.7, -0.5, -0.7), 4, 52, 6.0, 3))
     object.__setattr__(anatomy, "normal_nodes", _draw_normal_nodes(rng))
     return anatomy
 
 
 def outline_distance(anatomy: Anatomy, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Signed distance to the outside of the trunk's muscles; the skin lies `fat` further out, the pleura WALL further in."""
-    half_width = 149 - 9 * np.clip((-z - 40) / 100, 0, 1) - 26 * np.clip((z - 100) / 90, 0, None) ** 2
+    half_width = 149 * anatomy.breadth - 9 * np.clip((-z - 40) / 100, 0, 1) - 26 * np.clip((z - 100) / 90, 0, None) ** 2
     half_depth = 97 - 4 * np.clip((-z - 40) / 100, 0, 1) - 12 * np.clip((z - 90) / 90, 0, None) ** 2
     u, v = (x / half_width) ** 2, (y / half_depth) ** 2
     round_, square = np.sqrt(u + v), np.sqrt(np.sqrt(u * u + v * v))
@@ -91,9 +92,8 @@ def liver_distance(anatomy: Anatomy, x: np.ndarray, y: np.ndarray, z: np.ndarray
                               (64 * size, 32 * size, 46 * size), -0.12)
     both = np.minimum(right, left)
     under = (z - diaphragm_height(anatomy, x, y)) * 0.6 + 3
-    # the groove where gall bladder, porta and stomach lie
-    groove = 17 - np.sqrt((x + 22) ** 2 + ((y + 4) * 0.9) ** 2 + (0.30 * np.minimum(z + 60, 0)) ** 2 * 0)
-    groove = np.where(z < -68, groove, groove - (z + 68) * 1.0)
+    # the porta: a groove that opens downwards and towards the middle
+    groove = np.clip((-z - 66) * 0.45, -20, 19) - np.sqrt(((x + 18) * 0.8) ** 2 + (y + 2) ** 2)
     return np.maximum(np.maximum(np.maximum(both, under), outline + WALL - 5), groove)
 
 
@@ -125,14 +125,32 @@ def spine_centre(anatomy: Anatomy) -> np.ndarray:
     return np.array([0.0, 52.0]) + anatomy.offsets["spine"][:2]
 
 
-def _tree(rng: np.random.Generator, root: np.ndarray, direction: tuple, trunks: int, length: float, radius: float) -> list:
+def _lung_vessels(rng: np.random.Generator, hilum: np.ndarray, side: int) -> list:
+    """Draw vessels from a hilum to all parts of its lung, each with branches: a list of (points (n, 3), radii (n,))."""
+    tubes = []
+    for _ in range(20):
+        target = np.array([side * rng.uniform(40, 122), rng.uniform(-72, 72), rng.uniform(-35, 175)])
+        bend = np.array([side * rng.uniform(4, 18), 0, 0]) + rng.normal(0, 6, 3)
+        share = np.linspace(0, 1, 5)[:, None]
+        trunk = hilum + (target - hilum) * share + bend * np.sin(np.pi * share)
+        tubes.append((trunk, np.linspace(4.6, 1.2, 5)))
+        for joint in (1, 2, 2, 3):
+            reach = (target - hilum) * 0.3 + rng.normal(0, 18, 3)
+            radius = (3.2, 2.6, 2.0)[joint - 1]
+            tubes.append((np.stack([trunk[joint], trunk[joint] + reach / 2 + rng.normal(0, 3, 3), trunk[joint] + reach]),
+                          np.array([radius, radius * 0.7, 1.0])))
+    return tubes
+
+
+def _tree(rng: np.random.Generator, root: np.ndarray, direction: tuple, trunks: int, length: float, radius: float,
+          levels: int) -> list:
     """Draw a branching tree of vessels: a list of (points (n, 3), radii (n,))."""
     tubes = []
     main = np.array(direction, dtype=float)
     main /= np.linalg.norm(main)
-    for trunk in range(trunks):
+    for _ in range(trunks):
         heading = main * rng.uniform(0.3, 1.0) + rng.normal(0, 0.75, 3)
-        _grow(rng, tubes, root + rng.normal(0, 3, 3), heading, length * rng.uniform(0.7, 1.1), radius * rng.uniform(0.7, 1), 3)
+        _grow(rng, tubes, root + rng.normal(0, 3, 3), heading, length * rng.uniform(0.7, 1.1), radius * rng.uniform(0.7, 1), levels)
     return tubes
 
 
@@ -144,7 +162,7 @@ def _grow(rng: np.random.Generator, tubes: list, start: np.ndarray, heading: np.
     tubes.append((np.stack([start, bend, stop]), np.array([radius, radius * 0.85, radius * 0.7])))
     if levels > 1:
         for _ in range(2):
-            _grow(rng, tubes, stop, heading + rng.normal(0, 0.55, 3), length * rng.uniform(0.55, 0.8), radius * 0.68, levels - 1)
+            _grow(rng, tubes, stop, heading + rng.normal(0, 0.55, 3), length * rng.uniform(0.55, 0.8), radius * 0.72, levels - 1)
 
 
 def _draw_normal_nodes(rng: np.random.Generator) -> np.ndarray:

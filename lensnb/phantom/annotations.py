@@ -123,7 +123,7 @@ def _write_manual(folder: Path, records: list[dict], truth: pd.DataFrame) -> Non
             found = listed.get(r["volume"], np.zeros((0, 6)))
             content[r["group"]][r["volume"]] = found + np.array([0, 0, r["first_slice"]] * 2, dtype=np.float64)
     with atomic_write(folder / "DeepLesion_manual_1K_test_release.pkl") as path:
-        path.write_bytes(pickle.dumps(content, protocol=2))
+        path.write_bytes(pickle.dumps(content, protocol=4))
 
 
 def _write_luna(folder: Path, records: list[dict]) -> None:

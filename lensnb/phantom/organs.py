@@ -53,6 +53,7 @@ def paint_body(c: Canvas, anatomy: Anatomy, contrast: Contrast, fat: float, rng:
     outline = outline_distance(anatomy, x, y, z)
     blend(c.hu, weight(outline - fat, c.edge), FAT)
     blend(c.hu, weight(outline, c.edge), contrast.muscle)
+    _paint_fat_planes(c, outline)
     wall = WALL - 8 * np.clip((-z - 30) / 60, 0, 1)
     blend(c.hu, weight(outline + wall, c.edge), FAT + 6)
     _paint_ribs(c, anatomy, outline)
@@ -67,6 +68,18 @@ def paint_body(c: Canvas, anatomy: Anatomy, contrast: Contrast, fat: float, rng:
     _paint_great_vessels(c, anatomy, contrast)
     for nx, ny, nz, radius in anatomy.normal_nodes:
         paint_ellipsoid(c, (nx, ny, nz), (radius, radius * 0.8, radius), 45)
+
+
+def _paint_fat_planes(c: Canvas, outline: np.ndarray) -> None:
+    """Fat between the muscles: outside the ribs in the chest, between the flat muscles' layers in the flank."""
+    x, y, z = c.x[None, None, :], c.y[None, :, None], c.z[:, None, None]
+    thick = np.interp(c.z, [-90, -20, 40, 200], [1.0, 1.6, 2.6, 5.0]).astype(np.float32)[:, None, None]
+    side = np.clip((np.abs(x) - 70) / 30, 0, 1) * np.clip((90 - np.abs(y + 10)) / 40, 0, 1)
+    front = np.clip((18 - np.abs(x)) / 8, 0, 1) * (y < 0)  # between the pectorals, and the white line of the belly
+    share = weight(np.abs(outline + 5.5) - thick, c.edge) * np.maximum(side, 0)
+    share = np.maximum(share, weight(np.abs(outline + 4) - 4, c.edge) * front)
+    back = np.clip((6 - np.abs(x)) / 5, 0, 1) * (y > 70)
+    blend(c.hu, np.maximum(share, weight(np.abs(outline + 3) - 3, c.edge) * back), FAT + 10)
 
 
 def _paint_ribs(c: Canvas, anatomy: Anatomy, outline: np.ndarray) -> None:
@@ -217,7 +230,7 @@ def _paint_kidney(c: Canvas, anatomy: Anatomy, contrast: Contrast, side: str) ->
 
 
 def _paint_stomach(c: Canvas, anatomy: Anatomy, contrast: Contrast, rng: np.random.Generator) -> None:
-    centre = np.array([52.0, -22, -46]) + anatomy.offsets["stomach"]
+    centre = np.array([52.0, -22, -64]) + anatomy.offsets["stomach"]
     fill = rng.uniform(0.75, 1.05)
     radii = np.array([38 * fill, 42 * fill, 46])
     paint_ellipsoid(c, centre, radii, 60, 0.4)

@@ -67,13 +67,12 @@ def sentence(lesion: Lesion, long_mm: float, short_mm: float, study: int, rng: n
     looks = [a for a in lesion.attributes if a not in ("cyst", "necrosis", "hypoattenuation", "subcutaneous")]
     looks += ["necrotic"] * ("necrosis" in lesion.attributes) + ["hypoattenuating"] * ("hypoattenuation" in lesion.attributes)
     size = f"{long_mm / 10:.1f} x {short_mm / 10:.1f} cm"
-    place = lesion.organ.replace(" lymph node", "") if lesion.type == "node" else lesion.organ
-    adjective = ("large " if long_mm >= LARGE_MM else "") + ("enlarged " if lesion.type == "node" else "")
+    thing = f"{lesion.organ.removesuffix(' lymph node')} {noun}"
+    adjectives = ["large"] * (long_mm >= LARGE_MM) + ["enlarged"] * (lesion.type == "node") + looks
     change = str(rng.choice(["stable", "slightly larger", "slightly smaller"])) if study > 1 else "new"
-    forms = (f"{adjective}{', '.join(looks)} {noun} in the {place} measures BOOKMARK {size}.",
-             f"{change} {adjective}{' '.join(looks)} {noun}, {place}, BOOKMARK, {size}.",
-             f"There is a {adjective}{' '.join(looks)} {place} {noun} (BOOKMARK), {size}.")
-    text = forms[int(rng.integers(3))].strip().replace("  ", " ")
+    forms = (" ".join([*adjectives, thing]) + f" BOOKMARK measuring {size}.", " ".join([change, *adjectives, thing]) + f", BOOKMARK, {size}.",
+             " ".join([("there is an" if adjectives and adjectives[0][0] in "aeiou" else "there is a"), *adjectives, thing]) + f" (BOOKMARK), {size}.")
+    text = forms[int(rng.integers(3))]
     uncertain = []
     if lesion.type in ("liver", "bone", "adrenal") and rng.random() < 0.3:
         text, uncertain = text[:-1] + ", suspicious for metastasis.", ["metastasis"]
