@@ -1,0 +1,221 @@
+"""What run_all.sh does once its environment stands: calls Snakemake, reports, and survives being killed.
+
+Only one run works on a profile at a time (a second waits); what an earlier, killed one left at work is ended first.
+"""
+
+import csv
+import difflib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lensnb import options, paths, processes
+from lensnb.execution import runs_folder
+
+SNAKEFILE = paths.repository() / "notebooks" / "Snakefile"
+
+
+class RunError(Exception):
+    """A run that did not make what was asked for; the message says what to do, `status` is the exit status."""
+
+    def __init__(self, message: str, status: int = 1):
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file that the Snakefile declares."""
+
+    name: str  # what --only calls it
+    file: str  # as the Snakefile writes it
+    path: Path
+    rule: str
+    up_to_date: bool
+
+
+def snakemake(profile: str, *arguments: str) -> list[str]:
+    """The Snakemake command for a profile.
+
+    It needs no lock of its own (`run` holds one), and redoes whatever was interrupted. A file is made again when
+    something that it is made from changed: its inputs, the notebook's code or the profile's numbers.
+    """
+    folder = runs_folder(profile)
+    return [
+        sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder), "--nolock",
+        "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "--scheduler", "greedy", "--nocolor",
+        "--config", f"profile={profile}", *arguments,
+    ]  # fmt: skip
+
+
+def targets(profile: str) -> list[Target]:
+    """Every file that the Snakefile declares for this profile, in the order of the story."""
+    runs_folder(profile).mkdir(parents=True, exist_ok=True)
+    result = subprocess.run(snakemake(profile, "--summary"), capture_output=True, text=True)
+    if result.returncode:
+        raise RunError(f"Snakemake cannot plan the run (status {result.returncode}):\n{result.stderr.strip()}")
+    found = []
+    for row in csv.DictReader(result.stdout.splitlines(), delimiter="\t"):
+        path = runs_folder(profile) / row["output_file"]
+        # notebooks, figures and tables go by their own names, what lies deeper by its place
+        shown = path.stem if path.parent == paths.figures(profile) else str(Path(row["output_file"]).with_suffix(""))
+        shown = os.path.relpath(shown, paths.root() / "data") if Path(shown).is_absolute() else shown
+        made = row["status"] == "ok" and row["plan"] == "no update"
+        found.append(Target(shown, row["output_file"], path, row["rule"], made))
+    notebooks = {target.rule: target.name for target in found if target.path.suffix == ".ipynb"}
+    return sorted(found, key=lambda target: (notebooks.get(target.rule, "steps without a notebook"), target.path))
+
+
+def choose(found: Sequence[Target], wanted: Sequence[str]) -> list[Target]:
+    """The targets with these names: of a target, of its file, or of its rule. RunError names the nearest if none."""
+    chosen = []
+    for name in wanted:
+        matching = [target for target in found if name in (target.name, target.path.name, target.rule)]
+        if not matching:
+            near = difflib.get_close_matches(name, sorted({target.name for target in found}), n=3, cutoff=0.4)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise RunError(f"there is no target {name!r}{hint} ./run_all.sh --list names all", status=2)
+        chosen += matching
+    return chosen
+
+
+def run(profile: str, chosen: Sequence[Target], cores: int) -> None:
+    """Make the chosen targets; RunError with the notebook, the cell and the error if that fails."""
+    runs = runs_folder(profile)
+    started = time.time()
+    arguments = [*gpu_limit(), "--cores", str(cores), *(target.file for target in chosen)]
+    environment = {
+        **os.environ,
+        processes.OWNER: processes.identity(),
+        processes.FOLDER: str(runs),
+        "PYTHONPATH": str(paths.repository()),
+        "PYTHONUNBUFFERED": "1",
+    }
+    engine_log = runs / "logs" / "snakemake.log"
+    engine_log.parent.mkdir(parents=True, exist_ok=True)
+    command = snakemake(profile, *arguments)
+    # a session of its own: Ctrl-C reaches only this process, which then ends everything at once
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as engine:
+        threading.Thread(target=_follow, args=(engine.stderr, engine_log), daemon=True).start()
+        try:
+            status = engine.wait()
+        finally:
+            mine = environment[processes.OWNER]
+            processes.end(lambda e: e.get(processes.OWNER) == mine and e.get(processes.FOLDER) == str(runs))
+    absent = [target for target in chosen if not target.path.exists()]
+    if status or absent:
+        raise RunError(failure_report(runs, engine_log, started))
+
+
+def gpu_limit() -> list[str]:
+    """With a GPU, let one step at a time use it; without, they only share the cores."""
+    return ["--resources", "gpu=1"] if Path("/dev/nvidia0").exists() else []
+
+
+def _follow(lines, log: Path) -> None:
+    """Keep Snakemake's own messages in its log, and show how many steps are done."""
+    with log.open("w") as file:
+        for line in lines:
+            file.write(line)
+            file.flush()
+            if " steps (" in line and line.rstrip().endswith("done"):
+                print(f"--- {line.strip()} ---", flush=True)
+
+
+def failure_report(runs: Path, engine_log: Path, started: float) -> str:
+    """What failed since `started`: one line for each step, and where its notebook and log are."""
+    # file times can be coarser than the clock
+    failures = [path for path in sorted((runs / "failures").glob("*.txt")) if path.stat().st_mtime >= started - 1]
+    engine = engine_log.read_text()
+    if not failures:
+        # a step that was killed could not say so itself
+        first_outputs = re.findall(r"^Error in rule .*?^    output: ([^,\n]+)", engine, re.MULTILINE | re.DOTALL)
+        killed = [Path(file).stem for file in first_outputs]
+        if not killed:
+            last = "\n".join(engine.splitlines()[-15:])
+            return f"{last}\nFAILED Snakemake stopped before every target was made; its log: {engine_log}"
+        return "\n".join(f"FAILED {name}: was killed; log: {runs / 'logs' / name}.log" for name in killed)
+    report = []
+    for path in failures:
+        as_far = path.with_suffix(".ipynb")
+        report.append(f"as far as it came: {as_far}" if as_far.exists() else f"log: {runs / 'logs' / path.stem}.log")
+    return "\n".join([*report, *(f"FAILED {path.read_text().strip()}" for path in failures)])
+
+
+def show(found: Sequence[Target]) -> None:
+    """Print the targets by the step that makes them."""
+    for rule in dict.fromkeys(target.rule for target in found):
+        print(rule)
+        for target in (target for target in found if target.rule == rule):
+            print(f"  {'made' if target.up_to_date else '    '}  {target.name:42} {os.path.relpath(target.path)}")
+
+
+def make(asked: object) -> None:
+    """Do what run_all.sh's options ask for."""
+    if asked.data:
+        os.environ["LENSNB_DATA"] = str(asked.data)
+        if not paths.has_real_data():
+            raise RunError(f"{asked.data} holds none of {', '.join(paths.DATASET_FOLDERS)}", status=2)
+    profile = asked.profile or ("paper" if paths.has_real_data() else "phantom")
+    if asked.data and profile != "paper":
+        raise RunError(f"--data holds real datasets, which the profile {profile} does not read; use --profile paper", 2)
+    runs = runs_folder(profile)
+    if asked.list or asked.dry_run:
+        found = targets(profile)
+        show(choose(found, asked.only) if asked.only else found)
+        return
+    waiting = f"Another run_all.sh (process {{holder}}) works on profile {profile}; waiting for it to end."
+    with processes.lock(runs / "locks" / "run", waiting):
+        if processes.end_abandoned(runs):
+            print("Ended what an interrupted run had left at work; continuing from there.", flush=True)
+        found = targets(profile)
+        chosen = choose(found, asked.only) if asked.only else found
+        print(f"Profile {profile}, {asked.cores} cores; logs in {runs / 'logs'}", flush=True)
+        start = time.monotonic()
+        run(profile, chosen, asked.cores)
+        minutes = (time.monotonic() - start) / 60
+        print(f"All {len(chosen)} targets are made ({minutes:.1f} min): {paths.figures(profile)}", flush=True)
+
+
+def test(arguments: Sequence[str]) -> None:
+    """Become pytest."""
+    os.chdir(paths.repository())
+    environment = {**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+    os.execve(sys.executable, [sys.executable, "-m", "pytest", *arguments], environment)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command line; return its exit status."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup asks to ignore SIGHUP
+            signal.signal(number, signal.default_int_handler)
+    asked = options.parse(arguments)
+    try:
+        if asked.command == "test":
+            test(asked.rest)
+        elif asked.command == "publish":
+            from lensnb import publishing
+
+            publishing.publish(targets("phantom"))
+        else:
+            make(asked)
+    except KeyboardInterrupt:
+        print("\nStopped. The same command continues.", flush=True)
+        return 130
+    except RunError as error:
+        print(f"run_all.sh: {error}" if error.status == 2 else f"\n{error}", file=sys.stderr, flush=True)
+        return error.status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
