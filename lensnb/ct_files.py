@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mhd", ".mha", ".nrrd", ".nhdr")
+ELEMENT_BYTES = {"MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_FLOAT": 4}
 
 
 @dataclass(frozen=True)
 class CT:
     """A CT volume as its file holds it.
 
-    hu: int16 (z, y, x). index_to_mm: 4x4, maps voxel index (x, y, z, 1) to patient millimetres, LPS: x grows to the
-    patient's left, y to the back, z to the head. first_slice: the number that the source gives to slice index 0.
-    notes: what the reader had to assume or leave out, as "kind: detail".
+    hu: int16 (z, y, x). index_to_mm: 4x4, maps voxel index (x, y, z, 1) to patient millimetres, LPS: x grows
+    to the patient's left, y to the back, z to the head. first_slice: the number that the source gives to
+    slice index 0. notes: what the reader had to assume or leave out, as "kind: detail".
     """
 
     hu: np.ndarray
@@ -29,7 +30,7 @@ class CT:
 
 
 def read_ct(path: Path | str) -> CT:
-    """Read a CT from a DICOM folder, NIfTI (.nii, .nii.gz), MetaImage (.mhd, .mha) or NRRD file of any orientation.
+    """Read a CT of any orientation: DICOM folder, NIfTI (.nii, .nii.gz), MetaImage (.mhd, .mha) or NRRD file.
 
     Raises FileNotFoundError if `path` is missing, ValueError with the reason if it is no usable CT.
     """
@@ -55,6 +56,8 @@ def read_array(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return _read_nifti(path)
     if path.suffix.lower() == ".mhd":
         _check_raw_size(path)
     try:
@@ -64,13 +67,36 @@ def read_array(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{path} can not be read: {reason}") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         components = image.GetNumberOfComponentsPerPixel()
-        raise ValueError(f"{path} is no CT volume: size {image.GetSize()}, {components} values per voxel; expected 3D, 1")
+        raise ValueError(
+            f"{path} is no CT volume: size {image.GetSize()}, {components} values per voxel; expected 3D, 1"
+        )
     direction = np.array(image.GetDirection()).reshape(3, 3)
     return sitk.GetArrayFromImage(image), affine(direction * image.GetSpacing(), image.GetOrigin())
 
 
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read NIfTI through nibabel.
+
+    SimpleITK takes the missing part of a cut-off .nii.gz for zeros, and refuses sheared matrices.
+    NIfTI's own millimetres are RAS; x and y change their sign.
+    """
+    import nibabel
+
+    try:
+        image = nibabel.load(path)
+        array = np.asanyarray(image.dataobj)
+    except Exception as error:  # OSError, EOFError, ImageFileError, zlib.error, ...
+        raise ValueError(f"{path} can not be read: {error}") from error
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != 3:
+        raise ValueError(f"{path} is no CT volume: size {image.shape}; expected 3D")
+    native = array.T if array.dtype.isnative else array.T.astype(array.dtype.newbyteorder("="))
+    return native, np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine
+
+
 def _check_raw_size(header: Path) -> None:
-    """A cut-off .raw is read as garbage by some versions of the toolkit; compare its size with the header first."""
+    """Compare the size of the .raw with the header: not every version of SimpleITK notices a cut-off one."""
     entries = dict(line.split("=", 1) for line in header.read_text(errors="replace").splitlines() if "=" in line)
     entries = {key.strip(): value.strip() for key, value in entries.items()}
     data = header.with_name(entries.get("ElementDataFile", ""))
@@ -78,8 +104,7 @@ def _check_raw_size(header: Path) -> None:
         return
     if not data.is_file():
         raise FileNotFoundError(f"{data} does not exist; {header} says that it holds the voxels")
-    sizes = {"MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_FLOAT": 4, "MET_DOUBLE": 8}
-    size = sizes.get(entries.get("ElementType", ""))
+    size = ELEMENT_BYTES.get(entries.get("ElementType", ""))
     if size and entries.get("CompressedData", "False").lower() != "true":
         expected = size * int(np.prod([int(n) for n in entries["DimSize"].split()]))
         if data.stat().st_size < expected:
@@ -95,7 +120,7 @@ def affine(matrix: np.ndarray, origin: np.ndarray) -> np.ndarray:
 
 
 def to_int16(hu: np.ndarray, path: Path) -> np.ndarray:
-    """HU as int16; what does not fit is clipped. ValueError if a value is not finite or the type is not a number."""
+    """HU as int16, clipped to what fits. ValueError if a value is not finite or the type is not a number."""
     if hu.dtype == np.int16:
         return hu
     if hu.dtype.kind not in "iuf":
@@ -110,9 +135,9 @@ def to_int16(hu: np.ndarray, path: Path) -> np.ndarray:
 def read_dicom_folder(folder: Path) -> CT:
     """Read the one CT series below `folder`, slices ordered by position along their normal, never by name.
 
-    Refused with ValueError: no or several series, other modalities, several frames per file, slices that differ in
-    size, orientation or pixel spacing, missing, duplicate or unevenly spaced slices, no rescale to HU. A tilted
-    gantry is kept exactly, as a sheared index_to_mm.
+    Refused with ValueError: no or several series, other modalities, several frames per file, slices that
+    differ in size, orientation or pixel spacing, missing, duplicate or unevenly spaced slices, no rescale to
+    HU. A tilted gantry is kept exactly, as a sheared index_to_mm.
     """
     slices = _read_headers(folder)
     first = slices[0][1]

@@ -10,10 +10,11 @@ GRID_BOXES = ["lesion", "z", *BOX, "z1", "z2"]
 
 
 def key_boxes_to_grid(boxes: pd.DataFrame, geometry: Geometry, depth: int) -> pd.DataFrame:
-    """Boxes that were drawn on one slice only, on the nearest grid slice; z1 and z2 stay empty: nobody measured them.
+    """Boxes that were drawn on one slice only, on the nearest grid slice; z1 and z2 stay empty: nobody
+    measured them.
 
-    `boxes`: lesion, z, x1, y1, x2, y2 in original index coordinates. Returns lesion, z, x1, y1, x2, y2, z1, z2 in
-    the grid.
+    `boxes`: lesion, z, x1, y1, x2, y2 in original index coordinates. Returns lesion, z, x1, y1, x2, y2, z1,
+    z2 in the grid.
     """
     _require_axial(geometry)
     low, high = _map_corners(boxes[BOX].to_numpy(float), boxes["z"].to_numpy(float), geometry)
@@ -26,25 +27,33 @@ def key_boxes_to_grid(boxes: pd.DataFrame, geometry: Geometry, depth: int) -> pd
 def slice_boxes_to_grid(boxes: pd.DataFrame, geometry: Geometry, depth: int) -> pd.DataFrame:
     """Lesions that have a box on every original slice they touch, on every grid slice they touch.
 
-    A lesion reaches half a slice beyond the centres of its first and last slice: there the interpolated image still
-    shows more lesion than not. Between two original slices its box is interpolated like the image. A lesion that
-    lies between two grid slices goes to the nearer one. z1 and z2 are its first and last grid slice.
+    A lesion reaches half a slice beyond the centres of its first and last slice: there the interpolated image
+    still shows more lesion than not. Between two original slices its box is interpolated like the image. A
+    lesion that lies between two grid slices goes to the nearer one. z1 and z2 are its first and last grid
+    slice.
     """
     _require_axial(geometry)
+    if boxes.empty:
+        return pd.DataFrame(columns=GRID_BOXES)
     positions = grid_to_original(np.column_stack([np.zeros((depth, 2)), np.arange(depth)]), geometry)[:, 2]
+    boxes = boxes.sort_values("z", kind="stable")
+    codes, lesions = pd.factorize(boxes["lesion"])
+    original_z, coordinates = boxes["z"].to_numpy(float), boxes[BOX].to_numpy(float)
     parts = []
-    for lesion, rows in boxes.sort_values("z", kind="stable").groupby("lesion", sort=False):
-        slices = rows["z"].to_numpy(float)
+    for code in range(len(lesions)):
+        mine = codes == code
+        slices, corners = original_z[mine], coordinates[mine]
         inside = np.flatnonzero((positions >= slices[0] - 0.5) & (positions < slices[-1] + 0.5))
         if len(inside) == 0:
             inside = np.array([np.abs(positions - (slices[0] + slices[-1]) / 2).argmin()])
         at = np.clip(positions[inside], slices[0], slices[-1])
-        coordinates = np.column_stack([np.interp(at, slices, rows[name].to_numpy(float)) for name in BOX])
-        low, high = _map_corners(coordinates, at, geometry)
-        part = pd.DataFrame({"lesion": lesion, "z": inside})
-        part[BOX] = np.column_stack([low[:, :2], high[:, :2]])
-        parts.append(part.assign(z1=float(inside.min()), z2=float(inside.max())))
-    return pd.concat(parts, ignore_index=True)[GRID_BOXES] if parts else pd.DataFrame(columns=GRID_BOXES)
+        on_slices = np.column_stack([np.interp(at, slices, corners[:, i]) for i in range(4)])
+        low, high = _map_corners(on_slices, at, geometry)
+        extent = np.full((len(inside), 2), [inside.min(), inside.max()])
+        parts.append(np.column_stack([np.full(len(inside), code), inside, low[:, :2], high[:, :2], extent]))
+    table = pd.DataFrame(np.concatenate(parts), columns=GRID_BOXES)
+    table["lesion"] = lesions.take(table["lesion"].astype(int))
+    return table.astype({"z": int})
 
 
 def clip_to_image(boxes: pd.DataFrame, height: int, width: int) -> tuple[pd.DataFrame, pd.Series]:

@@ -1,7 +1,7 @@
 """From the raw files of the four datasets to one store of normalised volumes and one table of boxes.
 
-Each volume is written by itself, with a record beside it; the tables are assembled from the records at the end.
-Whatever interrupts the work, the next start goes on with the volumes that have no record yet.
+Each volume is written by itself, with a record beside it; the tables are assembled from the records at the
+end. Whatever interrupts the work, the next start goes on with the volumes that have no record yet.
 """
 
 import json
@@ -12,18 +12,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb.boxes import BOX, COLUMNS, DATASETS
+from lensnb.boxes import BOX, BOX3D, COLUMNS, DATASETS
 from lensnb.datasets import deeplesion, lits, luna16, nih_ln
-from lensnb.files import atomic_write, read_json, write_json, write_table
-from lensnb.grid_boxes import clip_to_image, key_boxes_to_grid, pad_boxes, slice_boxes_to_grid
+from lensnb.files import atomic_write, read_json, read_table, write_json, write_table
+from lensnb.grid_boxes import GRID_BOXES, clip_to_image, key_boxes_to_grid, pad_boxes, slice_boxes_to_grid
 from lensnb.progress import progress
-from lensnb.volumes import Geometry, boxes3d_to_grid, geometry_of, normalise
+from lensnb.volumes import boxes3d_to_grid, geometry_of, normalise
 
 READERS = {"DeepLesion": deeplesion, "LUNA16": luna16, "LiTS": lits, "NIH-LN": nih_ln}
 RECIPE = 1  # raise it when prepared volumes of older code must not be used any more
-VOLUME_COLUMNS = ["dataset", "patient", "study", "series", "volume", "split", "depth", "height", "width",
-                  "spacing_x_mm", "spacing_y_mm", "spacing_z_mm", "first_slice", "grid_to_original", "original_to_mm",
-                  "original_shape", "file", "scope", "note"]  # fmt: skip
+KEYS = ["dataset", "patient", "study", "series"]
+VOLUME_COLUMNS = [*KEYS, "volume", "split", "depth", "height", "width", "spacing_x_mm", "spacing_y_mm",
+                  "spacing_z_mm", "first_slice", "grid_to_original", "original_to_mm", "original_shape", "file",
+                  "scope", "note"]  # fmt: skip
 TRUTH_COLUMNS = [*COLUMNS, "identity", "type", "organ", "marked"]
 
 
@@ -38,28 +39,37 @@ def prepare(
 ) -> dict:
     """Prepare all volumes of the datasets below `raw_root` into the store `out`, and return its report.
 
-    Writes volumes.csv, boxes.csv, manual.csv, truth.csv (phantoms only), report.json and store/. `spacing_mm`: grid
-    (x, y, z). `seed`: draws the 80/20 split by patient of the single-type datasets. `box_padding_mm`: margin added
-    in plane to boxes that come from masks and spheres, which have none of their own. Resumable; the result does not
-    depend on `workers`. Volumes that can not be used are counted, with the reason, in the report.
-    Raises FileNotFoundError if a dataset's folder is missing; name the present ones in `datasets` to do without.
+    Writes volumes.csv, boxes.csv, manual.csv, truth.csv (phantoms only), report.json and store/.
+    `spacing_mm`: grid (x, y, z). `seed`: draws the 80/20 split by patient of the single-type datasets.
+    `box_padding_mm`: margin added in plane to boxes that come from masks and spheres, which have none of
+    their own. Resumable; the result does not depend on `workers`. Volumes that can not be used are counted,
+    with the reason, in the report. Raises FileNotFoundError if a dataset's folder is missing; name the
+    present ones in `datasets` to do without.
     """
     raw_root, out = Path(raw_root), Path(out)
     found = find_all(raw_root, datasets, seed)
-    recipe = {"recipe": RECIPE, "spacing_mm": list(map(float, spacing_mm)), "box_padding_mm": float(box_padding_mm)}
+    recipe = {
+        "recipe": RECIPE,
+        "spacing_mm": list(map(float, spacing_mm)),
+        "box_padding_mm": float(box_padding_mm),
+    }
     usable = found[found["problem"] == ""]
     tasks = [(raw_root, out, row, recipe) for _, row in usable.iterrows()]
     records = _run(tasks, workers)
-    problems = dict(zip(found["volume"], found["problem"])) | {r["volume"]: r["problem"] for r in records}
+    problems = dict(zip(found["volume"], found["problem"], strict=True)) | {r["volume"]: r["problem"] for r in records}
     records = {record["volume"]: record for record in records if not record["problem"]}
     found = found.assign(problem=found["volume"].map(problems))
-    volumes = pd.DataFrame([_volume_row(row, records[row["volume"]]) for _, row in found.iterrows() if row["volume"] in records])
+    volumes = pd.DataFrame(
+        [_volume_row(row, records[row["volume"]]) for _, row in found.iterrows() if row["volume"] in records]
+    )
     volumes = volumes.reindex(columns=VOLUME_COLUMNS)
     if volumes.empty:
         reason = found["problem"].iloc[0]
         raise ValueError(f"none of the {len(found)} volumes below {raw_root} can be used; the first: {reason}")
     boxes = _box_table(volumes, records)
-    manual, manual_lost = manual_boxes(raw_root, volumes) if "DeepLesion" in datasets else (_empty(COLUMNS), {})
+    manual, manual_lost = (
+        manual_boxes(raw_root, volumes) if "DeepLesion" in datasets else (_with_keys([], volumes, "truth")[COLUMNS], {})
+    )
     truth = truth_boxes(raw_root / "truth" / "lesions.csv", volumes)
     write_table(volumes, out / "volumes.csv")
     write_table(boxes, out / "boxes.csv")
@@ -72,7 +82,7 @@ def prepare(
 
 
 def find_all(raw_root: Path, datasets: tuple[str, ...], seed: int) -> pd.DataFrame:
-    """The volumes of all named datasets, in expert order, with their splits. Raises if a folder is missing."""
+    """The volumes of the named datasets, in expert order, with their splits. Raises if a folder is missing."""
     unknown = sorted(set(datasets) - set(READERS))
     if unknown:
         raise ValueError(f"no dataset {', '.join(unknown)}; there are {', '.join(DATASETS)}")
@@ -117,7 +127,8 @@ def _run(tasks: list[tuple], workers: int) -> list[dict]:
 def _prepare_volume(task: tuple) -> dict:
     """Write one volume and its record, unless both are there already, and return the record.
 
-    A volume that can not be used gives a record with `problem`, which is not kept: the next start tries it again.
+    A volume that can not be used gives a record with `problem`, which is not kept: the next start tries it
+    again.
     """
     raw_root, out, row, recipe = task
     name = row["volume"]
@@ -171,9 +182,9 @@ def _normalised(raw_root: Path, row: pd.Series, recipe: dict) -> tuple[dict, np.
 
 def _volume_row(row: pd.Series, record: dict) -> dict:
     spacing = record["recipe"]["spacing_mm"]
-    values = {name: row[name] for name in ("dataset", "patient", "study", "series", "volume", "split", "scope")}
-    values |= dict(zip(("depth", "height", "width"), record["shape"]))
-    values |= dict(zip(("spacing_x_mm", "spacing_y_mm", "spacing_z_mm"), spacing))
+    values = {name: row[name] for name in (*KEYS, "volume", "split", "scope")}
+    values |= dict(zip(("depth", "height", "width"), record["shape"], strict=True))
+    values |= dict(zip(("spacing_x_mm", "spacing_y_mm", "spacing_z_mm"), spacing, strict=True))
     values |= {name: json.dumps(record[name]) for name in ("grid_to_original", "original_to_mm", "original_shape")}
     values["first_slice"] = record["first_slice"]
     values["file"] = f"store/{row['dataset']}/{row['volume']}.npy"
@@ -181,25 +192,20 @@ def _volume_row(row: pd.Series, record: dict) -> dict:
     return values
 
 
-def _empty(columns: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(columns=columns)
-
-
-def _complete(table: pd.DataFrame, volume: pd.Series | dict, source: str) -> pd.DataFrame:
-    """Fill the columns of the box schema that say where a box belongs."""
-    for name in ("dataset", "patient", "study", "series", "volume"):
-        table[name] = volume[name]
-    return table.assign(source=source, expert=volume["dataset"], score=np.nan)
-
-
 def _box_table(volumes: pd.DataFrame, records: dict[str, dict]) -> pd.DataFrame:
-    parts = [_empty(COLUMNS)]
-    for volume in volumes.to_dict("records"):
-        rows = records[volume["volume"]]["boxes"]
-        if rows:
-            table = pd.DataFrame(rows, columns=["lesion", "z", *BOX, "z1", "z2"]).astype({"z1": float, "z2": float})
-            parts.append(_complete(table, volume, "annotated")[COLUMNS])
-    return pd.concat(parts[1:], ignore_index=True) if len(parts) > 1 else parts[0]
+    parts = [(name, pd.DataFrame(records[name]["boxes"], columns=GRID_BOXES)) for name in volumes["volume"]]
+    return _with_keys(parts, volumes, "annotated")[COLUMNS]
+
+
+def _with_keys(parts: list[tuple[str, pd.DataFrame]], volumes: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Join tables of boxes (volume, boxes) and fill the columns of the schema that say where a box belongs."""
+    parts = [(volume, part) for volume, part in parts if len(part)]
+    if not parts:
+        return pd.DataFrame(columns=TRUTH_COLUMNS)
+    table = pd.concat([part for _, part in parts], ignore_index=True)
+    table["volume"] = np.repeat([volume for volume, _ in parts], [len(part) for _, part in parts])
+    table = table.merge(volumes[[*KEYS, "volume"]], on="volume", how="left", validate="many_to_one")
+    return table.assign(source=source, expert=table["dataset"], score=np.nan).astype({"z1": float, "z2": float})
 
 
 def manual_boxes(raw_root: Path, volumes: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -208,43 +214,43 @@ def manual_boxes(raw_root: Path, volumes: pd.DataFrame) -> tuple[pd.DataFrame, d
     Their z are absolute slice numbers; x and y are taken as 0-based, as their authors' code does.
     """
     prepared = {row["volume"]: row for row in volumes.to_dict("records")}
-    parts, lost = [_empty(COLUMNS)], Counter()
+    parts, lost = [], Counter()
     for split, manual in deeplesion.read_manual(raw_root).items():
         for name in sorted(manual):
-            if name not in prepared:
-                lost[split] += len(manual[name])
+            if name in prepared:
+                table = pd.DataFrame(boxes3d_to_grid(manual[name], geometry_of(prepared[name])), columns=BOX3D)
+                table.insert(0, "lesion", [f"{name}-m{i:02d}" for i in range(len(table))])
+                parts.append((name, table.assign(z=np.nan)))
             elif len(manual[name]):
-                row = prepared[name]
-                boxes = boxes3d_to_grid(manual[name], geometry_of(row))
-                table = pd.DataFrame(boxes, columns=["x1", "y1", "z1", "x2", "y2", "z2"])
-                table["lesion"] = [f"{name}-m{i:02d}" for i in range(len(table))]
-                parts.append(_complete(table.assign(z=np.nan), row, "truth")[COLUMNS])
-    return (pd.concat(parts[1:], ignore_index=True) if len(parts) > 1 else parts[0]), dict(lost)
+                lost[split] += len(manual[name])
+    return _with_keys(parts, volumes, "truth")[COLUMNS], dict(lost)
 
 
 def truth_boxes(path: Path, volumes: pd.DataFrame) -> pd.DataFrame | None:
     """A phantom's hidden truth on the grid, one row per lesion and grid slice; None for real data."""
     if not path.exists():
         return None
-    text = {name: str for name in ("patient", "study", "series", "volume", "lesion")}
-    lesions = pd.read_csv(path, dtype=text)
+    lesions = read_table(path)
     prepared = {row["volume"]: row for row in volumes.to_dict("records")}
     parts = []
     for name, rows in lesions.groupby("volume", sort=True):
-        if name not in prepared:
-            continue
-        row = prepared[name]
-        geometry: Geometry = geometry_of(row)
-        boxes = rows[["lesion", "z", *BOX]].assign(z=rows["z"] - _cut_slices(row, rows))
-        boxes, _ = clip_to_image(slice_boxes_to_grid(boxes, geometry, row["depth"]), row["height"], row["width"])
-        attributes = rows.drop_duplicates("lesion").set_index("lesion")[["identity", "type", "organ", "marked"]]
-        parts.append(_complete(boxes, row, "truth").join(attributes, on="lesion")[TRUTH_COLUMNS])
-    return pd.concat(parts, ignore_index=True) if parts else _empty(TRUTH_COLUMNS)
+        if name in prepared:
+            row = prepared[name]
+            boxes = rows[["lesion", *BOX]].assign(z=rows["z"] - _cut_slices(row))
+            boxes = slice_boxes_to_grid(boxes, geometry_of(row), row["depth"])
+            parts.append((name, clip_to_image(boxes, row["height"], row["width"])[0]))
+    attributes = lesions.drop_duplicates("lesion")[["lesion", "identity", "type", "organ", "marked"]]
+    truth = _with_keys(parts, volumes, "truth")
+    return truth.drop(columns=TRUTH_COLUMNS[-4:], errors="ignore").merge(attributes, on="lesion", how="left")[
+        TRUTH_COLUMNS
+    ]
 
 
-def _cut_slices(row: dict, lesions: pd.DataFrame) -> int:
-    """How many slices at the start of a DeepLesion volume were unusable: the truth counts from the named start."""
-    return row["first_slice"] - int(row["volume"].rsplit("_", 1)[1].split("-")[0]) if row["dataset"] == "DeepLesion" else 0
+def _cut_slices(row: dict) -> int:
+    """How many unusable slices a DeepLesion volume lost at its start; the truth counts from the named start."""
+    if row["dataset"] != "DeepLesion":
+        return 0
+    return row["first_slice"] - int(row["volume"].rsplit("_", 1)[1].split("-")[0])
 
 
 def _report(found, volumes, boxes, manual, truth, manual_lost, settings) -> dict:
@@ -264,7 +270,7 @@ def _report(found, volumes, boxes, manual, truth, manual_lost, settings) -> dict
             "lesions": int(labels["lesion"].nunique()),
             "boxes": len(labels),
             "notes": _count(notes),
-            "skipped_volumes": dict(zip(skipped["volume"], skipped["problem"])),
+            "skipped_volumes": dict(zip(skipped["volume"], skipped["problem"], strict=True)),
         }
     report["manual"] = {"boxes": len(manual), "boxes_of_absent_volumes": manual_lost}
     if not any(volumes["split"] == "test"):

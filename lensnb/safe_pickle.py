@@ -46,8 +46,8 @@ def _no_bytes() -> bytes:
 def load_arrays(path: Path | str) -> object:
     """Read a pickle of containers and numpy arrays.
 
-    Raises FileNotFoundError, or ValueError that names the file if it is broken or asks for anything else: such a
-    pickle could run any program, so nothing of it is executed.
+    Raises FileNotFoundError, or ValueError that names the file if it is broken or asks for anything else:
+    such a pickle could run any program, so nothing of it is executed.
     """
     path = Path(path)
     if not path.is_file():
@@ -62,9 +62,9 @@ def load_arrays(path: Path | str) -> object:
 def load_manual_boxes(path: Path | str) -> dict[str, dict[str, np.ndarray]]:
     """Read manual 3D boxes: split -> sub-volume -> (n, 6) float64 of x1, y1, z1, x2, y2, z2.
 
-    x and y are 0-based pixels of the original slices, z1 and z2 absolute DeepLesion slice numbers, both inside the
-    lesion. A sub-volume without lesions has shape (0, 6). Raises ValueError naming file and sub-volume if the
-    structure differs, a number is not finite or a box is inverted.
+    x and y are 0-based pixels of the original slices, z1 and z2 absolute DeepLesion slice numbers, both
+    inside the lesion. A sub-volume without lesions has shape (0, 6). Raises ValueError naming file and
+    sub-volume if the structure differs, a number is not finite or a box is inverted.
     """
     content = load_arrays(path)
     if not isinstance(content, dict) or not all(isinstance(volumes, dict) for volumes in content.values()):

@@ -1,8 +1,8 @@
 """CT volumes on one grid: orientation, resampling, border crop, the way back, and the store on disk.
 
-Every volume, whatever its file, ends as int16 HU (z, y, x) with x growing to the patient's left, y to the back and
-z to the head, and the spacing that the profile asks for. `Geometry` keeps the exact way back to the original
-voxels and to patient millimetres.
+Every volume, whatever its file, ends as int16 HU (z, y, x) with x growing to the patient's left, y to the
+back and z to the head, and the spacing that the profile asks for. `Geometry` keeps the exact way back to the
+original voxels and to patient millimetres.
 """
 
 import json
@@ -18,7 +18,10 @@ from lensnb.files import read_table
 
 __all__ = ["CT", "Geometry", "Store", "normalise", "read_ct"]
 
-HU_RANGE = (-1024, 3071)  # 12 bits, the range of DeepLesion and of the network's window; pads and metal are clipped
+HU_RANGE = (
+    -1024,
+    3071,
+)  # 12 bits, the range of DeepLesion and of the network's window; pads and metal are clipped
 BODY_HU = -768  # brighter voxels belong to a body or to what it lies on (MULAN's border clip)
 OPENING_MM = 5.6  # thinner structures do not count: 7 pixels of 0.8 mm in MULAN
 MAX_TILT_DEGREES = 30  # gantry tilt reaches this; at 45 degrees the axes of an image have no name any more
@@ -28,9 +31,9 @@ MAX_TILT_DEGREES = 30  # gantry tilt reaches this; at 45 degrees the axes of an 
 class Geometry:
     """Where a grid lies in its original volume and in the patient.
 
-    grid_to_original: 4x4, grid index (x, y, z, 1) -> original voxel index. original_to_mm: 4x4, original voxel
-    index -> patient mm (LPS). original_shape: (z, y, x). spacing_mm: of the grid, x, y, z. first_slice: number of
-    the original slice with index 0.
+    grid_to_original: 4x4, grid index (x, y, z, 1) -> original voxel index. original_to_mm: 4x4, original
+    voxel index -> patient mm (LPS). original_shape: (z, y, x). spacing_mm: of the grid, x, y, z. first_slice:
+    number of the original slice with index 0.
     """
 
     grid_to_original: np.ndarray
@@ -41,11 +44,12 @@ class Geometry:
 
 
 def normalise(ct: CT, spacing_mm: tuple[float, float, float], crop: bool = True) -> tuple[np.ndarray, Geometry]:
-    """Bring a CT to the grid: patient axes, `spacing_mm` (x, y, z), linear interpolation, borders cropped (Sec. VI-A).
+    """Bring a CT to the grid: patient axes, `spacing_mm` (x, y, z), linear interpolation, borders cropped
+    (Sec. VI-A).
 
-    Axes are permuted and flipped to the nearest patient axes; small tilts are not resampled away but stay, exactly,
-    in the geometry. The first grid voxel lies on the first original voxel of the oriented volume, then the crop
-    takes away rows and columns of air. Returns int16 HU (z, y, x) and its Geometry.
+    Axes are permuted and flipped to the nearest patient axes; small tilts are not resampled away but stay,
+    exactly, in the geometry. The first grid voxel lies on the first original voxel of the oriented volume,
+    then the crop takes away rows and columns of air. Returns int16 HU (z, y, x) and its Geometry.
     Raises ValueError for a volume that is not 3D, has a degenerate matrix, or is tilted by over 30 degrees.
     """
     if ct.hu.ndim != 3 or 0 in ct.hu.shape:
@@ -56,14 +60,18 @@ def normalise(ct: CT, spacing_mm: tuple[float, float, float], crop: bool = True)
     hu = hu[tuple(slice(None, None, int(sign)) for sign in signs[::-1])]
     step = np.array(spacing_mm, dtype=float) / spacing
     size = np.floor((np.array(hu.shape[::-1]) - 1) / step + 1e-6).astype(int) + 1
-    x, y, z = (np.arange(n) * s for n, s in zip(size, step))
+    x, y, z = (np.arange(n) * s for n, s in zip(size, step, strict=True))
     rows, columns = border_crop(hu, y, x, spacing_mm) if crop else (slice(0, len(y)), slice(0, len(x)))
     oriented_to_original = _flip_matrix(axes, signs, ct.hu.shape)
     grid_to_oriented = np.diag([*step, 1.0])
     grid_to_oriented[0, 3] = columns.start * step[0]
     grid_to_oriented[1, 3] = rows.start * step[1]
     geometry = Geometry(
-        oriented_to_original @ grid_to_oriented, ct.index_to_mm, ct.hu.shape, tuple(map(float, spacing_mm)), ct.first_slice
+        oriented_to_original @ grid_to_oriented,
+        ct.index_to_mm,
+        ct.hu.shape,
+        tuple(map(float, spacing_mm)),
+        ct.first_slice,
     )
     return resample(hu, z, y[rows], x[columns]), geometry
 
@@ -71,7 +79,8 @@ def normalise(ct: CT, spacing_mm: tuple[float, float, float], crop: bool = True)
 def nearest_axes(index_to_mm: np.ndarray) -> tuple[tuple[int, int, int], np.ndarray]:
     """Which index axis runs along each patient axis, and in which direction.
 
-    Returns (axis along x, along y, along z) and signs (3,): -1 where the index grows to the right, front or feet.
+    Returns (axis along x, along y, along z) and signs (3,): -1 where the index grows to the right, front or
+    feet.
     """
     matrix = np.asarray(index_to_mm, dtype=float)[:3, :3]
     lengths = np.linalg.norm(matrix, axis=0)
@@ -82,7 +91,9 @@ def nearest_axes(index_to_mm: np.ndarray) -> tuple[tuple[int, int, int], np.ndar
     along = np.array([cosines[a, axes[a]] for a in range(3)])
     tilt = np.degrees(np.arccos(np.clip(np.abs(along).min(), 0, 1)))
     if tilt > MAX_TILT_DEGREES:
-        raise ValueError(f"the image is tilted by {tilt:.0f} degrees against the patient axes; up to {MAX_TILT_DEGREES} work")
+        raise ValueError(
+            f"the image is tilted by {tilt:.0f} degrees against the patient; {MAX_TILT_DEGREES} can be read"
+        )
     return axes, np.sign(along)
 
 
@@ -90,7 +101,7 @@ def _flip_matrix(axes: tuple[int, int, int], signs: np.ndarray, shape: tuple[int
     """4x4 from the index of the oriented array (x, y, z, 1) to the index of the original one."""
     matrix = np.zeros((4, 4))
     matrix[3, 3] = 1
-    for a, (axis, sign) in enumerate(zip(axes, signs)):
+    for a, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
         matrix[axis, a] = sign
         matrix[axis, 3] = 0 if sign > 0 else shape[2 - axis] - 1
     return matrix
@@ -99,12 +110,14 @@ def _flip_matrix(axes: tuple[int, int, int], signs: np.ndarray, shape: tuple[int
 def border_crop(hu: np.ndarray, y: np.ndarray, x: np.ndarray, spacing_mm: tuple) -> tuple[slice, slice]:
     """Rows and columns of the grid that hold body: one crop for all slices of a volume.
 
-    The mask HU > -768 is opened in every slice with a square of about 5.6 mm (an odd number of grid pixels, at
-    least 3), as in the baseline; its bounding box over all slices counts. Empty mask: the whole image.
+    The mask HU > -768 is opened in every slice with a square of about 5.6 mm (an odd number of grid pixels,
+    at least 3), as in the baseline; its bounding box over all slices counts. Empty mask: the whole image.
     `y`, `x`: positions of the grid in voxels of `hu` (z, y, x); the nearest voxels decide.
     """
     near_y, near_x = np.rint(y).astype(int), np.rint(x).astype(int)
-    height, width = (min(max(3, 2 * int(OPENING_MM / mm / 2) + 1), len(c)) for mm, c in zip(spacing_mm[1::-1], (y, x)))
+    height, width = (
+        min(max(3, 2 * int(OPENING_MM / mm / 2) + 1), len(c)) for mm, c in zip(spacing_mm[1::-1], (y, x), strict=True)
+    )
     rows, columns = np.zeros(len(y), bool), np.zeros(len(x), bool)
     for image in hu:
         blocks = image[near_y][:, near_x] > BODY_HU
@@ -128,7 +141,8 @@ def _all_in_window(mask: np.ndarray, size: int) -> np.ndarray:
 
 
 def resample(hu: np.ndarray, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Linear interpolation of `hu` (z, y, x) at the positions z, y, x (in its voxels), each axis by itself: int16.
+    """Linear interpolation of `hu` (z, y, x) at the positions z, y, x (in its voxels), each axis by itself:
+    int16.
 
     Values are clipped to the 12-bit range first, so that pads do not bleed into the image.
     """
@@ -145,7 +159,7 @@ def resample(hu: np.ndarray, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.
             planes[index] = _blend(image, x_low, x_weight, axis=1)
         return planes[index]
 
-    for k, (low, weight) in enumerate(zip(z_low.tolist(), z_weight.tolist())):
+    for k, (low, weight) in enumerate(zip(z_low.tolist(), z_weight.tolist(), strict=True)):
         for index in [i for i in planes if i < low]:
             del planes[index]
         image = plane(low)
@@ -203,9 +217,9 @@ def mm_to_grid(points: np.ndarray, geometry: Geometry) -> np.ndarray:
 def boxes3d_to_original(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
     """3D boxes of the grid in original pixels and slice numbers, as the manual test set has them.
 
-    `boxes` (n, 6): x1, y1, z1, x2, y2, z2, slices inclusive, so z reaches from z1 - 0.5 to z2 + 0.5. Returns (n, 6)
-    in the same order: x, y in original pixels, z1 and z2 the first and last original slice (first_slice + index)
-    whose centre lies in that range; the nearest slice if there is none.
+    `boxes` (n, 6): x1, y1, z1, x2, y2, z2, slices inclusive, so z reaches from z1 - 0.5 to z2 + 0.5. Returns
+    (n, 6) in the same order: x, y in original pixels, z1 and z2 the first and last original slice
+    (first_slice + index) whose centre lies in that range; the nearest slice if there is none.
     """
     corners = np.asarray(boxes, dtype=float).reshape(-1, 2, 3) + [[0, 0, -0.5], [0, 0, 0.5]]
     mapped = grid_to_original(corners, geometry).reshape(-1, 2, 3)
@@ -223,8 +237,8 @@ def boxes3d_to_original(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
 def boxes3d_to_grid(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
     """3D boxes (n, 6) in original pixels and slice numbers, slices inclusive -> grid, z1 and z2 fractional.
 
-    The inverse of `boxes3d_to_original`: the half slice that a box reaches beyond the centres of its outer slices
-    is kept in mm. A box thinner than one grid slice becomes one grid slice.
+    The inverse of `boxes3d_to_original`: the half slice that a box reaches beyond the centres of its outer
+    slices is kept in mm. A box thinner than one grid slice becomes one grid slice.
     """
     corners = np.asarray(boxes, dtype=float).reshape(-1, 2, 3) + [[0, 0, -0.5], [0, 0, 0.5]]
     corners[..., 2] -= geometry.first_slice
@@ -236,16 +250,17 @@ def boxes3d_to_grid(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 class Store:
-    """The prepared volumes and tables of a profile; volumes are memory-mapped, so thousands of them cost no memory.
+    """The prepared volumes and tables of a profile; volumes are memory-mapped, so thousands of them cost no
+    memory.
 
-    volumes: table with one row per volume, indexed by volume. boxes, manual, truth: tables in grid coordinates;
-    manual is empty and truth is None where the data has none.
+    volumes: table with one row per volume, indexed by volume. boxes, manual, truth: tables in grid
+    coordinates; manual is empty and truth is None where the data has none.
     """
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
         self.volumes = read_table(self.root / "volumes.csv").set_index("volume", drop=False)
-        self.volumes["note"] = self.volumes["note"].fillna("")
+        self.volumes["note"] = self.volumes["note"].astype(object).fillna("")
         self.boxes = read_table(self.root / "boxes.csv")
         self.manual = read_table(self.root / "manual.csv")
         self.truth = read_table(self.root / "truth.csv") if (self.root / "truth.csv").exists() else None

@@ -22,7 +22,10 @@ class Attack:
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_arrays_pass_in_every_protocol(tmp_path, protocol):
     file = tmp_path / "manual.pkl"
-    content = {"val": {"a_001-009": BOXES}, "test": {"b_001-009": np.zeros((0, 6)), "c_001-009": np.array([])}}
+    content = {
+        "val": {"a_001-009": BOXES},
+        "test": {"b_001-009": np.zeros((0, 6)), "c_001-009": np.array([])},
+    }
     file.write_bytes(pickle.dumps(content, protocol=protocol))
     boxes = load_manual_boxes(file)
     np.testing.assert_array_equal(boxes["val"]["a_001-009"], BOXES)

@@ -23,8 +23,8 @@ COLUMNS = ["File_name", "Patient_index", "Study_index", "Key_slice_index", "Boun
 def find(root: Path | str) -> pd.DataFrame:
     """One row per sub-volume: a series and a Slice_range of DL_info.csv.
 
-    Volumes are named like those of the manual test set, `{series}_{start:03d}-{end:03d}`, and that set's val and
-    test take precedence over the official split, whose other volumes are official-val and official-test.
+    Volumes are named like those of the manual test set, `{series}_{start:03d}-{end:03d}`, and that set's val
+    and test take precedence over the official split, whose other volumes are official-val and official-test.
     Rows of lesions marked Possibly_noisy are left out of the training volumes, as MULAN does.
     Raises FileNotFoundError or ValueError if DL_info.csv is missing or not what it should be.
     """
@@ -64,7 +64,7 @@ def series_names(series: str) -> tuple[str, str, str]:
 
 
 def read_manual(root: Path | str) -> dict[str, dict[str, np.ndarray]]:
-    """The manual 3D boxes of the LENS authors (split -> sub-volume -> (n, 6)); empty if their file is not there."""
+    """The manual 3D boxes, split -> sub-volume -> (n, 6), as in the file; empty if it is not there."""
     path = Path(root) / NAME / MANUAL_FILE
     return load_manual_boxes(path) if path.exists() else {}
 
@@ -72,10 +72,11 @@ def read_manual(root: Path | str) -> dict[str, dict[str, np.ndarray]]:
 def read_info(path: Path) -> pd.DataFrame:
     """DL_info.csv with its multi-valued cells taken apart.
 
-    Columns: lesion (dl + 0-based row of the file), series, key, start, end, x1..y2, spacing_x, _y, _z in mm, noisy,
-    split (1, 2, 3). Boxes are 1-based in the file; 1 is subtracted here as in the authors' code (two independent
-    measurements put the true shift between 0.4 and 1.4 pixels, so either choice errs by half a pixel).
-    They carry 5 pixels of margin around the RECIST diameters. Raises ValueError naming the file and row.
+    Columns: lesion (dl + 0-based row of the file), series, key, start, end, x1..y2, spacing_x, _y, _z in mm,
+    noisy, split (1, 2, 3). Boxes are 1-based in the file; 1 is subtracted here as in the authors' code (two
+    independent measurements put the true shift between 0.4 and 1.4 pixels, so either choice errs by half a
+    pixel). They carry 5 pixels of margin around the RECIST diameters. Raises ValueError naming the file and
+    row.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; DeepLesion comes from {SOURCE}")
@@ -102,11 +103,19 @@ def read_info(path: Path) -> pd.DataFrame:
     )
     info[["x1", "y1", "x2", "y2"]] = boxes
     info[["spacing_x", "spacing_y", "spacing_z"]] = spacing
-    _refuse(~name.str.fullmatch(r"\d{6}_\d{2}_\d{2}_\d{3,}\.png"), "File_name is not like 000001_01_01_109.png", path)
+    _refuse(
+        ~name.str.fullmatch(r"\d{6}_\d{2}_\d{2}_\d{3,}\.png"),
+        "File_name is not like 000001_01_01_109.png",
+        path,
+    )
     _refuse(~info["split"].isin(SPLITS), "Train_Val_Test is not 1, 2 or 3", path)
     _refuse((boxes[:, 0] >= boxes[:, 2]) | (boxes[:, 1] >= boxes[:, 3]), "Bounding_boxes is inverted", path)
     _refuse((spacing <= 0).any(axis=1), "Spacing_mm_px_ is not positive", path)
-    _refuse((info["key"] < info["start"]) | (info["key"] > info["end"]), "the key slice is outside Slice_range", path)
+    _refuse(
+        (info["key"] < info["start"]) | (info["key"] > info["end"]),
+        "the key slice is outside Slice_range",
+        path,
+    )
     return info
 
 
@@ -128,8 +137,9 @@ def _refuse(bad: np.ndarray | pd.Series, what: str, path: Path) -> None:
 def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
     """One sub-volume from its PNGs, as far as they are there, and its key-slice boxes.
 
-    Slices run from head to feet, which the matrix says. If slices are missing or broken, the unbroken run with most
-    of the annotated slices is used, and the notes say what was left out. ValueError if a run has fewer than 3 slices.
+    Slices run from head to feet, which the matrix says. If slices are missing or broken, the unbroken run
+    with most of the annotated slices is used, and the notes say what was left out. ValueError if a run has
+    fewer than 3 slices.
     """
     folder = Path(root) / row["path"]
     start, end, spacing_mm, lesions = (row["annotations"][k] for k in ("start", "end", "spacing_mm", "lesions"))
@@ -145,7 +155,9 @@ def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
             notes.append(f"broken PNG: {error}")
     run = _best_run(sorted(images), [lesion[1] for lesion in lesions])
     if len(run) < min(MIN_SLICES, end - start + 1):
-        raise ValueError(f"too few slices: {len(run)} in a row of {end - start + 1} in {folder}; {', '.join(notes[:3])}")
+        raise ValueError(
+            f"too few slices: {len(run)} in a row of {end - start + 1} in {folder}; {', '.join(notes[:3])}"
+        )
     shapes = {images[number].shape for number in run}
     if len(shapes) > 1:
         raise ValueError(f"slices of different size: {sorted(shapes)} in {folder}")

@@ -12,7 +12,7 @@ from lensnb.datasets import FOUND, SLICE_BOXES
 from lensnb.datasets.masks import align_mask, mask_boxes
 
 NAME = "LiTS"
-SOURCE = "https://competitions.codalab.org/competitions/17094 (Training_Batch1 and 2, 131 volumes; CC BY-NC-SA 4.0)"
+SOURCE = "https://competitions.codalab.org/competitions/17094 (131 training volumes; CC BY-NC-SA 4.0)"
 SCOPE = "liver tumours"
 LOST_SPACING_MM = (0.75, 0.75, 1.5)  # the middle of what the intact headers have
 
@@ -38,7 +38,7 @@ def find(root: Path | str) -> pd.DataFrame:
 
 
 def _numbered(folder: Path, kind: str) -> dict[int, Path]:
-    """Number -> file of volume-N or segmentation-N. The official test volumes (test-volume-N) have no labels."""
+    """Number -> file of volume-N or segmentation-N. The official test-volume-N have no labels."""
     files = {}
     for path in sorted(folder.rglob(f"{kind}-*")):
         match = re.fullmatch(rf"{kind}-(\d+)\.nii(\.gz)?", path.name)
@@ -50,9 +50,9 @@ def _numbered(folder: Path, kind: str) -> dict[int, Path]:
 def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
     """One volume and the boxes of its tumours: connected components (26 neighbours) of label 2.
 
-    Two faults of the published files are handled and noted. Where image and segmentation disagree about their place
-    (volumes 48 to 52), voxel indices are right and the image's matrix is used. Where the header was lost (volumes
-    28 to 47: identity), the spacing is assumed and the orientation is read off the anatomy.
+    Two faults of the published files are handled and noted. Where image and segmentation disagree about their
+    place (volumes 48 to 52), voxel indices are right and the image's matrix is used. Where the header was
+    lost (volumes 28 to 47: identity), the spacing is assumed and the orientation is read off the anatomy.
     Raises ValueError if the sizes differ or a label is not 0, 1 or 2.
     """
     ct = read_image(Path(root) / row["path"])
@@ -64,7 +64,7 @@ def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
     aligned = align_mask(labels, labels_to_mm, ct)
     if aligned is None:
         if labels.shape != ct.hu.shape:
-            raise ValueError(f"sizes differ: {path.name} has {labels.shape}, {Path(row['path']).name} {ct.hu.shape} (z, y, x)")
+            raise ValueError(f"sizes differ: {path.name} has {labels.shape}, the CT {ct.hu.shape} (z, y, x)")
         notes.append("matrices disagree: the segmentation was matched by voxel index")
         aligned = labels
     if _header_lost(ct.index_to_mm):
@@ -86,10 +86,12 @@ def _header_lost(index_to_mm: np.ndarray) -> bool:
 
 
 def anatomical_signs(hu: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Direction (x, y, z) in which each index axis grows, +1 towards left, back and head, from what the image shows.
+    """Direction (x, y, z) in which each index axis grows, +1 towards left, back and head, from what the image
+    shows.
 
-    The liver lies on the right of the body's centre, bone behind it, air of the lungs above the liver. A direction
-    that the image does not show stays +1. `hu`, `labels` (z, y, x), axes assumed to be in the order x, y, z.
+    The liver lies on the right of the body's centre, bone behind it, air of the lungs above the liver. A
+    direction that the image does not show stays +1. `hu`, `labels` (z, y, x), axes assumed to be in the order
+    x, y, z.
     """
     hu, labels = hu[::2, ::4, ::4], labels[::2, ::4, ::4]
     height, width = hu.shape[1:]

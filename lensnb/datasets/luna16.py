@@ -16,8 +16,8 @@ SCOPE = "lung nodules"
 def find(root: Path | str) -> pd.DataFrame:
     """One row per scan that seriesuids.csv lists or a subset folder holds; `study` is the subset.
 
-    Scans without nodules stay: they are negatives. Raises FileNotFoundError without annotations.csv, ValueError
-    naming the row for a nodule that is not five proper values.
+    Scans without nodules stay: they are negatives. Raises FileNotFoundError without annotations.csv,
+    ValueError naming the row for a nodule that is not five proper values.
     """
     folder = Path(root) / NAME
     nodules = read_annotations(_csv(folder, "annotations.csv"))
@@ -25,13 +25,29 @@ def find(root: Path | str) -> pd.DataFrame:
     for path in sorted(folder.glob("subset[0-9]/*.mhd")):
         files.setdefault(path.name.removesuffix(".mhd"), path)
     listed = read_seriesuids(_csv(folder, "seriesuids.csv")) if _csv(folder, "seriesuids.csv").exists() else []
+    of_scan: dict[str, list] = {}
+    for uid, *nodule in nodules.to_numpy(object).tolist():
+        of_scan.setdefault(uid, []).append(nodule)
     rows = []
     for uid in sorted({*files, *listed}):
         path = files.get(uid)
-        annotations = nodules[nodules["seriesuid"] == uid].drop(columns="seriesuid").to_numpy(object).tolist()
+        annotations = of_scan.get(uid, [])
         problem = "" if path else f"missing scan: {uid}.mhd in no subset folder"
         subset = path.parent.name if path else "none"
-        rows.append([NAME, uid, subset, uid, uid, "", str(path.relative_to(root)) if path else "", SCOPE, annotations, problem])
+        rows.append(
+            [
+                NAME,
+                uid,
+                subset,
+                uid,
+                uid,
+                "",
+                str(path.relative_to(root)) if path else "",
+                SCOPE,
+                annotations,
+                problem,
+            ]
+        )
     return pd.DataFrame(rows, columns=FOUND)
 
 
@@ -60,7 +76,7 @@ def read_annotations(path: Path) -> pd.DataFrame:
 
 
 def read_seriesuids(path: Path) -> list[str]:
-    """The scans of the challenge. The official file has no header; copies with one would count it as a scan."""
+    """The scans of the challenge. The official file has no header line, but copies with one exist."""
     lines = [line.split(",")[0].strip() for line in path.read_text().splitlines()]
     return sorted({line for line in lines if line and line.lower() != "seriesuid"})
 
@@ -77,8 +93,8 @@ def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
 def sphere_boxes(centre_mm: np.ndarray, radius_mm: float, ct: CT) -> list[list[float]]:
     """Boxes z, x1, y1, x2, y2 of a sphere in the slices that cut it, in voxels of the file.
 
-    The centre goes through the inverse of the whole matrix: some scans have flipped axes. A sphere that lies between
-    two slices gets its full circle on the nearer one; no circle is smaller than one pixel.
+    The centre goes through the inverse of the whole matrix: some scans have flipped axes. A sphere that lies
+    between two slices gets its full circle on the nearer one; no circle is smaller than one pixel.
     """
     x, y, z = (np.linalg.inv(ct.index_to_mm) @ [*centre_mm, 1.0])[:3]
     sx, sy, sz = ct.spacing_mm

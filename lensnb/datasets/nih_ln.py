@@ -10,13 +10,13 @@ from lensnb.datasets import FOUND, SLICE_BOXES
 from lensnb.datasets.masks import align_mask, mask_boxes
 
 NAME = "NIH-LN"
-SOURCE = "https://www.cancerimagingarchive.net/collection/ct-lymph-nodes (176 cases, DICOM, masks, annotations; CC BY 3.0)"
+SOURCE = "https://www.cancerimagingarchive.net/collection/ct-lymph-nodes (176 cases, masks; CC BY 3.0)"
 IMAGES, MASKS, ANNOTATIONS = "CT Lymph Nodes", "MED_ABD_LYMPH_MASKS", "MED_ABD_LYMPH_ANNOTATIONS"
 
-# Abdominal case -> mediastinal case that is the same CT (equal geometry). Each lists only the nodes of its own
-# region, so the two share a patient here and never end up on different sides of a split.
-SAME_CT = {1: 2, 2: 4, 10: 7, 11: 8, 13: 17, 15: 19, 19: 24, 24: 30, 27: 31, 28: 35, 31: 38, 32: 40, 34: 43, 39: 46,
-           40: 47, 42: 49, 46: 52, 50: 60, 52: 63, 56: 67, 62: 69, 69: 74, 83: 85}  # fmt: skip
+# Abdominal case -> mediastinal case that is the same CT (equal geometry). Each lists only the nodes of its
+# own region, so the two share a patient here and never end up on different sides of a split.
+SAME_CT = {1: 2, 2: 4, 10: 7, 11: 8, 13: 17, 15: 19, 19: 24, 24: 30, 27: 31, 28: 35, 31: 38, 32: 40, 34: 43,
+           39: 46, 40: 47, 42: 49, 46: 52, 50: 60, 52: 63, 56: 67, 62: 69, 69: 74, 83: 85}  # fmt: skip
 PATIENT_OF = {f"MED_LYMPH_{med:03d}": f"ABD_LYMPH_{abd:03d}" for abd, med in SAME_CT.items()}
 
 
@@ -51,7 +51,7 @@ def node_count(folder: Path, case: str) -> int | None:
 
 
 def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
-    """One case and the boxes of its nodes, one per number in the mask. ValueError if mask and CT do not coincide."""
+    """One case and its nodes, one per number in the mask. ValueError if mask and CT do not coincide."""
     ct = read_dicom_folder(Path(root) / row["path"])
     mask_file, expected = row["annotations"]
     path = Path(root) / mask_file

@@ -1,0 +1,398 @@
+"""The four readers, on tiny files that the tests write and on real ones."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import ndimage
+from tiny import ball, info_row, write_deeplesion, write_image, write_lits, write_luna, write_nih
+
+from lensnb.ct_files import CT, affine, read_image
+from lensnb.datasets import deeplesion, lits, luna16, nih_ln
+from lensnb.datasets.masks import align_mask, mask_boxes
+
+ROW = info_row("000001_01_01", 12, (11, 21, 31, 36), (10, 14))
+
+
+def one(found: pd.DataFrame, volume: str) -> pd.Series:
+    return found.set_index("volume", drop=False).loc[volume]
+
+
+# DeepLesion
+
+
+def test_deeplesion_boxes_slices_and_hu(tmp_path):
+    rows = [
+        ROW,
+        info_row("000001_01_01", 14, (1, 1, 9, 9), (10, 14)),
+        info_row("000001_01_01", 31, (2, 2, 8, 8), (30, 33)),
+    ]
+    write_deeplesion(tmp_path, rows, hu=lambda number: np.full((48, 48), -2048 if number == 10 else number))
+    found = deeplesion.find(tmp_path)
+    assert list(found["volume"]) == ["000001_01_01_010-014", "000001_01_01_030-033"]
+    assert list(found.loc[0, ["patient", "study", "series", "split"]]) == [
+        "000001",
+        "000001_01",
+        "000001_01_01",
+        "train",
+    ]
+    ct, boxes = deeplesion.read(tmp_path, found.loc[0])
+    assert ct.first_slice == 10 and list(ct.hu[:, 5, 5]) == [-2048, 11, 12, 13, 14]
+    np.testing.assert_allclose(ct.index_to_mm, np.diag([0.8, 0.8, -2, 1]))
+    assert boxes.to_numpy().tolist() == [["dl00000", 2, 10, 20, 30, 35], ["dl00001", 4, 0, 0, 8, 8]]
+    assert ct.notes == ()
+
+
+def test_deeplesion_header_variants_and_blank_ages(tmp_path):
+    rows = [info_row("000001_01_01", 12, (1, 1, 9, 9), (10, 14), age=age) for age in ("", "62", "62.0")]
+    write_deeplesion(tmp_path, rows, gender="Patient_sex")
+    assert len(deeplesion.find(tmp_path).loc[0, "annotations"]["lesions"]) == 3
+
+
+def test_deeplesion_splits_and_noisy_rows(tmp_path):
+    box, ranges = (1, 1, 9, 9), (10, 14)
+    rows = [
+        info_row("000001_01_01", 12, box, ranges, noisy=1),
+        info_row("000002_01_01", 12, box, ranges, noisy=1),
+        info_row("000002_01_01", 13, box, ranges),
+        info_row("000003_01_01", 12, box, ranges, split=2),
+        info_row("000004_01_01", 12, box, ranges, split=3, noisy=1),
+        info_row("000005_01_01", 12, box, ranges, split=3),
+    ]
+    manual = {
+        "val": {"000005_01_01_010-014": np.ones((1, 6))},
+        "test": {"000009_01_01_001-005": np.zeros((0, 6))},
+    }
+    write_deeplesion(tmp_path, rows, manual)
+    found = deeplesion.find(tmp_path).set_index("patient")
+    assert found["split"].to_dict() == {
+        "000001": "train", "000002": "train", "000003": "official-val",
+        "000004": "official-test", "000005": "val", "000009": "test",
+    }  # fmt: skip
+    assert found["problem"].to_dict() == {
+        "000001": "only possibly noisy lesions", "000002": "", "000003": "", "000004": "", "000005": "",
+        "000009": "of the manual test set, not in DL_info.csv",
+    }  # fmt: skip
+    assert [lesion[0] for lesion in found.loc["000002", "annotations"]["lesions"]] == ["dl00002"]
+    assert len(found.loc["000004", "annotations"]["lesions"]) == 1  # noisy rows leave training only
+
+
+def test_deeplesion_uses_what_is_whole(tmp_path):
+    rows = [info_row("000001_01_01", key, (1, 1, 9, 9), (10, 19)) for key in (11, 16, 17)]
+    write_deeplesion(tmp_path, rows)
+    folder = tmp_path / "DeepLesion" / "Images_png" / "000001_01_01"
+    (folder / "013.png").write_bytes((folder / "013.png").read_bytes()[:60])
+    (folder / "019.png").unlink()
+    ct, boxes = deeplesion.read(tmp_path, deeplesion.find(tmp_path).loc[0])
+    assert ct.first_slice == 14 and list(ct.hu[:, 0, 0]) == [14, 15, 16, 17, 18]
+    assert boxes[["lesion", "z"]].to_numpy().tolist() == [["dl00001", 2], ["dl00002", 3]]
+    kinds = [note.split(":")[0] for note in ct.notes]
+    assert kinds == ["broken PNG", "missing PNG", "lesion without its key slice"]
+    assert "013.png" in ct.notes[0] and ct.notes[1].endswith("019.png") and ct.notes[2].endswith("dl00000")
+
+
+def test_deeplesion_refuses_eight_bits_and_torn_folders(tmp_path):
+    from PIL import Image
+
+    write_deeplesion(tmp_path, [ROW])
+    folder = tmp_path / "DeepLesion" / "Images_png" / "000001_01_01"
+    for number in (11, 12, 13):
+        Image.fromarray(np.zeros((48, 48), np.uint8)).save(folder / f"{number:03d}.png")
+    with pytest.raises(ValueError, match="too few slices: 1 in a row of 5 .*011.png: mode L, not 16-bit"):
+        deeplesion.read(tmp_path, deeplesion.find(tmp_path).loc[0])
+    folder.rename(folder.with_name("elsewhere"))
+    assert deeplesion.find(tmp_path).loc[0, "problem"] == "missing folder: Images_png/000001_01_01"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("Bounding_boxes", "1, 2, 3", "line 3: Bounding_boxes is not 4 numbers"),
+        ("Bounding_boxes", "9, 2, 3, nan", "line 3: Bounding_boxes is not 4 numbers"),
+        ("Bounding_boxes", "9, 2, 3, 4", "line 3: Bounding_boxes is inverted"),
+        ("Slice_range", "20, 24", "line 3: the key slice is outside"),
+        ("Spacing_mm_px_", "0, 0, 1", "line 3: Spacing_mm_px_ is not positive"),
+        ("Train_Val_Test", 7, "line 3: Train_Val_Test"),
+        ("File_name", "../../etc_01.png", "line 3: File_name"),
+    ],
+)
+def test_deeplesion_table_errors_name_the_line(tmp_path, column, value, message):
+    write_deeplesion(tmp_path, [ROW, ROW])
+    path = tmp_path / "DeepLesion" / "DL_info.csv"
+    table = pd.read_csv(path).astype(object)
+    table.loc[1, column] = value
+    table.to_csv(path, index=False)
+    with pytest.raises(ValueError, match=f"DL_info.csv, {message}"):
+        deeplesion.find(tmp_path)
+    table.drop(columns=column).to_csv(path, index=False)
+    with pytest.raises(ValueError, match=f"DL_info.csv has no column {column}"):
+        deeplesion.find(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="DL_info.csv does not exist; DeepLesion comes from"):
+        deeplesion.find(tmp_path)
+
+
+def test_real_deeplesion(shared_data):
+    found = deeplesion.find(shared_data / "real")
+    assert found["split"].value_counts()[["val", "test"]].to_dict() == {"val": 200, "test": 800}
+    assert not (found["problem"] == "of the manual test set, not in DL_info.csv").any()
+    lesions = found[found["split"].isin(["test", "official-test", "val"])]["annotations"].map(
+        lambda a: len(a["lesions"])
+    )
+    assert lesions.sum() == 4927  # the whole official test split; noisy rows are kept outside training
+    ct, boxes = deeplesion.read(shared_data / "real", one(found, "000062_01_01_056-084"))
+    assert ct.hu.shape == (29, 512, 512) and ct.first_slice == 56 and len(boxes) == 3 and ct.notes == ()
+    for _, box in boxes.iterrows():  # nodes and masses of the abdomen: soft tissue
+        x, y = int((box.x1 + box.x2) / 2), int((box.y1 + box.y2) / 2)
+        assert -20 < np.median(ct.hu[box.z, y - 4 : y + 5, x - 4 : x + 5]) < 150
+
+
+# LUNA16
+
+
+def test_luna_spheres_worked_out_by_hand():
+    ct = CT(np.zeros((10, 40, 40), np.int16), affine(np.diag([-0.5, -0.5, 3.0]), np.array([10.0, 10.0, -9.0])))
+    # a radius of 5 mm at x = 2 mm, index 16; y = 0, index 20; z = 3 mm, index 4: it cuts slices 3, 4, 5 (4 mm
+    # in the outer)
+    boxes = luna16.sphere_boxes(np.array([2.0, 0.0, 3.0]), 5.0, ct)
+    np.testing.assert_allclose(boxes, [[3, 8, 12, 24, 28], [4, 6, 10, 26, 30], [5, 8, 12, 24, 28]])
+    # 1 mm at z = 4.3 mm lies between slices 4 (3 mm) and 5 (6 mm): its full circle on the nearer
+    np.testing.assert_allclose(luna16.sphere_boxes(np.array([2.0, 0.0, 4.3]), 1.0, ct), [[4, 14, 18, 18, 22]])
+    assert luna16.sphere_boxes(np.array([2.0, 0.0, 90.0]), 1.0, ct) == []
+
+
+def test_luna_lists_missing_scans_and_keeps_negatives(tmp_path):
+    scan = (np.zeros((5, 6, 7)), np.diag([1.0, 1, 1, 1]))
+    write_luna(
+        tmp_path,
+        {"1.2": scan, "1.3": scan},
+        [("1.2", 3.0, 3.0, 2.0, 2.0)],
+        listed=["seriesuid", "1.2", "1.3", "1.9"],
+    )
+    found = luna16.find(tmp_path)
+    assert list(found["volume"]) == ["1.2", "1.3", "1.9"]
+    assert list(found["problem"]) == ["", "", "missing scan: 1.9.mhd in no subset folder"]
+    assert list(found["study"]) == ["subset0", "subset0", "none"]
+    assert len(luna16.read(tmp_path, found.loc[0])[1]) == 3 and luna16.read(tmp_path, found.loc[1])[1].empty
+    path = tmp_path / "LUNA16" / "CSVFILES" / "annotations.csv"
+    path.write_text(path.read_text() + "1.2,1,2,,5\n")
+    with pytest.raises(ValueError, match="annotations.csv, line 3"):
+        luna16.find(tmp_path)
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="no column seriesuid"):
+        luna16.find(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="LUNA16 comes from"):
+        luna16.find(tmp_path)
+
+
+def test_real_luna_flipped_copies_give_the_same_nodules(shared_data):
+    root = shared_data / "real"
+    found = luna16.find(root)
+    assert (
+        len(found) == 888
+        and found["annotations"].map(len).sum() == 1186
+        and (found["annotations"].map(len) > 0).sum() == 601
+    )
+    checked = 0
+    for _, row in found[found["problem"] == ""].iterrows():
+        plain, boxes = luna16.read(root, row)
+        flipped = read_image(root / row["path"].replace("subset0", "subset0_flipped"))
+        assert flipped.index_to_mm[0, 0] < 0
+        for lesion, *centre, diameter in row["annotations"]:
+            ours = boxes[boxes["lesion"] == lesion]
+            other = np.array(luna16.sphere_boxes(np.array(centre), diameter / 2, flipped))
+            for ct, z, x, y in (
+                (plain, ours["z"], (ours["x1"] + ours["x2"]) / 2, (ours["y1"] + ours["y2"]) / 2),
+                (flipped, other[:, 0], (other[:, 1] + other[:, 3]) / 2, (other[:, 2] + other[:, 4]) / 2),
+            ):
+                index = np.array([np.mean(x), np.mean(y), np.mean(z), 1])
+                mm = (ct.index_to_mm @ index)[:3]
+                np.testing.assert_allclose(mm[:2], centre[:2], atol=0.1)
+                assert abs(mm[2] - centre[2]) <= ct.spacing_mm[2] / 2 + 0.1
+                inside = ct.hu[tuple(np.rint(index[[2, 1, 0]]).astype(int))]
+                checked += 1
+                assert inside > -750  # a nodule is denser than lung
+    assert checked == 8
+
+
+# masks
+
+
+def test_mask_boxes_reach_to_pixel_edges():
+    mask = np.zeros((4, 6, 8), int)
+    mask[1, 2:4, 3] = 1
+    mask[2, 2, 3:6] = 1
+    mask[3, 5, 7] = 3
+    assert mask_boxes(mask, lambda i: f"n{i}") == [
+        ["n1", 1, 2.5, 1.5, 3.5, 3.5], ["n1", 2, 2.5, 1.5, 5.5, 2.5], ["n3", 3, 6.5, 4.5, 7.5, 5.5],
+    ]  # fmt: skip
+
+
+def test_masks_are_brought_to_the_order_of_the_ct():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, (4, 5, 6))
+    ct = CT(np.zeros((4, 5, 6), np.int16), affine(np.diag([0.8, 0.8, 2.0]), np.array([1.0, 2.0, 3.0])))
+    flipped = affine(np.diag([0.8, -0.8, -2.0]), np.array([1.0, 2 + 4 * 0.8, 3 + 3 * 2.0]))
+    np.testing.assert_array_equal(align_mask(truth[::-1, ::-1], flipped, ct), truth)
+    swapped = ct.index_to_mm[:, [1, 0, 2, 3]]
+    np.testing.assert_array_equal(align_mask(truth.transpose(0, 2, 1), swapped, ct), truth)
+    shifted = ct.index_to_mm.copy()
+    shifted[2, 3] += 2.0
+    assert align_mask(truth, shifted, ct) is None
+    assert align_mask(truth[:3], ct.index_to_mm, ct) is None
+
+
+# LiTS
+
+
+MATRIX = affine(np.diag([0.8, 0.8, 2.5]), np.array([-10.0, -12.0, 40.0]))
+LABELS = np.where(ball((8, 40, 44), (4, 15, 12), 9), 1, 0)
+LABELS[3:5, 14, 10:13] = 2
+LABELS[6, 20, 12] = 2
+LABELS[5, 15, 13] = 2  # touches the first tumour at a corner only
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_lits_components(tmp_path, suffix):
+    write_lits(tmp_path, 3, np.full(LABELS.shape, 60), LABELS, MATRIX, suffix=suffix)
+    row = one(lits.find(tmp_path), "volume-3")
+    ct, boxes = lits.read(tmp_path, row)
+    np.testing.assert_allclose(ct.index_to_mm, MATRIX, atol=1e-6)
+    assert boxes.to_numpy().tolist() == [
+        ["volume-3-t001", 3, 9.5, 13.5, 12.5, 14.5], ["volume-3-t001", 4, 9.5, 13.5, 12.5, 14.5],
+        ["volume-3-t001", 5, 12.5, 14.5, 13.5, 15.5], ["volume-3-t002", 6, 11.5, 19.5, 12.5, 20.5],
+    ]  # fmt: skip
+    assert ct.notes == ()
+
+
+def test_lits_disagreeing_matrices_are_matched_by_index(tmp_path):
+    other = affine(np.diag([-0.8, 0.8, 2.5]), np.array([500.0, 0, 0]))
+    write_lits(tmp_path, 48, np.full(LABELS.shape, 60), LABELS, MATRIX, labels_matrix=other)
+    write_lits(tmp_path, 5, np.full(LABELS.shape, 60), LABELS, MATRIX)
+    found = lits.find(tmp_path)
+    ct, boxes = lits.read(tmp_path, one(found, "volume-48"))
+    _, right = lits.read(tmp_path, one(found, "volume-5"))
+    np.testing.assert_array_equal(boxes.drop(columns="lesion"), right.drop(columns="lesion"))
+    assert ct.notes[0].startswith("matrices disagree")
+    write_lits(tmp_path, 49, np.full(LABELS.shape, 60), LABELS[:5], MATRIX)
+    with pytest.raises(ValueError, match="sizes differ: segmentation-49.nii"):
+        lits.read(tmp_path, one(lits.find(tmp_path), "volume-49"))
+    write_lits(tmp_path, 50, np.full(LABELS.shape, 60), LABELS * 3, MATRIX)
+    with pytest.raises(ValueError, match="segmentation-50.nii: labels other than 0, 1"):
+        lits.read(tmp_path, one(lits.find(tmp_path), "volume-50"))
+
+
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (1, -1, -1), (-1, -1, 1)])
+def test_lits_lost_headers_are_replaced_by_what_the_anatomy_shows(tmp_path, flips):
+    hu = np.full((12, 80, 96), -1000)
+    hu[:, 8:72, 8:88] = 30  # the body
+    hu[7:, 24:56, 24:72] = -850  # lungs above
+    hu[:, 60:70, 44:52] = 600  # spine behind
+    labels = np.zeros(hu.shape, int)
+    labels[1:6, 25:50, 12:40] = 1  # liver on the right, below
+    labels[3, 30, 20:23] = 2
+    turned = tuple(slice(None, None, sign) for sign in flips[::-1])
+    write_lits(tmp_path, 30, hu[turned], labels[turned], np.diag([-1.0, -1, 1, 1]))
+    ct, boxes = lits.read(tmp_path, lits.find(tmp_path).loc[0])
+    np.testing.assert_allclose(np.diag(ct.index_to_mm)[:3], np.array(flips) * lits.LOST_SPACING_MM)
+    assert ct.notes[0].startswith("lost header") and len(boxes) == 1
+
+
+def test_lits_reports_half_pairs_and_ignores_other_files(tmp_path):
+    write_lits(tmp_path, 3, np.full(LABELS.shape, 60), LABELS, MATRIX)
+    folder = tmp_path / "LiTS" / "Training_Batch1"
+    write_image(folder / "volume-4.nii", LABELS.astype(np.int16), MATRIX)
+    write_image(folder / "segmentation-5.nii", LABELS.astype(np.uint8), MATRIX)
+    write_image(folder / "test-volume-6.nii", LABELS.astype(np.uint8), MATRIX)
+    found = lits.find(tmp_path).set_index("volume")["problem"].to_dict()
+    assert found == {
+        "volume-3": "",
+        "volume-4": "missing segmentation: segmentation-4.nii",
+        "volume-5": "missing volume: volume-5.nii",
+    }
+    (tmp_path / "empty" / "LiTS").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="LiTS comes from"):
+        lits.find(tmp_path / "empty")
+
+
+def test_real_pairs_read_like_lits(tmp_path, shared_data):
+    import SimpleITK as sitk
+
+    folder = tmp_path / "LiTS" / "Training_Batch1"
+    folder.mkdir(parents=True)
+    for number, case in enumerate(("STS_019", "STS_044")):
+        source = shared_data / "real" / "nifti_pairs" / case
+        (folder / f"volume-{number}.nii.gz").symlink_to(source / "CT_image.nii.gz")
+        mask = sitk.ReadImage(str(source / "CT_mask.nii.gz"))
+        sitk.WriteImage((mask > 0) * 2, str(folder / f"segmentation-{number}.nii.gz"))
+    found = lits.find(tmp_path)
+    counts = []
+    for _, row in found.iterrows():
+        ct, boxes = lits.read(tmp_path, row)
+        image = sitk.ReadImage(str(tmp_path / row["path"]))
+        corner = image.TransformIndexToPhysicalPoint([n - 1 for n in image.GetSize()])
+        np.testing.assert_allclose((ct.index_to_mm @ [*(n - 1 for n in image.GetSize()), 1])[:3], corner, atol=1e-2)
+        counts.append(boxes["lesion"].nunique())
+        big = boxes.loc[((boxes["x2"] - boxes["x1"]) * (boxes["y2"] - boxes["y1"])).idxmax()]
+        region = ct.hu[big.z, int(big.y1 + 1) : int(big.y2), int(big.x1 + 1) : int(big.x2)]
+        assert -150 < np.median(region) < 200  # sarcoma: soft tissue
+    assert counts == [1, 2]
+
+
+# NIH-LN
+
+
+def test_nih_reads_by_position_and_instance(tmp_path):
+    nodes = np.zeros((6, 10, 12), int)
+    nodes[2:4, 3:6, 4:8], nodes[5, 8, 9] = 1, 4
+    hu = np.arange(6)[:, None, None] * np.ones((1, 10, 12))
+    write_nih(tmp_path, "ABD_LYMPH_001", hu, nodes, MATRIX)
+    write_nih(tmp_path, "MED_LYMPH_002", hu, nodes[::-1], MATRIX, mask_matrix=MATRIX @ np.array(
+        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, 5], [0, 0, 0, 1.0]]))  # fmt: skip
+    (tmp_path / "NIH-LN" / "MED_ABD_LYMPH_MASKS" / "MED_LYMPH_009").mkdir()
+    found = nih_ln.find(tmp_path)
+    assert list(found["patient"]) == [
+        "ABD_LYMPH_001",
+        "ABD_LYMPH_001",
+        "MED_LYMPH_009",
+    ]  # the first two are one CT
+    assert list(found["scope"]) == [
+        "abdominal lymph nodes",
+        "mediastinal lymph nodes",
+        "mediastinal lymph nodes",
+    ]
+    assert found["problem"][2].startswith("missing DICOM")
+    ct, boxes = nih_ln.read(tmp_path, found.loc[0])
+    assert list(ct.hu[:, 0, 0]) == [0, 1, 2, 3, 4, 5] and ct.notes == ()
+    assert boxes.to_numpy().tolist() == [
+        ["ABD_LYMPH_001-n01", 2, 3.5, 2.5, 7.5, 5.5], ["ABD_LYMPH_001-n01", 3, 3.5, 2.5, 7.5, 5.5],
+        ["ABD_LYMPH_001-n04", 5, 8.5, 7.5, 9.5, 8.5],
+    ]  # fmt: skip
+    _, again = nih_ln.read(tmp_path, found.loc[1])  # the same nodes in a mask that is written upside down
+    np.testing.assert_array_equal(again.drop(columns="lesion"), boxes.drop(columns="lesion"))
+
+
+def test_nih_refuses_masks_of_another_ct_and_reports_counts(tmp_path):
+    nodes = np.zeros((6, 10, 12), int)
+    nodes[2, 3, 4] = 1
+    write_nih(tmp_path, "MED_LYMPH_001", nodes * 0, nodes, MATRIX, mask_matrix=affine(MATRIX[:3, :3], np.zeros(3)))
+    with pytest.raises(ValueError, match="mask and CT do not coincide"):
+        nih_ln.read(tmp_path, nih_ln.find(tmp_path).loc[0])
+    write_nih(tmp_path, "MED_LYMPH_001", nodes * 0, nodes, MATRIX)
+    text = tmp_path / "NIH-LN" / "MED_ABD_LYMPH_ANNOTATIONS" / "MED_LYMPH_001" / "MED_LYMPH_001_lymphnodes_indices.txt"
+    text.write_text("4 3 2\n5 5 5\n")
+    ct, _ = nih_ln.read(tmp_path, nih_ln.find(tmp_path).loc[0])
+    assert ct.notes == ("node counts differ: 1 in the mask, 2 in the annotations",)
+
+
+def test_nih_same_ct_table_is_the_published_one(shared_data):
+    assert len(nih_ln.SAME_CT) == 23 and len(set(nih_ln.SAME_CT.values())) == 23
+    found = nih_ln.find(shared_data / "real")
+    assert len(found) == 176 and found["patient"].nunique() == 153
+    assert found["annotations"].map(lambda a: a[1]).sum() == 983
+
+
+def test_connected_components_use_all_26_neighbours():
+    labels = np.zeros((2, 2, 2), int)
+    labels[0, 0, 0] = labels[1, 1, 1] = 2
+    assert lits.tumour_components(labels).max() == 1 < ndimage.label(labels == 2)[1]
