@@ -131,9 +131,7 @@ def report(result: dict) -> str:
     )
     lines = [summary, " " * width + "".join(f"{rate:>8g}" for rate in result["fp"]) + " average"]
     for title, row in rows.items():
-        lines.append(
-            f"{title:<{width}}" + "".join(f"{s:8.4f}" for s in [*row["sensitivity"], row["average"]])
-        )
+        lines.append(f"{title:<{width}}" + "".join(f"{s:8.4f}" for s in [*row["sensitivity"], row["average"]]))
     low, high = result["average_low"], result["average_high"]
     lines.append(f"95 % interval of the first average, patients resampled: {low:.4f} to {high:.4f}")
     return "\n".join(lines)

@@ -97,9 +97,7 @@ def check_detections(detections: pd.DataFrame, volumes: Sequence[str]) -> None:
     if not np.isfinite(score).all():
         bad = int(np.argmin(np.isfinite(score)))
         raise ValueError(f"the predictions, {rows[bad]}: the score is {score[bad]}, not a finite number")
-    unknown = pd.Index(np.asarray(detections["volume"], dtype=object)).difference(
-        pd.Index(volumes, dtype=object)
-    )
+    unknown = pd.Index(np.asarray(detections["volume"], dtype=object)).difference(pd.Index(volumes, dtype=object))
     if len(unknown):
         raise ValueError(
             f"the predictions name {len(unknown)} volume(s) that the truth does not have, the first is "
@@ -116,9 +114,7 @@ def check_boxes(boxes: np.ndarray, where: str, rows: Sequence[str]) -> None:
     upright = (boxes[:, 3:] >= boxes[:, :3]).all(axis=1)
     if not upright.all():
         bad = int(np.argmin(upright))
-        raise ValueError(
-            f"{where}, {rows[bad]}: an inverted box, x1, y1, z1, x2, y2, z2 = {boxes[bad].tolist()}"
-        )
+        raise ValueError(f"{where}, {rows[bad]}: an inverted box, x1, y1, z1, x2, y2, z2 = {boxes[bad].tolist()}")
 
 
 def require_columns(table: pd.DataFrame, columns: Sequence[str], where: str) -> None:
@@ -171,10 +167,8 @@ def match(
 
     new_lesions = np.zeros(len(order), dtype=np.int64)
     is_false = np.ones(len(order), dtype=bool)
-    of_volume = np.split(
-        np.argsort(volume, kind="stable"), np.cumsum(np.bincount(volume, minlength=len(truth)))[:-1]
-    )
-    for rows, lesions in zip(of_volume, truth.values()):
+    of_volume = np.split(np.argsort(volume, kind="stable"), np.cumsum(np.bincount(volume, minlength=len(truth)))[:-1])
+    for rows, lesions in zip(of_volume, truth.values(), strict=True):
         if len(rows) and len(lesions):
             overlaps = overlap_3d(boxes[rows], lesions, overlap)
             assign = _one_to_one if one_to_one else _first_hits
@@ -216,9 +210,7 @@ def curve(matches: Matches) -> Curve:
     """
     lesions = int(matches.lesions.sum())
     if lesions == 0:
-        raise ValueError(
-            f"the truth has no lesion in its {len(matches.volumes)} volume(s), so no sensitivity"
-        )
+        raise ValueError(f"the truth has no lesion in its {len(matches.volumes)} volume(s), so no sensitivity")
     return Curve(
         false_positives=np.cumsum(matches.is_false) / len(matches.volumes),
         sensitivity=np.cumsum(matches.new_lesions) / lesions,
@@ -239,7 +231,7 @@ def sensitivity_at(curve: Curve, rates: Sequence[float] = RATES) -> np.ndarray:
 def patients(volumes: Sequence[str]) -> list[str]:
     """The patient of each volume where its name tells it (DeepLesion's 000001_01_01_103-115), else the volume."""
     names = [DEEPLESION_VOLUME.fullmatch(volume) for volume in volumes]
-    return [name.group(1) if name else volume for name, volume in zip(names, volumes)]
+    return [name.group(1) if name else volume for name, volume in zip(names, volumes, strict=True)]
 
 
 def bootstrap(
@@ -266,7 +258,7 @@ def bootstrap(
     decides = (matches.new_lesions > 0) | matches.is_false
     volume, found, is_false = matches.volume[decides], matches.new_lesions[decides], matches.is_false[decides]
     samples = np.full((resamples, len(rates)), np.nan)
-    for sample, drawn in zip(samples, draws):
+    for sample, drawn in zip(samples, draws, strict=True):
         times = drawn[group_of_volume]  # how often each volume is in this set
         lesions = times @ matches.lesions
         if lesions:

@@ -44,9 +44,7 @@ def read_seriesuids(path: Path | str) -> list[str]:
     if not uids:
         raise ValueError(f"{path}: no series uid in it")
     if "seriesuid" in uids:
-        raise ValueError(
-            f"{path}: a header line; the official file has none, and it would count as a scan: remove it"
-        )
+        raise ValueError(f"{path}: a header line; the official file has none, and it would count as a scan: remove it")
     repeated = pd.Series(uids)[pd.Series(uids).duplicated()]
     if len(repeated):
         raise ValueError(f"{path}: {len(repeated)} scan(s) repeated, the first is {repeated.iloc[0]}")
@@ -64,9 +62,7 @@ def read_findings(path: Path | str, value: str) -> pd.DataFrame:
         numbers = pd.to_numeric(table[column], errors="coerce")
         bad = np.flatnonzero(~np.isfinite(numbers.to_numpy(dtype=float)))
         if len(bad):
-            raise ValueError(
-                f"{path}, row {bad[0] + 1}: {column} is {table[column].iloc[bad[0]]}, not a finite number"
-            )
+            raise ValueError(f"{path}, row {bad[0] + 1}: {column} is {table[column].iloc[bad[0]]}, not a finite number")
         table[column] = numbers
     return table
 

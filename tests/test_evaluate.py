@@ -24,9 +24,7 @@ def truth_csv(tmp_path):
 def predictions_csv(tmp_path):
     path = tmp_path / "predictions.csv"
     # c has no prediction; the second row repeats the first hit; the third lies in the volume without lesions
-    path.write_text(
-        f"{HEADER},score,note\na,10,10,5,19,19,9,0.9,x\na,10,10,5,18,19,9,0.8,\nb,10,10,5,19,19,9,0.7,\n"
-    )
+    path.write_text(f"{HEADER},score,note\na,10,10,5,19,19,9,0.9,x\na,10,10,5,18,19,9,0.8,\nb,10,10,5,19,19,9,0.7,\n")
     return path
 
 
@@ -55,9 +53,7 @@ def test_stricter_rules_differ(tmp_path):
     truth, predictions = tmp_path / "truth.csv", tmp_path / "predictions.csv"
     truth.write_text(f"{HEADER}\na,10,10,5,19,19,9\na,20,10,5,29,19,9\n")
     # a speck inside the first lesion, then the same again, then a box over both lesions
-    predictions.write_text(
-        f"{HEADER},score\na,12,12,6,13,13,7,.9\na,12,12,6,13,13,7,.8\na,10,10,5,29,19,9,.7\n"
-    )
+    predictions.write_text(f"{HEADER},score\na,12,12,6,13,13,7,.9\na,12,12,6,13,13,7,.8\na,10,10,5,29,19,9,.7\n")
     result = evaluate.evaluate_files(truth, predictions)
     # official: speck, nothing, and the second lesion, never a false positive
     assert result["sensitivity"] == [1.0] * 7
@@ -83,9 +79,7 @@ def test_pickle_splits(tmp_path, predictions_csv):
 
 
 def test_scores_are_read_exactly(tmp_path):
-    numbers = np.random.default_rng(0).normal(size=(200, 1)) * 10 ** np.random.default_rng(1).uniform(
-        -9, 9, (200, 1)
-    )
+    numbers = np.random.default_rng(0).normal(size=(200, 1)) * 10 ** np.random.default_rng(1).uniform(-9, 9, (200, 1))
     path = tmp_path / "p.csv"
     path.write_text("volume,score\n" + "\n".join(f"a,{number!r}" for number in numbers.ravel().tolist()))
     assert evaluate.read_boxes(path, ["volume", "score"])["score"].tolist() == numbers.ravel().tolist()
@@ -162,9 +156,7 @@ def test_golden_files(shared_data):
 
 def test_the_truth_itself_is_perfect(shared_data):
     truth = evaluate.read_truth(shared_data / "real/DeepLesion/DeepLesion_manual_1K_test_release.pkl", "test")
-    rows = pd.concat(
-        [pd.DataFrame(boxes, columns=froc.BOX3D).assign(volume=name) for name, boxes in truth.items()]
-    )
+    rows = pd.concat([pd.DataFrame(boxes, columns=froc.BOX3D).assign(volume=name) for name, boxes in truth.items()])
     result = evaluate.evaluate(truth, rows.assign(score=1.0))
     assert (result["lesions"], result["volumes"], result["patients"], result["average"]) == (
         4155,

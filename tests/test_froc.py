@@ -18,7 +18,7 @@ def detections(*rows) -> pd.DataFrame:
 
 def points(matches: froc.Matches) -> list[tuple[float, float]]:
     line = froc.curve(matches)
-    return list(zip(line.false_positives.tolist(), line.sensitivity.tolist()))
+    return list(zip(line.false_positives.tolist(), line.sensitivity.tolist(), strict=True))
 
 
 def test_overlap_includes_both_ends():
@@ -115,11 +115,7 @@ def authors_rule(truth, table, overlap, threshold, rates):
     """The rule as stated, box by box, with scipy's interpolation: slow, and independent of froc.py."""
     from scipy.interpolate import interp1d
 
-    rows = [
-        (v, row)
-        for v in truth
-        for row in table.loc[table.volume == v, [*froc.BOX3D, "score"]].to_numpy(float)
-    ]
+    rows = [(v, row) for v in truth for row in table.loc[table.volume == v, [*froc.BOX3D, "score"]].to_numpy(float)]
     order = np.argsort(np.array([row[6] for _, row in rows]))[::-1]
     hit = {v: [False] * len(boxes) for v, boxes in truth.items()}
     true, false, sensitivity, false_positives = 0, 0, [], []
@@ -169,9 +165,7 @@ def _boxes(rng, number):
 def test_golden(shared_data):
     safe_pickle = pytest.importorskip("lensnb.safe_pickle")
     golden = shared_data / "golden"
-    truth = safe_pickle.load_manual_boxes(
-        shared_data / "real/DeepLesion/DeepLesion_manual_1K_test_release.pkl"
-    )
+    truth = safe_pickle.load_manual_boxes(shared_data / "real/DeepLesion/DeepLesion_manual_1K_test_release.pkl")
     table = pd.read_csv(golden / "deeplesion_val_predictions.csv")
     expected = json.loads((golden / "deeplesion_froc_expected.json").read_text())
     assert expected
@@ -188,7 +182,7 @@ def many_boxes(number: int, volumes: int, seed: int):
     names = rng.choice(list(truth), number)
     boxes = np.array([truth[v][rng.integers(5)] if rng.random() < 0.3 else _boxes(rng, 1)[0] for v in names])
     return truth, pd.DataFrame(
-        {"volume": names, **dict(zip(froc.BOX3D, boxes.T)), "score": rng.random(number)}
+        {"volume": names, **dict(zip(froc.BOX3D, boxes.T, strict=True)), "score": rng.random(number)}
     )
 
 
@@ -210,7 +204,7 @@ def test_bootstrap_equals_evaluating_the_resampled_volumes():
     groups = [f"p{i % 5}" for i in range(12)]
     samples = froc.bootstrap(matches, groups, resamples=8, seed=4)
     draws = np.random.default_rng((4, 5)).multinomial(5, [0.2] * 5, size=8)
-    for sample, drawn in zip(samples, draws):
+    for sample, drawn in zip(samples, draws, strict=True):
         copies = [(v, k) for i, v in enumerate(truth) for k in range(drawn[i % 5])]
         again = pd.concat([table[table.volume == v].assign(volume=f"{v}/{k}") for v, k in copies])
         wanted = froc.sensitivity_at(froc.curve(froc.match({f"{v}/{k}": truth[v] for v, k in copies}, again)))
@@ -277,18 +271,12 @@ def test_bad_detections_are_refused(table, message):
 
 
 def test_truth_as_a_table():
-    table = pd.DataFrame(
-        [["a", *LESION], ["b", *[np.nan] * 6], ["a", *LESION]], columns=["volume", *froc.BOX3D]
-    )
+    table = pd.DataFrame([["a", *LESION], ["b", *[np.nan] * 6], ["a", *LESION]], columns=["volume", *froc.BOX3D])
     truth = froc.truth_by_volume(table)
     assert {v: len(b) for v, b in truth.items()} == {"a": 2, "b": 0}
     with pytest.raises(ValueError, match="a volume without lesions.* for a"):
-        froc.truth_by_volume(
-            pd.DataFrame([["a", *LESION], ["a", *[np.nan] * 6]], columns=["volume", *froc.BOX3D])
-        )
+        froc.truth_by_volume(pd.DataFrame([["a", *LESION], ["a", *[np.nan] * 6]], columns=["volume", *froc.BOX3D]))
     with pytest.raises(ValueError, match="the truth of a, box 0: an inverted box"):
         froc.truth_by_volume({"a": [[5, 5, 5, 1, 9, 9]]})
     with pytest.raises(ValueError, match="the truth, row 2: a coordinate"):
-        froc.truth_by_volume(
-            pd.DataFrame([["a", *LESION], ["b", 1, *[np.nan] * 5]], columns=["volume", *froc.BOX3D])
-        )
+        froc.truth_by_volume(pd.DataFrame([["a", *LESION], ["b", 1, *[np.nan] * 5]], columns=["volume", *froc.BOX3D]))

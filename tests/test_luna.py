@@ -30,12 +30,8 @@ def test_a_mark_on_the_sphere_misses():
 
 
 def test_best_mark_of_a_nodule_counts_and_others_are_ignored():
-    found = luna.match(
-        NODULE, findings(), ["s"], marks(["s", 0, 0, 0, 0.4], ["s", 1, 0, 0, 0.8], ["s", 0, 1, 0, 0.6])
-    )
-    assert (
-        found.true_probability.tolist() == [0.8] and found.doubles == 2 and len(found.false_probability) == 0
-    )
+    found = luna.match(NODULE, findings(), ["s"], marks(["s", 0, 0, 0, 0.4], ["s", 1, 0, 0, 0.8], ["s", 0, 1, 0, 0.6]))
+    assert found.true_probability.tolist() == [0.8] and found.doubles == 2 and len(found.false_probability) == 0
 
 
 def test_one_mark_in_two_nodules_finds_both():
@@ -46,9 +42,7 @@ def test_one_mark_in_two_nodules_finds_both():
 
 def test_excluded_findings_swallow_marks_and_unknown_diameter_is_10_mm():
     excluded = findings(["s", 100, 0, 0, -1.0], ["s", 200, 0, 0, 4.0])
-    submission = marks(
-        ["s", 104.9, 0, 0, 0.9], ["s", 105, 0, 0, 0.8], ["s", 201.9, 0, 0, 0.7], ["s", 202, 0, 0, 0.6]
-    )
+    submission = marks(["s", 104.9, 0, 0, 0.9], ["s", 105, 0, 0, 0.8], ["s", 201.9, 0, 0, 0.7], ["s", 202, 0, 0, 0.6])
     found = luna.match(NODULE, excluded, ["s"], submission)
     assert found.on_excluded == 2 and sorted(found.false_probability) == [0.6, 0.8]
     # a mark in a nodule and in an excluded finding counts for the nodule
@@ -133,6 +127,4 @@ def test_golden(shared_data):
     assert result["false_positives"] == int(counts["False positives"])
     assert result["candidates"] == int(counts["Total number of candidates"])
     assert result["candidates_on_excluded_findings"] == int(counts["Ignored candidates on excluded nodules"])
-    assert result["double_candidates"] == int(
-        counts["Ignored candidates which were double detections on a nodule"]
-    )
+    assert result["double_candidates"] == int(counts["Ignored candidates which were double detections on a nodule"])

@@ -1,0 +1,240 @@
+"""The command line: python -m lensnb COMMAND. Each command imports what it needs when it runs, so --help is quick."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EPILOG = "exit status: 0 done, 1 failed, 2 wrong usage or input. LENSNB_TRACEBACK=1 shows where an error arose."
+EXAMPLES = {
+    "evaluate": """examples:
+  python -m lensnb evaluate --truth DeepLesion_manual_1K_test_release.pkl --predictions mine.csv --json result.json
+  python -m lensnb evaluate --truth truth.csv --predictions mine.csv --overlap iou
+
+A csv of the truth has the columns volume,x1,y1,z1,x2,y2,z2, and names a volume without lesions in a row whose
+coordinates are empty. The predictions have score besides. Boxes include both ends; z are slice numbers.""",
+    "evaluate-luna": """example:
+  python -m lensnb evaluate-luna --annotations annotations.csv --excluded annotations_excluded.csv \\
+      --seriesuids seriesuids.csv --submission mine.csv --json result.json
+
+The submission has the columns seriesuid,coordX,coordY,coordZ,probability (LPS mm).""",
+    "detect": """examples:
+  python -m lensnb detect CT/ --output found                     (a DICOM folder)
+  python -m lensnb detect ct.nii.gz --output found --weights my-run/weights.safetensors
+
+Writes detections.csv, overlay.png, detections.mrk.json (3D Slicer) and about.json, which explains the columns.""",
+    "train": """examples:
+  python -m lensnb train multi-mined --profile phantom --seed 0
+  torchrun --nproc-per-node 4 -m lensnb train multi-mined --profile paper
+
+An interrupted training continues; a finished one is left alone.""",
+    "prepare": """examples:
+  python -m lensnb prepare --profile phantom
+  python -m lensnb prepare --profile paper --data /where/the/datasets/lie""",
+    "data": """example:
+  python -m lensnb data check --root /where/the/datasets/lie""",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other error of this program."""
+
+    def error(self, message: str) -> None:
+        sys.stderr.write(f"lensnb: {message} (`{self.prog} --help` explains)\n")
+        raise SystemExit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 failed, 2 wrong usage or input."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except (FileNotFoundError, ValueError) as error:
+        return _fail(error, 2)
+    except (OSError, FloatingPointError, MemoryError) as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        sys.stderr.write("lensnb: interrupted\n")
+        return 130
+
+
+def _fail(error: BaseException, status: int) -> int:
+    if os.environ.get("LENSNB_TRACEBACK"):
+        raise error
+    text = " ".join(str(error).split()) or type(error).__name__
+    sys.stderr.write(f"lensnb: {text}\n")
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `run` to the function that does it."""
+    top = _Parser(prog="python -m lensnb", description="Universal lesion detection in CT (LENS).", epilog=EPILOG)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, run, about: str) -> argparse.ArgumentParser:
+        layout = argparse.RawDescriptionHelpFormatter
+        sentence = f"{about[0].upper()}{about[1:]}."
+        command = commands.add_parser(
+            name, help=about, description=sentence, epilog=EXAMPLES.get(name), formatter_class=layout
+        )
+        command.set_defaults(run=run)
+        return command
+
+    command = add("evaluate", evaluate, "score predictions against 3D boxes, as the LENS authors do")
+    command.add_argument("--truth", type=Path, required=True, metavar="FILE", help="the published pickle, or a csv")
+    command.add_argument("--predictions", type=Path, required=True, metavar="FILE", help="csv with a score")
+    command.add_argument("--split", default="test", help="which part of the pickle (default: test; a csv has no parts)")
+    command.add_argument("--overlap", choices=("iobb", "iou"), default="iobb", help="default: iobb, the official one")
+    command.add_argument("--threshold", type=_fraction, default=0.3, help="overlap that makes a hit (default: 0.3)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the result, with the stricter rules, here")
+
+    command = add("evaluate-luna", evaluate_luna, "score a LUNA16 submission by the official rules")
+    for name, about in (
+        ("annotations", "the nodules"),
+        ("excluded", "findings on which marks are ignored"),
+        ("seriesuids", "the scans, one a line"),
+        ("submission", "the marks"),
+    ):
+        command.add_argument(f"--{name}", type=Path, required=True, metavar="CSV", help=about)
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
+
+    command = add("detect", detect, "find lesions in a CT")
+    command.add_argument("input", type=Path, metavar="INPUT", help="DICOM folder, NIfTI, MetaImage or NRRD file")
+    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for what is written")
+    command.add_argument("--weights", type=Path, metavar="FILE", help="default: the best run of the phantom profile")
+
+    command = add("train", train, "train one experiment, without notebooks")
+    command.add_argument("experiment", metavar="EXPERIMENT", help="its name; a wrong one lists them all")
+    _add_profile(command)
+
+    _add_profile(add("pretext", pretext, "train the common start of the phantoms' networks"))
+    _add_profile(add("embedding", embedding, "train the lesion embedding for intra-patient matching"))
+
+    command = add("prepare", prepare, "bring the datasets to one grid, making phantoms first where they are used")
+    _add_profile(command)
+    command.add_argument("--data", type=Path, metavar="DIR", help="folder of the real datasets (default: see README)")
+    command.add_argument("--workers", type=int, metavar="N", help="processes (default: the profile's)")
+
+    command = add("data", data_check, "which real datasets are there, and where to get them")
+    command.add_argument("action", choices=("check",), help="count what is there")
+    command.add_argument("--root", type=Path, metavar="DIR", help="folder of the datasets (default: data/raw)")
+    return top
+
+
+def _add_profile(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--profile", default="phantom", metavar="P", help="smoke, phantom or paper (default: phantom)")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return value
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """`evaluate`: print the FROC and write it as JSON."""
+    from lensnb import evaluate as evaluation
+    from lensnb.files import write_json
+
+    result = evaluation.evaluate_files(
+        options.truth, options.predictions, options.split, options.overlap, options.threshold
+    )
+    print(evaluation.report(result))
+    if options.json:
+        write_json(result, options.json)
+
+
+def evaluate_luna(options: argparse.Namespace) -> None:
+    """`evaluate-luna`: print the FROC and the CPM and write them as JSON."""
+    from lensnb import luna
+    from lensnb.files import write_json
+
+    result = luna.evaluate_files(options.annotations, options.excluded, options.seriesuids, options.submission)
+    print("".join(f"{rate:>8g}" for rate in result["fp"]) + "     CPM")
+    print("".join(f"{value:8.4f}" for value in [*result["sensitivity"], result["cpm"]]))
+    if result["candidates_on_other_scans"]:
+        sys.stderr.write(
+            f"lensnb: note: {result['candidates_on_other_scans']} marks lie on scans that --seriesuids does not list; "
+            "they are not scored\n"
+        )
+    if options.json:
+        write_json(result, options.json)
+
+
+def detect(options: argparse.Namespace) -> None:
+    """`detect`: write the table, the picture and the markups of one CT."""
+    os.environ.setdefault("MPLBACKEND", "Agg")  # no window is opened, so none must be possible
+    from lensnb import detect as detection
+    from lensnb.files import read_json
+
+    table = detection.detect(options.input, options.output, options.weights)
+    for warning in read_json(options.output / "about.json")["warnings"]:
+        sys.stderr.write(f"lensnb: warning: {warning}\n")
+    columns = ["lesion", "x_mm", "y_mm", "z_mm", "long_mm", "short_mm", "score"]
+    print(f"{len(table)} detections in {options.output / 'detections.csv'}" + (", the best:" if len(table) else ""))
+    if len(table):
+        print(table[columns].head(10).to_string(index=False, float_format=lambda value: f"{value:.2f}"))
+
+
+def train(options: argparse.Namespace) -> None:
+    """`train`: make one experiment's run."""
+    from lensnb import training
+
+    print(training.train(options.experiment, options.profile, options.seed))
+
+
+def pretext(options: argparse.Namespace) -> None:
+    """`pretext`: train the phantoms' stand-in for ImageNet weights."""
+    from lensnb.pretext import train_pretext
+
+    print(train_pretext(options.profile, options.seed))
+
+
+def embedding(options: argparse.Namespace) -> None:
+    """`embedding`: train the network whose embedding matches the lesions of one patient."""
+    from lensnb import lesanet
+
+    print(lesanet.train_for_profile(options.profile, options.seed))
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """`prepare`: write phantoms if the profile uses them, and bring the raw files to the profile's grid."""
+    from lensnb import paths, phantom, preparation, profiles
+
+    profile = profiles.load(options.profile)
+    workers = options.workers or profile.grid.workers
+    raw = options.data or paths.raw(options.profile, options.seed)
+    if raw == paths.phantom(options.profile, options.seed):
+        phantom.write(raw, profile.phantom, options.seed, workers)
+    present = tuple(name for name in paths.DATASET_FOLDERS if (raw / name).is_dir())
+    if not present:
+        raise FileNotFoundError(f"{raw} holds none of {', '.join(paths.DATASET_FOLDERS)}")
+    out = paths.prepared(options.profile, options.seed)
+    spacing, padding = tuple(profile.grid.spacing_mm), profile.grid.box_padding_mm
+    report = preparation.prepare(raw, out, spacing, options.seed, workers, padding, present)
+    for name, counts in report["datasets"].items():
+        print(f"{name}: {counts['prepared']} of {counts['found']} volumes prepared, {counts['lesions']} lesions")
+        for reason, number in counts["reasons"].items():
+            print(f"  left out: {number} volumes, {reason}")
+    print(out)
+
+
+def data_check(options: argparse.Namespace) -> int:
+    """`data check`: count what is there; status 1 unless everything is."""
+    from lensnb import data_check as checking
+    from lensnb import paths
+
+    root = options.root or paths.real_data()
+    table = checking.check(root)
+    print(checking.report(table, root))
+    return 0 if checking.complete(table) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
