@@ -13,19 +13,36 @@ from lensnb.phantom.patients import deeplesion_patients, single_type_patients
 from lensnb.phantom.writing import write_patient
 from lensnb.progress import progress
 
-SETTINGS = ("pixels", "spacing_mm", "depth_mm", "deeplesion_patients", "studies", "marking_noise", "second_mark", "growth_sd",
-            "luna_volumes", "lits_volumes", "nihln_volumes", "out_of_region", "val_patients", "test_volumes", "test_empty", "test_seed",
-            "box_padding_px")
+SETTINGS = (
+    "pixels",
+    "spacing_mm",
+    "depth_mm",
+    "deeplesion_patients",
+    "studies",
+    "marking_noise",
+    "second_mark",
+    "growth_sd",
+    "luna_volumes",
+    "lits_volumes",
+    "nihln_volumes",
+    "out_of_region",
+    "val_patients",
+    "test_volumes",
+    "test_empty",
+    "test_seed",
+    "box_padding_px",
+)
 SINGLE_TYPE = ("LUNA16", "LiTS", "NIH-LN")
 
 
 def write(root: Path | str, spec: object, seed: int, workers: int = 2) -> dict:
-    """Write the four phantom datasets below `root`, in the real layouts, and the hidden truth in root/truth; returns its summary.
+    """Write the four phantom datasets below `root`, in the real layouts, and the hidden truth; returns its summary.
 
-    `spec` has the attributes SETTINGS (a profile's `phantom` section). Training and validation data follow `seed`, the test set
-    spec.test_seed. The same spec and seed give the same bytes whatever `workers` is. An interrupted call is continued by
-    the next one; a finished folder is left as it is. Raises ValueError if a setting is missing, or if `root` was written with
-    other settings or another seed: what was made from it would mix two benchmarks, so the folder is never replaced silently.
+    `spec` has the attributes SETTINGS (a profile's `phantom` section). Training and validation data follow `seed`,
+    the test set spec.test_seed. The same spec and seed give the same bytes whatever `workers` is. An interrupted call
+    is continued by the next one; a finished folder is left as it is. Raises ValueError if a setting is missing, or if
+    `root` was written with other settings or another seed: what was made from it would then mix two benchmarks, so
+    the folder is never replaced silently.
     """
     root = Path(root)
     asked = _stamp(spec, seed)
@@ -37,7 +54,9 @@ def write(root: Path | str, spec: object, seed: int, workers: int = 2) -> dict:
     write_json(asked, root / "started.json")
     patients = {group: deeplesion_patients(spec, seed, group) for group in ("train", "val", "test")}
     patients |= {dataset: single_type_patients(spec, seed, dataset) for dataset in SINGLE_TYPE}
-    marked = {group: [mark(p, spec.marking_noise, spec.second_mark) for p in listed] for group, listed in patients.items()}
+    marked = {
+        group: [mark(p, spec.marking_noise, spec.second_mark) for p in listed] for group, listed in patients.items()
+    }
     jobs = [(p, m) for group in patients for p, m in zip(patients[group], marked[group], strict=True)]
     work = partial(_write_one, root, spec)
     if workers > 1:
@@ -61,12 +80,16 @@ def _write_one(root: Path, spec: object, job: tuple) -> int:
 def _stamp(spec: object, seed: int) -> dict:
     missing = [name for name in SETTINGS if not hasattr(spec, name)]
     if missing:
-        raise ValueError(f"the phantom settings lack {', '.join(missing)}; they belong in the profile's section `phantom`")
+        raise ValueError(
+            f"the phantom settings lack {', '.join(missing)}; they belong in the profile's section `phantom`"
+        )
     return json.loads(json.dumps({"seed": seed} | {name: getattr(spec, name) for name in SETTINGS}))
 
 
 def _check_same(found: dict, asked: dict, root: Path) -> None:
     other = [f"{key} {found.get(key)} (asked: {value})" for key, value in asked.items() if found.get(key) != value]
     if other:
-        raise ValueError(f"{root} holds phantoms made with other settings: {'; '.join(other)}. Delete this folder, and what was made from it, "
-                         "to write new ones.")
+        raise ValueError(
+            f"{root} holds phantoms made with other settings: {'; '.join(other)}. "
+            "Delete this folder, and what was made from it, to write new ones."
+        )

@@ -1,8 +1,9 @@
 """The annotation files of the four datasets and the hidden truth, from the records of the written volumes.
 
-All 2D boxes that a reader or an evaluation sees (DL_info.csv, the manual test set, truth/lesions.csv) follow one convention:
-the tight box of the visible blob plus `box_padding_px` on every side, as DeepLesion's boxes are the hull of the two diameters
-plus 5 pixels (4 mm at 0.8 mm; 1.3 pixels at 3 mm). LUNA16, LiTS and NIH-LN annotate the blob itself, as the real ones do.
+All boxes of DL_info.csv, the manual test set and truth/lesions.csv follow one convention: the tight box of the visible
+blob plus `box_padding_px` on every side, as DeepLesion's boxes are the hull of the two diameters plus 5 pixels (4 mm at
+0.8 mm; 1.3 pixels at 3 mm). The two diameters join the blob's outermost points left to right and front to back, so that
+their hull is the tight box. LUNA16, LiTS and NIH-LN annotate the blob itself, without a margin, as the real ones do.
 """
 
 import json
@@ -16,15 +17,36 @@ from lensnb.files import atomic_write, write_json, write_table
 from lensnb.phantom import marking, reports
 from lensnb.phantom.patients import Patient
 
-DL_COLUMNS = ("File_name", "Patient_index", "Study_index", "Series_ID", "Key_slice_index", "Measurement_coordinates", "Bounding_boxes",
-              "Lesion_diameters_Pixel_", "Normalized_lesion_location", "Coarse_lesion_type", "Possibly_noisy", "Slice_range",
-              "Spacing_mm_px_", "Image_size", "DICOM_windows", "Patient_gender", "Patient_age", "Train_Val_Test")
+DL_COLUMNS = (
+    "File_name",
+    "Patient_index",
+    "Study_index",
+    "Series_ID",
+    "Key_slice_index",
+    "Measurement_coordinates",
+    "Bounding_boxes",
+    "Lesion_diameters_Pixel_",
+    "Normalized_lesion_location",
+    "Coarse_lesion_type",
+    "Possibly_noisy",
+    "Slice_range",
+    "Spacing_mm_px_",
+    "Image_size",
+    "DICOM_windows",
+    "Patient_gender",
+    "Patient_age",
+    "Train_Val_Test",
+)
 
 
 def write_annotations(root: Path, spec: object, patients: dict[str, list[Patient]], marked: dict[str, list]) -> None:
-    """Write every table. `patients` and `marked` are keyed by group (train, val, test) and single-type dataset."""
+    """Write every table; `patients` and `marked` have a key for train, val, test and each single-type dataset."""
     records = [json.loads(path.read_text()) for path in sorted((root / "truth" / "parts").glob("*.json"))]
-    by_number = {(key if key not in ("train", "val", "test") else "DeepLesion", p.number): p for key, group in patients.items() for p in group}
+    by_number = {
+        (key if key not in ("train", "val", "test") else "DeepLesion", p.number): p
+        for key, group in patients.items()
+        for p in group
+    }
     truth = _truth(records, by_number, spec.box_padding_px)
     write_table(truth, root / "truth" / "lesions.csv")
     deeplesion = [r for r in records if r["dataset"] == "DeepLesion"]
@@ -43,11 +65,43 @@ def _truth(records: list[dict], patients: dict, padding: float) -> pd.DataFrame:
             identity = identities.setdefault((r["dataset"], r["patient_number"], lesion["index"]), len(identities))
             what = patient.lesions[lesion["index"]]
             for z, x1, y1, x2, y2 in lesion["boxes"]:
-                rows.append((r["dataset"], r["patient"], r["study"], r["series"], r["volume"], f"t{count:06d}", identity, what.type,
-                             what.organ, lesion["marked"], int(z), *np.round([x1 - padding, y1 - padding, x2 + padding, y2 + padding], 3)))
+                rows.append(
+                    (
+                        r["dataset"],
+                        r["patient"],
+                        r["study"],
+                        r["series"],
+                        r["volume"],
+                        f"t{count:06d}",
+                        identity,
+                        what.type,
+                        what.organ,
+                        lesion["marked"],
+                        int(z),
+                        *np.round([x1 - padding, y1 - padding, x2 + padding, y2 + padding], 3),
+                    )
+                )
             count += 1
-    return pd.DataFrame(rows, columns=["dataset", "patient", "study", "series", "volume", "lesion", "identity", "type", "organ", "marked",
-                                       "z", "x1", "y1", "x2", "y2"])
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "dataset",
+            "patient",
+            "study",
+            "series",
+            "volume",
+            "lesion",
+            "identity",
+            "type",
+            "organ",
+            "marked",
+            "z",
+            "x1",
+            "y1",
+            "x2",
+            "y2",
+        ],
+    )
 
 
 def _write_deeplesion(folder: Path, spec: object, records: list[dict], patients: dict) -> None:
@@ -98,13 +152,24 @@ def _dl_row(spec: object, r: dict, patient: Patient, key: int, points: np.ndarra
     top = study.z_low + (r["depth"] - 1) * study.slice_mm  # slices count from the head
     z = (220 - (top - key * study.slice_mm)) / 600
     middle = (np.array(box[:2]) + box[2:]) / 2 / spec.pixels
-    row = {"File_name": f"{r['series']}_{number:03d}.png", "Patient_index": r["patient_number"], "Study_index": r["study_number"],
-           "Series_ID": int(r["series"][-2:]), "Key_slice_index": number, "Measurement_coordinates": _cell(ends.ravel()),
-           "Bounding_boxes": _cell(box), "Lesion_diameters_Pixel_": _cell(lengths), "Normalized_lesion_location": _cell([*middle, z]),
-           "Possibly_noisy": 0, "Slice_range": f"{r['first_slice']}, {r['first_slice'] + r['depth'] - 1}",
-           "Spacing_mm_px_": _cell([pixel, pixel, slice_mm]), "Image_size": f"{spec.pixels}, {spec.pixels}",
-           "Patient_gender": patient.anatomy.gender, "Patient_age": patient.anatomy.age + (r["study_number"] - 1) // 2,
-           "Train_Val_Test": 1 if r["group"] == "train" else 3}
+    row = {
+        "File_name": f"{r['series']}_{number:03d}.png",
+        "Patient_index": r["patient_number"],
+        "Study_index": r["study_number"],
+        "Series_ID": int(r["series"][-2:]),
+        "Key_slice_index": number,
+        "Measurement_coordinates": _cell(ends.ravel()),
+        "Bounding_boxes": _cell(box),
+        "Lesion_diameters_Pixel_": _cell(lengths),
+        "Normalized_lesion_location": _cell([*middle, z]),
+        "Possibly_noisy": 0,
+        "Slice_range": f"{r['first_slice']}, {r['first_slice'] + r['depth'] - 1}",
+        "Spacing_mm_px_": _cell([pixel, pixel, slice_mm]),
+        "Image_size": f"{spec.pixels}, {spec.pixels}",
+        "Patient_gender": patient.anatomy.gender,
+        "Patient_age": patient.anatomy.age + (r["study_number"] - 1) // 2,
+        "Train_Val_Test": 1 if r["group"] == "train" else 3,
+    }
     return row, lengths[0] * pixel, lengths[1] * pixel
 
 
@@ -113,9 +178,20 @@ def _cell(values: np.ndarray | list) -> str:
 
 
 def _write_manual(folder: Path, records: list[dict], truth: pd.DataFrame) -> None:
-    """The fully labelled 3D boxes of val and test, z as slice numbers of the files, in the published pickle's structure."""
-    boxes = truth[truth["dataset"] == "DeepLesion"].groupby(["volume", "lesion"]).agg(
-        x1=("x1", "min"), y1=("y1", "min"), z1=("z", "min"), x2=("x2", "max"), y2=("y2", "max"), z2=("z", "max")).round()
+    """The complete 3D boxes of val and test in the published pickle's structure; z counts the files' slice numbers."""
+    boxes = (
+        truth[truth["dataset"] == "DeepLesion"]
+        .groupby(["volume", "lesion"])
+        .agg(
+            x1=("x1", "min"),
+            y1=("y1", "min"),
+            z1=("z", "min"),
+            x2=("x2", "max"),
+            y2=("y2", "max"),
+            z2=("z", "max"),
+        )
+        .round()
+    )
     listed = {name: group.to_numpy(dtype=np.float64) for name, group in boxes.groupby("volume")}
     content: dict[str, dict] = {"val": {}, "test": {}}
     for r in records:
@@ -156,19 +232,28 @@ def _write_nihln(folder: Path, records: list[dict]) -> None:
             points.append(" ".join(f"{v:.6g}" for v in origin + spacing * index))
             sizes.append(f"{short:.2f} {long_:.2f}" if r["volume"].startswith("ABD") else f"{short:.1f}")
         for kind, lines in (("indices", indices), ("physicalPoints", points), ("sizes", sizes)):
-            with atomic_write(folder / "MED_ABD_LYMPH_ANNOTATIONS" / r["volume"] / f"{r['volume']}_lymphnodes_{kind}.txt") as path:
+            with atomic_write(
+                folder / "MED_ABD_LYMPH_ANNOTATIONS" / r["volume"] / f"{r['volume']}_lymphnodes_{kind}.txt"
+            ) as path:
                 path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def _summary(records: list[dict], truth: pd.DataFrame, patients: dict[str, list[Patient]], marked: dict[str, list]) -> dict:
-    """Counts that say what the benchmark is like; the recoverable share bounds what intra-patient mining can find."""
+def _summary(
+    records: list[dict], truth: pd.DataFrame, patients: dict[str, list[Patient]], marked: dict[str, list]
+) -> dict:
+    """Counts that tell what the benchmark is like; the recoverable share bounds what intra-patient mining finds."""
     summary = {group: marking.shares(patients[group], marked[group]) for group in ("train", "val", "test")}
     for group in ("train", "val", "test", "all"):
         for dataset in sorted({r["dataset"] for r in records if r["group"] == group}):
             own = [r for r in records if r["group"] == group and r["dataset"] == dataset]
             rows = truth[truth["volume"].isin([r["volume"] for r in own])].drop_duplicates("lesion")
             entry = summary.setdefault(group if group != "all" else dataset, {})
-            entry |= {"volumes": len(own), "slices": sum(r["depth"] for r in own), "visible_lesions": len(rows),
-                      "empty_volumes": sum(not r["lesions"] for r in own), "types": rows["type"].value_counts().sort_index().to_dict(),
-                      "marked_types": rows[rows["marked"]]["type"].value_counts().sort_index().to_dict()}
+            entry |= {
+                "volumes": len(own),
+                "slices": sum(r["depth"] for r in own),
+                "visible_lesions": len(rows),
+                "empty_volumes": sum(not r["lesions"] for r in own),
+                "types": rows["type"].value_counts().sort_index().to_dict(),
+                "marked_types": rows[rows["marked"]]["type"].value_counts().sort_index().to_dict(),
+            }
     return summary

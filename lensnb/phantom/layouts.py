@@ -1,4 +1,4 @@
-"""Files of one volume in each dataset's own layout. Arrays are (z, y, x) in the order in which they are written."""
+"""Files of one volume in each dataset's own layout; arrays are (z, y, x) in the order of the file."""
 
 import gzip
 import hashlib
@@ -19,7 +19,12 @@ def names(patient: Patient, study: Study, depth: int) -> tuple[str, str, str, st
     n = patient.number
     if study.dataset == "DeepLesion":
         series = f"{n:06d}_{study.study:02d}_{study.series:02d}"
-        return f"{n:06d}", series[:9], series, f"{series}_{study.first_slice:03d}-{study.first_slice + depth - 1:03d}"
+        return (
+            f"{n:06d}",
+            series[:9],
+            series,
+            f"{series}_{study.first_slice:03d}-{study.first_slice + depth - 1:03d}",
+        )
     if study.dataset == "LUNA16":
         digits = np.random.default_rng((*study.seed, 16)).integers(0, 10, 30)
         uid = "1.3.6.1.4.1.14519.5.2.1.6279.6001." + "1" + "".join(map(str, digits[1:]))
@@ -42,8 +47,10 @@ def flips(patient: Patient, study: Study) -> tuple[bool, bool, bool]:
     return False, False, False
 
 
-def geometry(study: Study, shape: tuple[int, int, int], flipped: tuple[bool, bool, bool]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Origin, spacing and direction signs (x, y, z; LPS mm) of the written array; the table's position differs by scan."""
+def geometry(
+    study: Study, shape: tuple[int, int, int], flipped: tuple[bool, bool, bool]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Origin, spacing and signs of direction (x, y, z; LPS mm) of the written array; the origin differs by scan."""
     rng = np.random.default_rng((*study.seed, 9))
     spacing = np.array([study.pixel_mm, study.pixel_mm, study.slice_mm])
     size = np.array(shape[::-1])
@@ -63,23 +70,48 @@ def write_deeplesion(root: Path, series: str, first_slice: int, hu: np.ndarray) 
             Image.fromarray(plane).save(folder / f"{first_slice + k:03d}.png", compress_level=1)
 
 
-def write_luna(root: Path, number: int, uid: str, hu: np.ndarray, origin: np.ndarray, spacing: np.ndarray, sign: np.ndarray) -> None:
+def write_luna(
+    root: Path,
+    number: int,
+    uid: str,
+    hu: np.ndarray,
+    origin: np.ndarray,
+    spacing: np.ndarray,
+    sign: np.ndarray,
+) -> None:
     """Write subset<K>/<uid>.mhd and .raw."""
     folder = root / "LUNA16" / f"subset{number % 10}"
     with atomic_write(folder / f"{uid}.raw") as path:
         path.write_bytes(np.ascontiguousarray(hu, dtype="<i2").tobytes())
-    header = {"ObjectType": "Image", "NDims": 3, "BinaryData": True, "BinaryDataByteOrderMSB": False, "CompressedData": False,
-              "TransformMatrix": f"{sign[0]:g} 0 0 0 {sign[1]:g} 0 0 0 {sign[2]:g}", "Offset": " ".join(repr(float(v)) for v in origin),
-              "CenterOfRotation": "0 0 0", "AnatomicalOrientation": "RAI" if sign[0] > 0 else "LPI",
-              "ElementSpacing": " ".join(repr(float(v)) for v in spacing), "DimSize": " ".join(str(n) for n in hu.shape[::-1]),
-              "ElementType": "MET_SHORT", "ElementDataFile": f"{uid}.raw"}
+    header = {
+        "ObjectType": "Image",
+        "NDims": 3,
+        "BinaryData": True,
+        "BinaryDataByteOrderMSB": False,
+        "CompressedData": False,
+        "TransformMatrix": f"{sign[0]:g} 0 0 0 {sign[1]:g} 0 0 0 {sign[2]:g}",
+        "Offset": " ".join(repr(float(v)) for v in origin),
+        "CenterOfRotation": "0 0 0",
+        "AnatomicalOrientation": "RAI" if sign[0] > 0 else "LPI",
+        "ElementSpacing": " ".join(repr(float(v)) for v in spacing),
+        "DimSize": " ".join(str(n) for n in hu.shape[::-1]),
+        "ElementType": "MET_SHORT",
+        "ElementDataFile": f"{uid}.raw",
+    }
     with atomic_write(folder / f"{uid}.mhd") as path:
         path.write_text("".join(f"{key} = {value}\n" for key, value in header.items()))
 
 
-def write_lits(root: Path, name: str, hu: np.ndarray, labels: np.ndarray, origin: np.ndarray, spacing: np.ndarray,
-               sign: np.ndarray) -> None:
-    """Write volume-N.nii and segmentation-N.nii (1 liver, 2 tumour); NIfTI counts x and y the other way than LPS."""
+def write_lits(
+    root: Path,
+    name: str,
+    hu: np.ndarray,
+    labels: np.ndarray,
+    origin: np.ndarray,
+    spacing: np.ndarray,
+    sign: np.ndarray,
+) -> None:
+    """Write volume-N.nii and segmentation-N.nii (1 liver, 2 tumour); NIfTI's x and y run against LPS."""
     import nibabel
 
     number = int(name.split("-")[1])
@@ -91,8 +123,15 @@ def write_lits(root: Path, name: str, hu: np.ndarray, labels: np.ndarray, origin
             path.write_bytes(nibabel.Nifti1Image(array.transpose(2, 1, 0).astype(kind), affine).to_bytes())
 
 
-def write_nihln(root: Path, case: str, hu: np.ndarray, nodes: np.ndarray, origin: np.ndarray, spacing: np.ndarray,
-                seed: tuple[int, ...]) -> None:
+def write_nihln(
+    root: Path,
+    case: str,
+    hu: np.ndarray,
+    nodes: np.ndarray,
+    origin: np.ndarray,
+    spacing: np.ndarray,
+    seed: tuple[int, ...],
+) -> None:
     """Write the DICOM series (file names not in slice order) and the mask with one number per node."""
     import nibabel
     import pydicom
@@ -106,8 +145,14 @@ def write_nihln(root: Path, case: str, hu: np.ndarray, nodes: np.ndarray, origin
         folder.mkdir(parents=True)
         for k, plane in enumerate(hu):
             meta = FileMetaDataset()
-            meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, _uid(seed, f"slice {k}")
-            meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, pydicom.uid.PYDICOM_IMPLEMENTATION_UID
+            meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+                CTImageStorage,
+                _uid(seed, f"slice {k}"),
+            )
+            meta.TransferSyntaxUID, meta.ImplementationClassUID = (
+                ExplicitVRLittleEndian,
+                pydicom.uid.PYDICOM_IMPLEMENTATION_UID,
+            )
             d = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
             d.SOPClassUID, d.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
             d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = study_uid, series_uid, frame_uid
@@ -115,7 +160,10 @@ def write_nihln(root: Path, case: str, hu: np.ndarray, nodes: np.ndarray, origin
             d.SeriesNumber, d.InstanceNumber = 2, len(hu) - k
             d.ImagePositionPatient = [_decimal(v) for v in origin + (0, 0, k * spacing[2])]
             d.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-            d.PixelSpacing, d.SliceThickness = [_decimal(spacing[1]), _decimal(spacing[0])], _decimal(spacing[2])
+            d.PixelSpacing, d.SliceThickness = (
+                [_decimal(spacing[1]), _decimal(spacing[0])],
+                _decimal(spacing[2]),
+            )
             d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = *plane.shape, 1, "MONOCHROME2"
             d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 16, 15, 1
             d.RescaleIntercept, d.RescaleSlope = -1024, 1

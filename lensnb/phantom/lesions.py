@@ -8,21 +8,48 @@ from lensnb.phantom import anatomy as body
 from lensnb.phantom.shapes import Canvas, blend, block, weight
 
 # in-plane radius in mm; at the phantoms' 3 mm grid a lung nodule has 2.2 to 8.5 pixels
-RADIUS_MM = {"lung": (6.6, 25.0), "liver": (7.5, 25.0), "node": (9.0, 19.0), "kidney": (8.4, 15.0), "bone": (8.4, 14.0),
-             "soft tissue": (8.4, 15.0), "adrenal": (8.4, 14.0), "spleen": (8.4, 15.0)}
+RADIUS_MM = {
+    "lung": (6.6, 25.0),
+    "liver": (7.5, 25.0),
+    "node": (9.0, 19.0),
+    "kidney": (8.4, 15.0),
+    "bone": (8.4, 14.0),
+    "soft tissue": (8.4, 15.0),
+    "adrenal": (8.4, 14.0),
+    "spleen": (8.4, 15.0),
+}
 # mean number of lesions of each type in one sub-volume of 96 mm
-RATES = {"chest": {"lung": 3.0, "node": 2.1, "bone": 0.35, "soft tissue": 0.35},
-         "abdomen": {"liver": 2.5, "node": 2.2, "kidney": 0.6, "bone": 0.25, "soft tissue": 0.3, "adrenal": 0.25, "spleen": 0.2},
-         "base": {"lung": 1.7, "liver": 2.0, "node": 1.3, "bone": 0.3, "soft tissue": 0.3, "spleen": 0.2}}
+RATES = {
+    "chest": {"lung": 3.0, "node": 2.1, "bone": 0.35, "soft tissue": 0.35},
+    "abdomen": {
+        "liver": 2.5,
+        "node": 2.2,
+        "kidney": 0.6,
+        "bone": 0.25,
+        "soft tissue": 0.3,
+        "adrenal": 0.25,
+        "spleen": 0.2,
+    },
+    "base": {"lung": 1.7, "liver": 2.0, "node": 1.3, "bone": 0.3, "soft tissue": 0.3, "spleen": 0.2},
+}
 MOST = 6  # of one type in one sub-volume
 NODE_STATIONS = {  # body mm; the last number is how far along z (mm) nodes of that station lie from the point
-    "pretracheal lymph node": (-13, -14, 122, 14), "aorticopulmonary window": (30, -4, 116, 6),
-    "subcarinal lymph node": (2, 24, 88, 8), "right hilum lymph node": (-48, 8, 88, 12), "left hilum lymph node": (52, 12, 88, 12),
-    "anterior mediastinum": (6, -52, 118, 22), "superior mediastinum lymph node": (-8, -34, 155, 10),
-    "cardiophrenic": (-34, -52, 8, 14), "paraaortic": (32, 24, -128, 50), "paracaval lymph node": (-40, 22, -150, 24),
-    "retrocrural lymph node": (26, 40, -40, 18), "porta Hepatis lymph node": (-28, -6, -86, 10),
-    "mesentery lymph node": (16, -26, -138, 34), "peripancreatic lymph node": (24, -22, -92, 10),
-    "retroperitoneum lymph node": (-5, 12, -150, 34)}
+    "pretracheal lymph node": (-13, -14, 122, 14),
+    "aorticopulmonary window": (30, -4, 116, 6),
+    "subcarinal lymph node": (2, 24, 88, 8),
+    "right hilum lymph node": (-48, 8, 88, 12),
+    "left hilum lymph node": (52, 12, 88, 12),
+    "anterior mediastinum": (6, -52, 118, 22),
+    "superior mediastinum lymph node": (-8, -34, 155, 10),
+    "cardiophrenic": (-34, -52, 8, 14),
+    "paraaortic": (32, 24, -128, 50),
+    "paracaval lymph node": (-40, 22, -150, 24),
+    "retrocrural lymph node": (26, 40, -40, 18),
+    "porta Hepatis lymph node": (-28, -6, -86, 10),
+    "mesentery lymph node": (16, -26, -138, 34),
+    "peripancreatic lymph node": (24, -22, -92, 10),
+    "retroperitoneum lymph node": (-5, 12, -150, 34),
+}
 
 
 @dataclass(frozen=True)
@@ -43,15 +70,20 @@ class Lesion:
     attributes: tuple[str, ...]
 
 
-def draw_lesions(rng: np.random.Generator, anatomy: body.Anatomy, region: str, z_range: tuple[float, float],
-                 first_identity: int = 0) -> list[Lesion]:
+def draw_lesions(
+    rng: np.random.Generator,
+    anatomy: body.Anatomy,
+    region: str,
+    z_range: tuple[float, float],
+    first_identity: int = 0,
+) -> list[Lesion]:
     """Draw the lesions of one sub-volume whose studies all cover `z_range` (mm), without overlaps."""
     lesions: list[Lesion] = []
     for kind, rate in RATES[region].items():
         for _ in range(min(MOST, rng.poisson(rate))):
             low, high = RADIUS_MM[kind]
             radius = low * (high / low) ** (rng.random() ** 1.15)
-            for attempt in range(6):
+            for _ in range(6):
                 place = _place(rng, anatomy, kind, radius, z_range, lesions)
                 if place is not None:
                     break
@@ -61,11 +93,17 @@ def draw_lesions(rng: np.random.Generator, anatomy: body.Anatomy, region: str, z
     return lesions
 
 
-def _place(rng: np.random.Generator, anatomy: body.Anatomy, kind: str, radius: float, z_range: tuple[float, float],
-           others: list[Lesion]) -> tuple[np.ndarray, str, str] | None:
+def _place(
+    rng: np.random.Generator,
+    anatomy: body.Anatomy,
+    kind: str,
+    radius: float,
+    z_range: tuple[float, float],
+    others: list[Lesion],
+) -> tuple[np.ndarray, str, str] | None:
     """Find a free centre for a lesion; returns (centre, organ, side) or None."""
     points, organs = _candidates(rng, anatomy, kind, radius / anatomy.scale, z_range)
-    for point, organ in zip(points, organs):
+    for point, organ in zip(points, organs, strict=True):
         if not z_range[0] <= point[2] <= z_range[1]:
             continue
         scale = np.array([anatomy.scale, anatomy.scale, 1])
@@ -75,8 +113,9 @@ def _place(rng: np.random.Generator, anatomy: body.Anatomy, kind: str, radius: f
     return None
 
 
-def _candidates(rng: np.random.Generator, anatomy: body.Anatomy, kind: str, radius: float,
-                z_range: tuple[float, float]) -> tuple[np.ndarray, list[str]]:
+def _candidates(
+    rng: np.random.Generator, anatomy: body.Anatomy, kind: str, radius: float, z_range: tuple[float, float]
+) -> tuple[np.ndarray, list[str]]:
     """Propose centres (n, 3) in body mm with an organ name each; `radius` in body mm."""
     n = 300
     points = np.stack([rng.uniform(-130, 130, n), rng.uniform(-90, 90, n), rng.uniform(*z_range, n)], axis=1)
@@ -116,7 +155,9 @@ def _candidates(rng: np.random.Generator, anatomy: body.Anatomy, kind: str, radi
     return points, ["chest wall" if p[2] > -30 else "abdominal wall" for p in points]
 
 
-def _bone_candidates(rng: np.random.Generator, anatomy: body.Anatomy, points: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def _bone_candidates(
+    rng: np.random.Generator, anatomy: body.Anatomy, points: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
     centre = body.spine_centre(anatomy)
     vertebra = points[:12].copy()
     vertebra[:, :2] = centre + rng.normal(0, 4, (len(vertebra), 2))
@@ -139,8 +180,16 @@ def _lobe(point: np.ndarray) -> str:
     return "right lower lobe" if low or point[2] < 75 else "right upper lobe"
 
 
-def _draw_look(rng: np.random.Generator, anatomy: body.Anatomy, kind: str, radius: float, centre: np.ndarray, organ: str,
-               side: str, identity: int) -> Lesion:
+def _draw_look(
+    rng: np.random.Generator,
+    anatomy: body.Anatomy,
+    kind: str,
+    radius: float,
+    centre: np.ndarray,
+    organ: str,
+    side: str,
+    identity: int,
+) -> Lesion:
     """Draw shape, density and attributes; every attribute can be seen in the picture."""
     attributes = []
     rough = rng.uniform(0.02, 0.07)
@@ -169,7 +218,9 @@ def _draw_look(rng: np.random.Generator, anatomy: body.Anatomy, kind: str, radiu
         rough += 0.03 if rng.random() < 0.3 else 0
     elif kind == "kidney":
         cyst = chance < 0.5
-        contrast, attributes = (rng.uniform(-2, 14), ["cyst", "hypoattenuation"]) if cyst else (rng.uniform(48, 78), ["exophytic"])
+        contrast, attributes = (
+            (rng.uniform(-2, 14), ["cyst", "hypoattenuation"]) if cyst else (rng.uniform(48, 78), ["exophytic"])
+        )
     elif kind == "bone":
         sclerotic = chance < 0.5
         contrast, attributes = (rng.uniform(560, 800), ["sclerotic"]) if sclerotic else (rng.uniform(20, 60), ["lytic"])
@@ -186,28 +237,50 @@ def _draw_look(rng: np.random.Generator, anatomy: body.Anatomy, kind: str, radiu
         waves.append((*direction, rng.uniform(0, 2 * np.pi), rng.normal(0, rough)))
     if "spiculated" in attributes:
         waves += [(*rng.normal(0, 5, 3), rng.uniform(0, 2 * np.pi), 0.10) for _ in range(3)]
-    return Lesion(identity, kind, organ, side, tuple(float(v) for v in centre), float(radius), float(rng.uniform(0.74, 1)),
-                  float(rng.uniform(0, np.pi)), float(rng.uniform(0.7, 0.95)), tuple(waves), float(contrast), tuple(attributes))
+    return Lesion(
+        identity,
+        kind,
+        organ,
+        side,
+        tuple(float(v) for v in centre),
+        float(radius),
+        float(rng.uniform(0.74, 1)),
+        float(rng.uniform(0, np.pi)),
+        float(rng.uniform(0.7, 0.95)),
+        tuple(waves),
+        float(contrast),
+        tuple(attributes),
+    )
 
 
 def paint_lesion(c: Canvas, anatomy: body.Anatomy, lesion: Lesion, growth: float, organ_hu: float) -> tuple | None:
-    """Paint a lesion and return its share of each voxel: (index of the block, share (z, y, x)); None if it lies outside."""
+    """Paint a lesion; returns (index of the block, share of each voxel (z, y, x)), None if it lies outside."""
     radius = lesion.radius * growth
     plane, deep = radius / anatomy.scale, radius * lesion.depth
     pad = plane * 1.5 + 2 * c.edge
-    found = block(c, np.subtract(lesion.centre, (pad, pad, deep * 1.6 + 2)), np.add(lesion.centre, (pad, pad, deep * 1.6 + 2)))
+    found = block(
+        c,
+        np.subtract(lesion.centre, (pad, pad, deep * 1.6 + 2)),
+        np.add(lesion.centre, (pad, pad, deep * 1.6 + 2)),
+    )
     if found is None:
         return None
     where, (x, y, z) = found
     cos, sin = np.float32(np.cos(lesion.turn)), np.float32(np.sin(lesion.turn))
-    x, y, z = (x - np.float32(lesion.centre[0])) / plane, (y - np.float32(lesion.centre[1])) / plane, (z - lesion.centre[2]) / deep
+    x, y, z = (
+        (x - np.float32(lesion.centre[0])) / plane,
+        (y - np.float32(lesion.centre[1])) / plane,
+        (z - lesion.centre[2]) / deep,
+    )
     z = z.astype(np.float32)
     long_, short = np.float32(np.sqrt(1 / lesion.aspect)), np.float32(np.sqrt(lesion.aspect))
     u, v = (cos * x + sin * y) / long_, (cos * y - sin * x) / short
     k = np.sqrt(u * u + v * v + z * z)
     bumps = np.float32(1)
     for kx, ky, kz, phase, amplitude in lesion.waves:
-        bumps = bumps + np.float32(amplitude) * np.sin(np.float32(kx) * u + np.float32(ky) * v + np.float32(kz) * z + np.float32(phase))
+        bumps = bumps + np.float32(amplitude) * np.sin(
+            np.float32(kx) * u + np.float32(ky) * v + np.float32(kz) * z + np.float32(phase)
+        )
     distance = (k / np.maximum(bumps, 0.5) - 1) * np.float32(plane)
     edge = c.edge * (2.0 if "indistinct" in lesion.attributes else 1.0)
     share = weight(distance, edge)
@@ -224,9 +297,10 @@ def paint_lesion(c: Canvas, anatomy: body.Anatomy, lesion: Lesion, growth: float
 
 
 def visible_boxes(where: tuple, share: np.ndarray) -> np.ndarray:
-    """Boxes of the visible blob on each slice that it reaches: (n, 5) slice index, x1, y1, x2, y2 in pixel-centre coordinates.
+    """Boxes of the visible blob, one per slice: (n, 5) slice index, x1, y1, x2, y2 in pixel-centre coordinates.
 
-    The border is where the soft edge has half its height, interpolated between pixels; a slice counts if any voxel reaches half.
+    The border is where the soft edge has half its height, interpolated between pixels; a slice counts if any voxel
+    reaches half.
     """
     rows = []
     for offset, plane in enumerate(share):
@@ -234,7 +308,15 @@ def visible_boxes(where: tuple, share: np.ndarray) -> np.ndarray:
             continue
         x1, x2 = _half_maximum(plane.max(axis=0))
         y1, y2 = _half_maximum(plane.max(axis=1))
-        rows.append((where[0].start + offset, where[2].start + x1, where[1].start + y1, where[2].start + x2, where[1].start + y2))
+        rows.append(
+            (
+                where[0].start + offset,
+                where[2].start + x1,
+                where[1].start + y1,
+                where[2].start + x2,
+                where[1].start + y2,
+            )
+        )
     return np.array(rows, dtype=float).reshape(-1, 5)
 
 

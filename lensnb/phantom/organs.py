@@ -40,15 +40,18 @@ class Contrast:
 def draw_contrast(rng: np.random.Generator) -> Contrast:
     """Draw the phase (none, arterial, portal venous) and its HU."""
     phase = str(rng.choice(["none", "arterial", "portal"], p=[0.2, 0.2, 0.6]))
-    base = {"none": (42, 42, 57, 40, 47, 34, 32, 50), "arterial": (260, 120, 68, 80, 118, 175, 85, 56),
-            "portal": (150, 145, 106, 142, 118, 178, 140, 60)}[phase]
-    artery, vein, liver, liver_vessel, spleen, cortex, medulla, muscle = np.array(base) * rng.uniform(0.92, 1.08, 8)
+    base = {
+        "none": (42, 42, 57, 40, 47, 34, 32, 50),
+        "arterial": (260, 120, 68, 80, 118, 175, 85, 56),
+        "portal": (150, 145, 106, 142, 118, 178, 140, 60),
+    }[phase]
+    organs = (np.array(base) * rng.uniform(0.92, 1.08, len(base))).tolist()
     bowel = rng.uniform(150, 320) if rng.random() < 0.35 else rng.uniform(5, 25)
-    return Contrast(phase, artery, vein, liver, liver_vessel, spleen, cortex, medulla, muscle, bowel)
+    return Contrast(phase, *organs, bowel)
 
 
 def paint_body(c: Canvas, anatomy: Anatomy, contrast: Contrast, fat: float, rng: np.random.Generator) -> None:
-    """Paint the whole body on the canvas; `fat` is this study's subcutaneous fat (mm), `rng` moves what moves (bowel)."""
+    """Paint the whole body; `fat` is this study's subcutaneous fat (mm), `rng` moves what moves (bowel)."""
     x, y, z = c.x[None, None, :], c.y[None, :, None], c.z[:, None, None]
     outline = outline_distance(anatomy, x, y, z)
     blend(c.hu, weight(outline - fat, c.edge), FAT)
@@ -58,9 +61,8 @@ def paint_body(c: Canvas, anatomy: Anatomy, contrast: Contrast, fat: float, rng:
     blend(c.hu, weight(outline + wall, c.edge), FAT + 6)
     _paint_ribs(c, anatomy, outline)
     _paint_back(c, anatomy, contrast)
-    lung = None
     if c.z[-1] > -80:
-        lung = _paint_lungs(c, anatomy, contrast, outline)
+        _paint_lungs(c, anatomy, contrast, outline)
     if c.z[0] < 10:
         _paint_upper_abdomen(c, anatomy, contrast, outline, rng)
     if c.z[-1] > -12:
@@ -71,11 +73,12 @@ def paint_body(c: Canvas, anatomy: Anatomy, contrast: Contrast, fat: float, rng:
 
 
 def _paint_fat_planes(c: Canvas, outline: np.ndarray) -> None:
-    """Fat between the muscles: outside the ribs in the chest, between the flat muscles' layers in the flank."""
-    x, y, z = c.x[None, None, :], c.y[None, :, None], c.z[:, None, None]
+    """Fat between the muscles: outside the ribs in the chest, between the layers of the flank in the belly."""
+    x, y = c.x[None, None, :], c.y[None, :, None]
     thick = np.interp(c.z, [-90, -20, 40, 200], [1.0, 1.6, 2.6, 5.0]).astype(np.float32)[:, None, None]
     side = np.clip((np.abs(x) - 70) / 30, 0, 1) * np.clip((90 - np.abs(y + 10)) / 40, 0, 1)
-    front = np.clip((18 - np.abs(x)) / 8, 0, 1) * (y < 0)  # between the pectorals, and the white line of the belly
+    # between the pectorals, and the white line of the belly
+    front = np.clip((18 - np.abs(x)) / 8, 0, 1) * (y < 0)
     share = weight(np.abs(outline + 5.5) - thick, c.edge) * np.maximum(side, 0)
     share = np.maximum(share, weight(np.abs(outline + 4) - 4, c.edge) * front)
     back = np.clip((6 - np.abs(x)) / 5, 0, 1) * (y > 70)
@@ -83,7 +86,7 @@ def _paint_fat_planes(c: Canvas, outline: np.ndarray) -> None:
 
 
 def _paint_ribs(c: Canvas, anatomy: Anatomy, outline: np.ndarray) -> None:
-    """Ribs run from high at the back to low in front, so an axial slice cuts each of them over a short arc."""
+    """Ribs run from high at the back to low in front: an axial slice cuts each of them over a short arc."""
     y, z = c.y[None, :, None], c.z[:, None, None]
     wave = np.cos((z - 0.6 * y) * np.float32(2 * np.pi / 29) + np.float32(anatomy.rib_phase))
     lowest = np.interp(c.z, [-150, -110, -60, 10, 200], [70, 40, -5, -75, -80]).astype(np.float32)[:, None, None]
@@ -102,8 +105,18 @@ def _paint_back(c: Canvas, anatomy: Anatomy, contrast: Contrast) -> None:
     for side in (-1, 1):
         paint_ellipsoid(c, (sx + side * 29, sy + 23, 0), (23, 15, 1e4), contrast.muscle)
         if bottom < -70:
-            paint_tube(c, np.array([[sx + side * 20, sy - 2, -75], [sx + side * 30, sy - 2, -120], [sx + side * 38, sy - 8, -260]]),
-                       np.array([5, 14, 20]), contrast.muscle)
+            paint_tube(
+                c,
+                np.array(
+                    [
+                        [sx + side * 20, sy - 2, -75],
+                        [sx + side * 30, sy - 2, -120],
+                        [sx + side * 38, sy - 8, -260],
+                    ]
+                ),
+                np.array([5, 14, 20]),
+                contrast.muscle,
+            )
     z = c.z[:, None, None]
     disc = np.clip(np.cos(z * np.float32(2 * np.pi / 30) + np.float32(anatomy.disc_phase)) * 6 - 4.2, 0, 1)
     bone = anatomy.bone_hu
@@ -114,7 +127,12 @@ def _paint_back(c: Canvas, anatomy: Anatomy, contrast: Contrast) -> None:
     arch = np.clip(np.cos(z * np.float32(2 * np.pi / 30) + np.float32(anatomy.disc_phase + 2.6)) * 2 + 0.8, 0, 1)
     posterior = _profile(c, (bone + 160) * arch + contrast.muscle * (1 - arch))
     for side in (-1, 1):
-        paint_tube(c, np.array([[sx + side * 9, sy + 12, top], [sx + side * 9, sy + 12, bottom]]), np.array([5, 5]), posterior)
+        paint_tube(
+            c,
+            np.array([[sx + side * 9, sy + 12, top], [sx + side * 9, sy + 12, bottom]]),
+            np.array([5, 5]),
+            posterior,
+        )
         for sweep in np.linspace(0, 1, 3):
             paint_ellipsoid(c, (sx + side * (14 + 12 * sweep), sy + 17 + 4 * sweep, 0), (6, 4.5, 1e5), posterior)
     paint_ellipsoid(c, (sx, sy + 32, 0), (3.6, 11, 1e5), posterior)
@@ -153,16 +171,31 @@ def _paint_mediastinum(c: Canvas, anatomy: Anatomy, contrast: Contrast) -> None:
     paint_ellipsoid(c, heart + (-6, 27, 10), (27 * size, 13 * size, 20), contrast.artery, 0.1)
     trunk = np.array([[14, -34, 72], [17, -24, 92], [16, -10, 103]]) + anatomy.offsets["heart"] * 0.5
     paint_tube(c, trunk, np.array([14, 13, 11]), blood)
-    paint_tube(c, np.array([trunk[2], [-10, -1, 101], anatomy.vessels["right"][0][0][0]]), np.array([11, 9.5, 7]), blood)
+    paint_tube(
+        c,
+        np.array([trunk[2], [-10, -1, 101], anatomy.vessels["right"][0][0][0]]),
+        np.array([11, 9.5, 7]),
+        blood,
+    )
     paint_tube(c, np.array([trunk[2], [30, 4, 106], anatomy.vessels["left"][0][0][0]]), np.array([11, 10, 7]), blood)
-    paint_tube(c, np.array([[-25, -12, 60], [-27, -14, 110], [-24, -16, 150], [-30, -18, 210]]), np.full(4, 8.5), contrast.vein)
-    for start, stop, radius in (((-10, -16, 132), (-20, -10, 210), 6), ((0, -6, 136), (8, -4, 210), 4.5),
-                                ((12, 6, 137), (26, 4, 210), 5)):
+    paint_tube(
+        c,
+        np.array([[-25, -12, 60], [-27, -14, 110], [-24, -16, 150], [-30, -18, 210]]),
+        np.full(4, 8.5),
+        contrast.vein,
+    )
+    for start, stop, radius in (
+        ((-10, -16, 132), (-20, -10, 210), 6),
+        ((0, -6, 136), (8, -4, 210), 4.5),
+        ((12, 6, 137), (26, 4, 210), 5),
+    ):
         paint_tube(c, np.array([start, stop], float), np.array([radius, radius]), contrast.artery)
     paint_tube(c, np.array([[-24, -18, 148], [10, -26, 150], [38, -10, 175]], float), np.full(3, 6.0), contrast.vein)
-    for points, radii in (([[0, 2, 230], [1, 6, 150], [0, 10, 108]], [9, 9, 9]),
-                          ([[0, 10, 108], [-20, 15, 95], [-42, 16, 84]], [8, 7, 6]),
-                          ([[0, 10, 108], [20, 17, 92], [44, 18, 80]], [8, 6.5, 5.5])):
+    for points, radii in (
+        ([[0, 2, 230], [1, 6, 150], [0, 10, 108]], [9, 9, 9]),
+        ([[0, 10, 108], [-20, 15, 95], [-42, 16, 84]], [8, 7, 6]),
+        ([[0, 10, 108], [20, 17, 92], [44, 18, 80]], [8, 6.5, 5.5]),
+    ):
         points = np.array(points, float) + anatomy.offsets["trachea"] * (1, 1, 0.5)
         paint_tube(c, points, np.array(radii) + 2.0, 40)
         paint_tube(c, points, np.array(radii), -990)
@@ -185,13 +218,29 @@ def _paint_great_vessels(c: Canvas, anatomy: Anatomy, contrast: Contrast) -> Non
         hilum = centre * (0.72, 0.75, 1)
         source = cava[3] if side == "right" else points[10]
         paint_tube(c, np.array([[source[0], source[1], level], hilum]), np.array([5, 4]), contrast.vein)
-    paint_tube(c, np.array([[6, 16, -82], [4, 2, -105], [3, -4, -230]], float), np.array([4.5, 4.5, 4]), contrast.artery)
-    paint_tube(c, np.array([[-8, 4, -98], [-9, -4, -130], [-7, -8, -230]], float), np.array([6.5, 6, 5]), contrast.vein)
-    paint_tube(c, np.array([[-38, 4, -80], [-10, 4, -98], [30, 2, -86], [72, 26, -72]], float), np.array([7, 7, 5, 4]),
-               contrast.vein)
+    paint_tube(
+        c,
+        np.array([[6, 16, -82], [4, 2, -105], [3, -4, -230]], float),
+        np.array([4.5, 4.5, 4]),
+        contrast.artery,
+    )
+    paint_tube(
+        c,
+        np.array([[-8, 4, -98], [-9, -4, -130], [-7, -8, -230]], float),
+        np.array([6.5, 6, 5]),
+        contrast.vein,
+    )
+    paint_tube(
+        c,
+        np.array([[-38, 4, -80], [-10, 4, -98], [30, 2, -86], [72, 26, -72]], float),
+        np.array([7, 7, 5, 4]),
+        contrast.vein,
+    )
 
 
-def _paint_upper_abdomen(c: Canvas, anatomy: Anatomy, contrast: Contrast, outline: np.ndarray, rng: np.random.Generator) -> None:
+def _paint_upper_abdomen(
+    c: Canvas, anatomy: Anatomy, contrast: Contrast, outline: np.ndarray, rng: np.random.Generator
+) -> None:
     """Solid organs, stomach, pancreas and bowel; order matters where they touch."""
     x, y, z = c.x[None, None, :], c.y[None, :, None], c.z[:, None, None]
     _paint_bowel(c, anatomy, contrast, rng)
@@ -237,7 +286,12 @@ def _paint_stomach(c: Canvas, anatomy: Anatomy, contrast: Contrast, rng: np.rand
     paint_ellipsoid(c, centre, radii - 5, contrast.bowel, 0.4)
     paint_ellipsoid(c, centre - (0, 20 * fill, 0), (22 * fill, 15 * fill, 26), -940)
     paint_tube(c, np.array([centre + (-8, -14, -28), (8, -52, -92), (-26, -40, -96)]), np.array([20, 17, 12]), 60)
-    paint_tube(c, np.array([centre + (-8, -14, -28), (8, -52, -92), (-26, -40, -96)]), np.array([15, 12, 7]), contrast.bowel)
+    paint_tube(
+        c,
+        np.array([centre + (-8, -14, -28), (8, -52, -92), (-26, -40, -96)]),
+        np.array([15, 12, 7]),
+        contrast.bowel,
+    )
 
 
 def _paint_bowel(c: Canvas, anatomy: Anatomy, contrast: Contrast, rng: np.random.Generator) -> None:
@@ -255,10 +309,12 @@ def _paint_bowel(c: Canvas, anatomy: Anatomy, contrast: Contrast, rng: np.random
         content = -850 if rng.random() < 0.15 else contrast.bowel
         paint_tube(c, points, np.full(3, radius - rng.uniform(3, 6)), content)
     sag = rng.uniform(-130, -105)
-    paths = (np.array([[-96, 22, -250], [-98, 18, -170], [-94, 4, -118]], float) + anatomy.offsets["colon_right"],
-             np.array([[-94, 4, -118], [-50, -60, sag], [0, -68, sag - 8], [55, -60, sag + 6], [94, 0, -92]], float),
-             np.array([[94, 0, -92], [102, 30, -130], [98, 32, -250]], float) + anatomy.offsets["colon_left"])
-    for path, radius in zip(paths, (20, 17, 14)):
+    paths = (
+        np.array([[-96, 22, -250], [-98, 18, -170], [-94, 4, -118]], float) + anatomy.offsets["colon_right"],
+        np.array([[-94, 4, -118], [-50, -60, sag], [0, -68, sag - 8], [55, -60, sag + 6], [94, 0, -92]], float),
+        np.array([[94, 0, -92], [102, 30, -130], [98, 32, -250]], float) + anatomy.offsets["colon_left"],
+    )
+    for path, radius in zip(paths, (20, 17, 14), strict=True):
         paint_tube(c, path, np.full(len(path), radius), 50)
         paint_tube(c, path, np.full(len(path), radius - 3.5), rng.uniform(-120, 60))
         paint_tube(c, path - (0, 5, 0), np.full(len(path), radius - 9.5), -930)

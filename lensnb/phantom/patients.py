@@ -7,7 +7,11 @@ import numpy as np
 from lensnb.phantom.anatomy import Anatomy, draw_anatomy
 from lensnb.phantom.lesions import Lesion, draw_lesions
 
-REGIONS = {"chest": (12.0, 62.0), "abdomen": (-165.0, -112.0), "base": (-62.0, -30.0)}  # lowest z of the sub-volume, mm
+REGIONS = {
+    "chest": (12.0, 62.0),
+    "abdomen": (-165.0, -112.0),
+    "base": (-62.0, -30.0),
+}  # lowest z of the sub-volume, mm
 SHARES = {"chest": 0.44, "abdomen": 0.44, "base": 0.12}
 MARGIN = 9.0  # mm between a lesion's centre and the end of every study
 
@@ -47,22 +51,30 @@ class Patient:
 
 
 def deeplesion_patients(spec: object, seed: int, group: str) -> list[Patient]:
-    """Draw the patients of the universal dataset: group train, val (from the run's seed) or test (from spec.test_seed).
+    """Draw the patients of the universal dataset: train and val follow the run's seed, test spec.test_seed.
 
     Test patients have one or two studies; the last spec.test_empty of the test sub-volumes have no lesion.
     """
     if group == "train":
-        return [_patient(spec, (seed, 1, n), "DeepLesion", group, n, spec.studies) for n in range(1, spec.deeplesion_patients + 1)]
+        return [
+            _patient(spec, (seed, 1, n), "DeepLesion", group, n, spec.studies)
+            for n in range(1, spec.deeplesion_patients + 1)
+        ]
     if group == "val":
         first = 2001
-        return [_patient(spec, (seed, 2, n), "DeepLesion", group, n, spec.studies) for n in range(first, first + spec.val_patients)]
+        return [
+            _patient(spec, (seed, 2, n), "DeepLesion", group, n, spec.studies)
+            for n in range(first, first + spec.val_patients)
+        ]
     patients, volumes, number = [], 0, 3001
     empty = max(1, round(spec.test_empty * spec.test_volumes))
     while volumes < spec.test_volumes:
         left = spec.test_volumes - volumes
         is_empty = left <= empty
         studies = 1 if is_empty or left == empty + 1 else 1 + number % 2
-        patients.append(_patient(spec, (spec.test_seed, 3, number), "DeepLesion", group, number, studies, empty=is_empty))
+        patients.append(
+            _patient(spec, (spec.test_seed, 3, number), "DeepLesion", group, number, studies, empty=is_empty)
+        )
         volumes, number = volumes + studies, number + 1
     return patients
 
@@ -70,20 +82,32 @@ def deeplesion_patients(spec: object, seed: int, group: str) -> list[Patient]:
 def single_type_patients(spec: object, seed: int, dataset: str) -> list[Patient]:
     """Draw the patients of LUNA16, LiTS or NIH-LN, one study each.
 
-    A share spec.out_of_region of LUNA16 shows the abdomen, of LiTS the chest: an expert that never saw the other region would
-    take anything there for its own type. All lesion types occur at the universal dataset's rates; the reader of a dataset only
-    ever sees labels of its own type.
+    A share spec.out_of_region of LUNA16 shows the abdomen, of LiTS the chest: an expert that never saw the other
+    region would take anything there for its own type. All lesion types occur at the universal dataset's rates; a
+    dataset's files name those of its own type only.
     """
     count = {"LUNA16": spec.luna_volumes, "LiTS": spec.lits_volumes, "NIH-LN": spec.nihln_volumes}[dataset]
     code = {"LUNA16": 4, "LiTS": 5, "NIH-LN": 6}[dataset]
-    home, away = {"LUNA16": ("chest", "abdomen"), "LiTS": ("abdomen", "chest"), "NIH-LN": ("chest", "abdomen")}[dataset]
+    home, away = {
+        "LUNA16": ("chest", "abdomen"),
+        "LiTS": ("abdomen", "chest"),
+        "NIH-LN": ("chest", "abdomen"),
+    }[dataset]
     share = 0.5 if dataset == "NIH-LN" else spec.out_of_region
     regions = [away if int((n + 1) * share) > int(n * share) else home for n in range(count)]
     return [_patient(spec, (seed, code, n), dataset, "all", n, 1, region=region) for n, region in enumerate(regions)]
 
 
-def _patient(spec: object, seed: tuple[int, ...], dataset: str, group: str, number: int, studies: int, empty: bool = False,
-             region: str | None = None) -> Patient:
+def _patient(
+    spec: object,
+    seed: tuple[int, ...],
+    dataset: str,
+    group: str,
+    number: int,
+    studies: int,
+    empty: bool = False,
+    region: str | None = None,
+) -> Patient:
     rng = np.random.default_rng(seed)
     anatomy = draw_anatomy(rng)
     region = region or str(rng.choice(list(SHARES), p=list(SHARES.values())))
@@ -94,24 +118,54 @@ def _patient(spec: object, seed: tuple[int, ...], dataset: str, group: str, numb
         lesions = draw_lesions(rng, anatomy, region, reach)
         if dataset != "DeepLesion":
             break
-    made = [_study(spec, rng, (*seed, s), dataset, group, number, s, anatomy, region, z_low, lesions) for s in range(1, studies + 1)]
+    made = [
+        _study(spec, rng, (*seed, s), dataset, group, number, s, anatomy, region, z_low, lesions)
+        for s in range(1, studies + 1)
+    ]
     return Patient(number, anatomy, tuple(lesions), tuple(made))
 
 
-def _study(spec: object, rng: np.random.Generator, seed: tuple[int, ...], dataset: str, group: str, number: int, study: int,
-           anatomy: Anatomy, region: str, z_low: float, lesions: list[Lesion]) -> Study:
-    slice_mm = {"DeepLesion": ((1.0, 2.0, 2.5, 3.0, 5.0), (0.10, 0.15, 0.15, 0.20, 0.40)), "LUNA16": ((1.25, 2.0, 2.5), (0.2, 0.3, 0.5)),
-                "LiTS": ((1.0, 1.5, 2.5, 4.0, 5.0), (0.1, 0.1, 0.3, 0.2, 0.3)), "NIH-LN": ((1.0, 1.5, 2.0), (0.1, 0.2, 0.7))}[dataset]
+def _study(
+    spec: object,
+    rng: np.random.Generator,
+    seed: tuple[int, ...],
+    dataset: str,
+    group: str,
+    number: int,
+    study: int,
+    anatomy: Anatomy,
+    region: str,
+    z_low: float,
+    lesions: list[Lesion],
+) -> Study:
+    slice_mm = {
+        "DeepLesion": ((1.0, 2.0, 2.5, 3.0, 5.0), (0.10, 0.15, 0.15, 0.20, 0.40)),
+        "LUNA16": ((1.25, 2.0, 2.5), (0.2, 0.3, 0.5)),
+        "LiTS": ((1.0, 1.5, 2.5, 4.0, 5.0), (0.1, 0.1, 0.3, 0.2, 0.3)),
+        "NIH-LN": ((1.0, 1.5, 2.0), (0.1, 0.2, 0.7)),
+    }[dataset]
     noise = {"LUNA16": (9, 15), "LiTS": (6, 11), "NIH-LN": (7, 12)}.get(dataset, (6, 12))
     smooth = {"LUNA16": (0.0, 0.3), "LiTS": (0.5, 1.0), "NIH-LN": (0.4, 0.8)}.get(dataset, (0.2, 0.9))
     fat = max(5.0, anatomy.fat * float(np.exp(rng.normal(0, 0.08))))
     low, high = spec.spacing_mm
     needed = 2 * ((149 + 1.6 * fat) * anatomy.scale + 5) / spec.pixels  # the whole trunk fits the field of view
     return Study(
-        dataset, group, number, study, 1 + int(rng.random() < 0.15), region,
-        z_low=z_low + rng.uniform(-5, 5), shift=tuple(rng.normal(0, 3, 2)),
-        pixel_mm=float(np.round(min(high, max(rng.uniform(low, high), needed)), 6)), slice_mm=float(rng.choice(slice_mm[0], p=slice_mm[1])),
-        fat=fat, noise_hu=rng.uniform(*noise), smooth=rng.uniform(*smooth),
+        dataset,
+        group,
+        number,
+        study,
+        1 + int(rng.random() < 0.15),
+        region,
+        z_low=z_low + rng.uniform(-5, 5),
+        shift=tuple(rng.normal(0, 3, 2)),
+        pixel_mm=float(np.round(min(high, max(rng.uniform(low, high), needed)), 6)),
+        slice_mm=float(rng.choice(slice_mm[0], p=slice_mm[1])),
+        fat=fat,
+        noise_hu=rng.uniform(*noise),
+        smooth=rng.uniform(*smooth),
         padded=bool(rng.random() < (0.3 if dataset == "LUNA16" else 0.05)),
         growth=tuple(np.exp(rng.normal(0, spec.growth_sd, len(lesions)))) if study > 1 else (1.0,) * len(lesions),
-        present=tuple(range(len(lesions))), first_slice=int(rng.integers(1, 160)), seed=seed)
+        present=tuple(range(len(lesions))),
+        first_slice=int(rng.integers(1, 160)),
+        seed=seed,
+    )

@@ -16,7 +16,8 @@ ANATOMY_STEP_MM = 3.0  # thinner slices get their anatomy interpolated, their le
 class Rendering:
     """One CT in canonical order (z up, y back, x left): hu int16 (z, y, x) and what is seen of each lesion.
 
-    `shares` maps a lesion's index to (block index, share of the voxel), `boxes` to rows (z, x1, y1, x2, y2) tight at half height.
+    `shares` maps a lesion's index to (block index, share of the voxel), `boxes` to rows (z, x1, y1, x2, y2), tight
+    at half height.
     """
 
     hu: np.ndarray

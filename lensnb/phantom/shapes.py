@@ -1,7 +1,7 @@
 """Soft-edged solids painted into a CT grid.
 
-Coordinates are body millimetres (x to the patient's left, y to the back, z to the head), arrays are (z, y, x) float32.
-A distance is negative inside a solid; painting turns it into a partial-volume weight over one soft edge.
+Coordinates are body millimetres (x to the patient's left, y to the back, z to the head), arrays are (z, y, x)
+float32. A distance is negative inside a solid; painting turns it into a partial-volume weight over one soft edge.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Canvas:
-    """A CT grid being painted: `hu` (z, y, x) and the ascending coordinates x, y, z of its voxel centres in body mm."""
+    """A CT grid being painted: `hu` (z, y, x) and ascending x, y, z of its voxel centres in body mm."""
 
     hu: np.ndarray
     x: np.ndarray
@@ -50,7 +50,11 @@ def blend(part: np.ndarray, share: np.ndarray, value: float | np.ndarray) -> Non
 
 def ellipsoid_distance(grid: tuple, centre: tuple, radii: tuple, turn: float = 0.0) -> np.ndarray:
     """Approximate signed distance (mm) to an ellipsoid turned by `turn` radians in the axial plane."""
-    x, y, z = grid[0] - np.float32(centre[0]), grid[1] - np.float32(centre[1]), grid[2] - np.float32(centre[2])
+    x, y, z = (
+        grid[0] - np.float32(centre[0]),
+        grid[1] - np.float32(centre[1]),
+        grid[2] - np.float32(centre[2]),
+    )
     if turn:
         cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
         x, y = cos * x + sin * y, cos * y - sin * x
@@ -58,12 +62,13 @@ def ellipsoid_distance(grid: tuple, centre: tuple, radii: tuple, turn: float = 0
     return (k - 1) * np.float32(np.sqrt(radii[0] * radii[1]))
 
 
-def paint_ellipsoid(c: Canvas, centre: tuple, radii: tuple, value: float, turn: float = 0.0,
-                    inside: np.ndarray | None = None) -> None:
+def paint_ellipsoid(
+    c: Canvas, centre: tuple, radii: tuple, value: float, turn: float = 0.0, inside: np.ndarray | None = None
+) -> None:
     """Paint an ellipsoid; `inside` (z, y, x) restricts it to another organ's share."""
     reach = max(radii[0], radii[1]) if turn else None
     pad = [(reach or r) + 2 * c.edge for r in radii[:2]] + [radii[2] + 2 * c.edge]
-    found = block(c, [m - p for m, p in zip(centre, pad)], [m + p for m, p in zip(centre, pad)])
+    found = block(c, np.subtract(centre, pad), np.add(centre, pad))
     if found is None:
         return
     where, grid = found
@@ -71,17 +76,18 @@ def paint_ellipsoid(c: Canvas, centre: tuple, radii: tuple, value: float, turn: 
     blend(c.hu[where], share if inside is None else share * inside[where], value)
 
 
-def paint_tube(c: Canvas, points: np.ndarray, radii: np.ndarray, value: float,
-               inside: np.ndarray | None = None) -> None:
+def paint_tube(
+    c: Canvas, points: np.ndarray, radii: np.ndarray, value: float, inside: np.ndarray | None = None
+) -> None:
     """Paint a tube along a polyline `points` (n, 3) whose radius runs through `radii` (n,)."""
-    for start, stop, r0, r1 in zip(points[:-1], points[1:], radii[:-1], radii[1:]):
+    for start, stop, r0, r1 in zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True):
         pad = max(r0, r1) + c.edge
         found = block(c, np.minimum(start, stop) - pad, np.maximum(start, stop) + pad)
         if found is None:
             continue
         where, grid = found
         along = np.asarray(stop, np.float32) - np.asarray(start, np.float32)
-        x, y, z = (g - np.float32(s) for g, s in zip(grid, start))
+        x, y, z = (g - np.float32(s) for g, s in zip(grid, start, strict=True))
         t = np.clip((x * along[0] + y * along[1] + z * along[2]) / np.float32(along @ along + 1e-6), 0, 1)
         far = np.sqrt((x - t * along[0]) ** 2 + (y - t * along[1]) ** 2 + (z - t * along[2]) ** 2)
         share = weight(far - (np.float32(r0) + t * np.float32(r1 - r0)), c.edge)

@@ -43,15 +43,31 @@ def _write_volume(root: Path, spec: object, patient: Patient, study: Study, mark
     elif study.dataset == "LUNA16":
         layouts.write_luna(root, patient.number, series, hu, origin, spacing, sign)
     elif study.dataset == "LiTS":
-        layouts.write_lits(root, volume, hu, _turn(_liver_labels(patient, study, scan, spec), flipped), origin, spacing, sign)
+        layouts.write_lits(
+            root, volume, hu, _turn(_liver_labels(patient, study, scan, spec), flipped), origin, spacing, sign
+        )
     else:
         layouts.write_nihln(root, volume, hu, _node_numbers(patient, scan, marked), origin, spacing, study.seed)
     lesions = [_lesion_record(scan, i, i in marked, flipped) for i in study.present if i in scan.boxes]
-    return {"dataset": study.dataset, "group": study.group, "patient_number": patient.number, "study_number": study.study,
-            "patient": patient_name, "study": study_name, "series": series, "volume": volume, "depth": shape[0],
-            "first_slice": study.first_slice, "origin": origin.tolist(), "spacing": spacing.tolist(), "sign": sign.tolist(),
-            "phase": scan.phase, "marked": [i for i in marked if i in scan.boxes], "lesions": lesions,
-            "normal": _normal_structure(patient, study, spec, shape, flipped)}
+    return {
+        "dataset": study.dataset,
+        "group": study.group,
+        "patient_number": patient.number,
+        "study_number": study.study,
+        "patient": patient_name,
+        "study": study_name,
+        "series": series,
+        "volume": volume,
+        "depth": shape[0],
+        "first_slice": study.first_slice,
+        "origin": origin.tolist(),
+        "spacing": spacing.tolist(),
+        "sign": sign.tolist(),
+        "phase": scan.phase,
+        "marked": [i for i in marked if i in scan.boxes],
+        "lesions": lesions,
+        "normal": _normal_structure(patient, study, spec, shape, flipped),
+    }
 
 
 def _turn(array: np.ndarray, flipped: tuple[bool, bool, bool]) -> np.ndarray:
@@ -82,8 +98,14 @@ def _lesion_record(scan: Rendering, index: int, marked: bool, flipped: tuple[boo
     if flipped[2]:
         boxes[:, 0], solid[2], key_z = size[2] - boxes[:, 0], size[2] - solid[2], size[2] - key_z
     boxes = boxes[np.argsort(boxes[:, 0])]
-    return {"index": index, "marked": marked, "boxes": np.round(boxes, 3).tolist(), "centre": np.round(solid, 3).tolist(),
-            "key_slice": int(key_z), "diameters": np.round(points, 3).tolist()}
+    return {
+        "index": index,
+        "marked": marked,
+        "boxes": np.round(boxes, 3).tolist(),
+        "centre": np.round(solid, 3).tolist(),
+        "key_slice": int(key_z),
+        "diameters": np.round(points, 3).tolist(),
+    }
 
 
 def _middle(plane: np.ndarray, at: int, axis: int) -> float:
@@ -95,7 +117,10 @@ def _middle(plane: np.ndarray, at: int, axis: int) -> float:
 
 def _liver_labels(patient: Patient, study: Study, scan: Rendering, spec: object) -> np.ndarray:
     x, y, z = grid(patient, study, spec.pixels, spec.depth_mm)
-    inside = liver_distance(patient.anatomy, *(np.asarray(a, np.float32) for a in (x[None, None, :], y[None, :, None], z[:, None, None])))
+    inside = liver_distance(
+        patient.anatomy,
+        *(np.asarray(a, np.float32) for a in (x[None, None, :], y[None, :, None], z[:, None, None])),
+    )
     labels = (inside < 0).astype(np.uint8)
     for i, (where, share) in scan.shares.items():
         if patient.lesions[i].type == "liver":
@@ -111,7 +136,9 @@ def _node_numbers(patient: Patient, scan: Rendering, marked: list[int]) -> np.nd
     return numbers
 
 
-def _normal_structure(patient: Patient, study: Study, spec: object, shape: tuple, flipped: tuple[bool, bool, bool]) -> list[float]:
+def _normal_structure(
+    patient: Patient, study: Study, spec: object, shape: tuple, flipped: tuple[bool, bool, bool]
+) -> list[float]:
     """Box (z, x1, y1, x2, y2) of the first normal node in the volume: what a hasty mark lands on."""
     x, y, z = grid(patient, study, spec.pixels, spec.depth_mm)
     middle = z.mean()

@@ -1,0 +1,363 @@
+"""Phantoms: the same seed gives the same bytes, files agree with the truth, marks are missing as they should be."""
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lensnb import phantom
+from lensnb.phantom import marking, reports, writing
+from lensnb.phantom.anatomy import draw_anatomy, kidney, liver_distance, lung_distance
+from lensnb.phantom.lesions import Lesion, paint_lesion, visible_boxes
+from lensnb.phantom.patients import deeplesion_patients, single_type_patients
+from lensnb.phantom.shapes import canvas
+
+BENCHMARK = {
+    "pixels": 128,
+    "spacing_mm": [2.6, 3.2],
+    "depth_mm": 96,
+    "deeplesion_patients": 100,
+    "studies": 4,
+    "marking_noise": 0.8,
+    "second_mark": 0.35,
+    "growth_sd": 0.15,
+    "luna_volumes": 64,
+    "lits_volumes": 43,
+    "nihln_volumes": 32,
+    "out_of_region": 0.25,
+    "val_patients": 24,
+    "test_volumes": 400,
+    "test_empty": 0.04,
+    "test_seed": 20200613,
+    "box_padding_px": 1.3,
+}
+TINY = {
+    "deeplesion_patients": 2,
+    "studies": 2,
+    "luna_volumes": 4,
+    "lits_volumes": 4,
+    "nihln_volumes": 2,
+    "val_patients": 1,
+    "test_volumes": 3,
+}
+
+
+def spec(**changes: object) -> SimpleNamespace:
+    return SimpleNamespace(**(BENCHMARK | changes))
+
+
+def digests(root: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(root.rglob("*"))
+        if p.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("phantom")
+    phantom.write(root, spec(**TINY), seed=3, workers=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def truth(tiny: Path) -> pd.DataFrame:
+    return pd.read_csv(
+        tiny / "truth" / "lesions.csv", dtype={"patient": str, "study": str, "series": str, "volume": str}
+    )
+
+
+def dl_info(root: Path) -> pd.DataFrame:
+    return pd.read_csv(root / "DeepLesion" / "DL_info.csv")
+
+
+def numbers(cell: str) -> np.ndarray:
+    return np.array([float(v) for v in cell.split(",")])
+
+
+def test_two_processes_write_the_same_bytes_as_one(tiny, tmp_path):
+    phantom.write(tmp_path / "again", spec(**TINY), seed=3, workers=2)
+    assert digests(tmp_path / "again") == digests(tiny)
+
+
+def test_an_interrupted_call_is_continued_to_the_same_bytes(tiny, tmp_path, monkeypatch):
+    whole, calls = writing._write_volume, []
+
+    def dies_at_the_eighth(*args):
+        calls.append(1)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return whole(*args)
+
+    monkeypatch.setattr(writing, "_write_volume", dies_at_the_eighth)
+    with pytest.raises(KeyboardInterrupt):
+        phantom.write(tmp_path / "data", spec(**TINY), seed=3, workers=1)
+    assert not (tmp_path / "data" / "complete.json").exists()
+    phantom.write(tmp_path / "data", spec(**TINY), seed=3, workers=1)
+    volumes = json.loads((tiny / "truth" / "summary.json").read_text())
+    total = sum(volumes[name]["volumes"] for name in ("train", "val", "test", "LUNA16", "LiTS", "NIH-LN"))
+    assert len(calls) == total + 1  # only the one that died is made twice
+    assert digests(tmp_path / "data") == digests(tiny)
+
+
+def test_a_folder_of_other_settings_is_refused(tiny):
+    with pytest.raises(ValueError, match="studies 2 .asked: 3.*Delete this folder"):
+        phantom.write(tiny, spec(**TINY | {"studies": 3}), seed=3)
+    with pytest.raises(ValueError, match="seed 3 .asked: 4"):
+        phantom.write(tiny, spec(**TINY), seed=4)
+
+
+def test_a_missing_setting_is_named(tmp_path):
+    incomplete = spec()
+    del incomplete.growth_sd
+    with pytest.raises(ValueError, match="growth_sd"):
+        phantom.write(tmp_path, incomplete, seed=0)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_marks_leave_enough_to_recover(seed):
+    patients = deeplesion_patients(spec(), seed, "train")
+    shares = marking.shares(patients, [marking.mark(p, 0.8, 0.35) for p in patients])
+    assert shares["recoverable_share"] >= 0.40
+    assert 0.19 <= shares["marked_share"] <= 0.26
+    assert 5.2 <= shares["instances"] / 400 <= 6.6
+
+
+def test_marked_lesions_are_the_larger_ones():
+    patients = deeplesion_patients(spec(), 0, "train")
+    size = {True: [], False: []}
+    for patient in patients:
+        for study, chosen in zip(patient.studies, marking.mark(patient, 0.8, 0.35), strict=True):
+            for i in study.present:
+                size[i in chosen].append(patient.lesions[i].radius * study.growth[i])
+    assert np.median(size[True]) > 1.15 * np.median(size[False])
+
+
+def test_shares_counted_by_hand():
+    study = SimpleNamespace(present=(0, 1, 2))
+    patient = SimpleNamespace(studies=(study, study))
+    # six instances, two marked; lesions 0 and 1 are each unmarked once and marked in the other study, lesion 2 never is
+    assert marking.shares([patient], [[[0], [1]]]) == {
+        "instances": 6,
+        "marked": 2,
+        "marked_share": 2 / 6,
+        "recoverable_share": 2 / 4,
+    }
+
+
+def test_the_test_set_does_not_follow_the_seed():
+    a, b = (deeplesion_patients(spec(test_volumes=12), seed, "test") for seed in (0, 1))
+    assert [(p.lesions, p.studies) for p in a] == [(p.lesions, p.studies) for p in b]
+    a, b = (deeplesion_patients(spec(val_patients=2), seed, "val") for seed in (0, 1))
+    assert [p.lesions for p in a] != [p.lesions for p in b]
+
+
+def test_size_of_the_fixed_test_set():
+    patients = deeplesion_patients(spec(), 0, "test")
+    assert sum(len(p.studies) for p in patients) == 400
+    assert sum(len(p.studies) for p in patients if not p.lesions) == 16
+    assert max(len(p.studies) for p in patients) == 2
+
+
+def test_single_type_sets_show_other_regions_and_other_types():
+    for dataset, away, own, others in (
+        ("LUNA16", "abdomen", "lung", ("liver", "node")),
+        ("LiTS", "chest", "liver", ("lung", "node")),
+    ):
+        patients = single_type_patients(spec(), 0, dataset)
+        assert np.mean([p.studies[0].region == away for p in patients]) == pytest.approx(0.25, abs=0.03)
+        types = [lesion.type for p in patients for lesion in p.lesions]
+        for other in others:
+            assert types.count(other) > 0.15 * types.count(own)
+
+
+def test_a_ball_has_the_box_of_its_diameter():
+    voxels = np.arange(40) * 3.0
+    c = canvas(voxels, voxels, voxels, edge=3.5)
+    ball = Lesion(0, "lung", "lung", "left", (60.0, 51.0, 60.0), 12.0, 1.0, 0.0, 1.0, (), 40.0, ("solid",))
+    boxes = visible_boxes(*paint_lesion(c, SimpleNamespace(scale=1.0), ball, 1.0, 0.0))
+    assert boxes[:, 0].tolist() == list(range(16, 25))  # 60 mm +- 12 mm in slices of 3 mm
+    middle = boxes[boxes[:, 0] == 20][0]
+    assert middle[1:] == pytest.approx([16, 13, 24, 21], abs=0.05)
+    assert c.hu[20, 17, 20] == pytest.approx(40)
+    assert c.hu[20, 17, 30] == -1000
+
+
+def test_organs_lie_where_a_radiologist_looks_for_them():
+    person = draw_anatomy(np.random.default_rng(5))
+    assert liver_distance(person, -80.0, 0.0, -60.0) < -15  # the patient's right
+    assert liver_distance(person, 90.0, 20.0, -60.0) > 10
+    assert lung_distance(person, np.array([-80.0, 80.0]), np.zeros(2), np.full(2, 80.0)).max() < -15
+    assert lung_distance(person, 0.0, 50.0, 80.0) > 5  # spine
+    assert kidney(person, "right")[0][0] < -40 and kidney(person, "left")[0][0] > 40
+
+
+def test_deeplesion_table_has_the_real_form(tiny):
+    rows = dl_info(tiny)
+    assert list(rows.columns)[:3] == ["File_name", "Patient_index", "Study_index"] and rows.shape[1] == 18
+    for _, row in rows.iterrows():
+        ends, box = numbers(row["Measurement_coordinates"]).reshape(4, 2), numbers(row["Bounding_boxes"])
+        assert box == pytest.approx([*(ends.min(0) - 1.3), *(ends.max(0) + 1.3)], abs=2e-3)
+        long_, short = numbers(row["Lesion_diameters_Pixel_"])
+        assert long_ >= short and long_ == pytest.approx(np.linalg.norm(ends[1] - ends[0]), abs=2e-3)
+        first, last = numbers(row["Slice_range"]).astype(int)
+        assert first <= row["Key_slice_index"] <= last
+        folder = tiny / "DeepLesion" / "Images_png" / row["File_name"][:12]
+        assert sorted(p.name for p in folder.iterdir()) == [f"{k:03d}.png" for k in range(first, last + 1)]
+    assert (rows.loc[rows["Train_Val_Test"] == 1, "Coarse_lesion_type"] == -1).all()
+    assert (rows.loc[rows["Train_Val_Test"] == 3, "Coarse_lesion_type"] > 0).all()
+    assert rows["Possibly_noisy"].sum() == 1
+
+
+def test_marks_agree_with_truth_and_picture(tiny, truth):
+    rows = dl_info(tiny)
+    for _, row in rows[rows["Possibly_noisy"] == 0].iterrows():
+        first = int(numbers(row["Slice_range"])[0])
+        seen = truth[
+            (truth["series"] == row["File_name"][:12])
+            & (truth["z"] == row["Key_slice_index"] - first)
+            & truth["marked"]
+        ]
+        apart = np.abs(seen[["x1", "y1", "x2", "y2"]].to_numpy() - (numbers(row["Bounding_boxes"]) - 1)).max(axis=1)
+        assert apart.min() < 2e-3  # the csv counts pixels from 1, the truth from 0
+    solid = truth[(truth["dataset"] == "DeepLesion") & (truth["type"] == "lung")]
+    assert len(solid)
+    for _, box in solid.iterrows():
+        first = int(box["volume"].split("_")[-1].split("-")[0])
+        hu = (
+            np.array(
+                Image.open(tiny / "DeepLesion" / "Images_png" / box["series"] / f"{first + box['z']:03d}.png")
+            ).astype(int)
+            - 32768
+        )
+        inside = hu[int(np.ceil(box["y1"])) : int(box["y2"]) + 1, int(np.ceil(box["x1"])) : int(box["x2"]) + 1]
+        assert inside.max() > -640  # nothing in a lung box is as dark as lung all over
+
+
+def test_manual_boxes_are_whole_slice_numbers_of_the_files(tiny, truth):
+    content = pickle.loads((tiny / "DeepLesion" / "DeepLesion_manual_1K_test_release.pkl").read_bytes())
+    assert set(content) == {"val", "test"} and len(content["test"]) == 3 and len(content["val"]) == 2
+    assert sum(len(boxes) == 0 for boxes in content["test"].values()) == 1
+    for volume, boxes in (content["val"] | content["test"]).items():
+        first, last = map(int, volume.split("_")[-1].split("-"))
+        assert boxes.dtype == np.float64 and boxes.shape[1] == 6 and (boxes == np.rint(boxes)).all()
+        assert (boxes[:, 2] >= first).all() and (boxes[:, 5] <= last).all()
+        own = truth[truth["volume"] == volume].groupby("lesion").agg(low=("z", "min"), x1=("x1", "min"))
+        assert sorted(boxes[:, 2]) == sorted(own["low"] + first)
+        assert sorted(boxes[:, 0]) == sorted(own["x1"].round())
+
+
+def test_luna_centres_fall_into_their_boxes_in_flipped_files_too(tiny, truth):
+    sitk = pytest.importorskip("SimpleITK")
+    nodules = pd.read_csv(tiny / "LUNA16" / "CSVFILES" / "annotations.csv")
+    assert len(nodules) == truth[(truth["dataset"] == "LUNA16") & truth["marked"]]["lesion"].nunique()
+    directions = set()
+    for path in (tiny / "LUNA16").glob("subset*/*.mhd"):
+        image = sitk.ReadImage(str(path))
+        directions.add(image.GetDirection()[0])
+        hu = sitk.GetArrayFromImage(image)
+        for _, box in truth[(truth["volume"] == path.stem) & truth["marked"]].iterrows():
+            rows, columns = slice(int(box["y1"]) + 2, int(box["y2"])), slice(int(box["x1"]) + 2, int(box["x2"]))
+            assert hu[box["z"], rows, columns].mean() > -780  # lung alone is darker
+        for _, nodule in nodules[nodules["seriesuid"] == path.stem].iterrows():
+            x, y, z = image.TransformPhysicalPointToContinuousIndex(nodule[["coordX", "coordY", "coordZ"]].tolist())
+            own = truth[(truth["volume"] == path.stem) & truth["marked"]]
+            assert (
+                own["z"].sub(z).abs().le(0.6) & own["x1"].lt(x) & own["x2"].gt(x) & own["y1"].lt(y) & own["y2"].gt(y)
+            ).any()
+    assert directions == {1.0, -1.0}
+
+
+def test_lits_masks_agree_with_truth_in_every_orientation(tiny, truth):
+    sitk = pytest.importorskip("SimpleITK")
+    label = pytest.importorskip("scipy.ndimage").label
+    directions = set()
+    for path in sorted((tiny / "LiTS").glob("*/volume-*.nii")):
+        image = sitk.ReadImage(str(path))
+        mask_image = sitk.ReadImage(str(path.with_name(path.name.replace("volume", "segmentation"))))
+        directions.add((image.GetDirection()[0], image.GetDirection()[4], image.GetDirection()[8]))
+        assert image.GetOrigin() == mask_image.GetOrigin() and image.GetDirection() == mask_image.GetDirection()
+        tumours = sitk.GetArrayFromImage(mask_image) == 2
+        own = truth[(truth["volume"] == path.stem) & truth["marked"]]
+        assert tumours.any() == (len(own) > 0)
+        for z in np.unique(own["z"]):
+            rows, columns = np.nonzero(tumours[z])
+            here = own[own["z"] == z]
+            tight = [columns.min(), rows.min(), columns.max(), rows.max()]
+            union = [
+                here["x1"].min() + 1.3,
+                here["y1"].min() + 1.3,
+                here["x2"].max() - 1.3,
+                here["y2"].max() - 1.3,
+            ]
+            assert np.abs(np.subtract(tight, union)).max() <= 1
+        assert label(tumours, np.ones((3, 3, 3)))[1] <= own["lesion"].nunique()
+    assert len(directions) >= 2
+
+
+def test_nih_nodes_lie_at_the_written_indices(tiny, truth):
+    nibabel = pytest.importorskip("nibabel")
+    pydicom = pytest.importorskip("pydicom")
+    for folder in (tiny / "NIH-LN" / "MED_ABD_LYMPH_ANNOTATIONS").iterdir():
+        case = folder.name
+        files = sorted((tiny / "NIH-LN" / "CT Lymph Nodes" / case).glob("*/*/*.dcm"))
+        slices = [pydicom.dcmread(f) for f in files]
+        heights = [float(s.ImagePositionPatient[2]) for s in slices]
+        assert heights != sorted(heights)  # names do not tell the order
+        first = slices[int(np.argmin(heights))]
+        origin, step = (
+            np.array(first.ImagePositionPatient, float),
+            [*map(float, first.PixelSpacing), float(first.SliceThickness)],
+        )
+        mask = np.asarray(nibabel.load(tiny / "NIH-LN" / "MED_ABD_LYMPH_MASKS" / case / f"{case}_mask.nii.gz").dataobj)
+        assert mask.shape[2] == len(files)
+        lines = {
+            kind: (folder / f"{case}_lymphnodes_{kind}.txt").read_text().split("\n")[:-1]
+            for kind in ("indices", "physicalPoints", "sizes")
+        }
+        own = truth[(truth["volume"] == case) & truth["marked"]]
+        assert len(lines["indices"]) == own["lesion"].nunique() == len(np.unique(mask)) - 1
+        for number, (index, point, size) in enumerate(zip(*lines.values(), strict=True), start=1):
+            x, y, z = map(int, index.split())
+            assert mask[x, y, z] == number
+            assert np.array(point.split(), float) == pytest.approx(origin + np.multiply(step, (x, y, z)), abs=2e-3)
+            assert len(size.split()) == (2 if case.startswith("ABD") else 1)
+
+
+def test_labels_point_to_rows_and_terms(tiny):
+    content = json.loads((tiny / "DeepLesion" / "text_mined_labels.json").read_text())
+    rows = dl_info(tiny)
+    sentences = pd.read_csv(tiny / "DeepLesion" / "reports.csv")
+    listed = content["train_lesion_idxs"] + content["val_lesion_idxs"] + content["test_lesion_idxs"]
+    assert sorted(listed) == sentences["row"].tolist() == rows.index[rows["Possibly_noisy"] == 0].tolist()
+    for group in ("train", "val", "test"):
+        assert (
+            len(content[f"{group}_relevant_labels"])
+            == len(content[f"{group}_lesion_idxs"])
+            == len(content[f"{group}_uncertain_labels"])
+        )
+        assert all(0 <= t < len(content["term_list"]) for terms in content[f"{group}_relevant_labels"] for t in terms)
+
+
+def test_labels_bring_their_parents():
+    lesion = Lesion(
+        0, "lung", "right upper lobe", "right", (0, 0, 0), 16.0, 1, 0, 0.8, (), 40.0, ("solid", "spiculated")
+    )
+    assert set(reports.labels(lesion, 32.0)) == {
+        "right upper lobe",
+        "right lung",
+        "lung",
+        "chest",
+        "lung mass",
+        "mass",
+        "solid",
+        "spiculated",
+    }
+    assert reports.coarse_type(lesion) == 5
