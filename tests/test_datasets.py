@@ -55,25 +55,27 @@ def test_deeplesion_splits_and_noisy_rows(tmp_path):
         info_row("000002_01_01", 12, box, ranges, noisy=1),
         info_row("000002_01_01", 13, box, ranges),
         info_row("000003_01_01", 12, box, ranges, split=2),
-        info_row("000004_01_01", 12, box, ranges, split=3, noisy=1),
+        info_row("000004_01_01", 12, box, ranges, split=3),
         info_row("000005_01_01", 12, box, ranges, split=3),
+        info_row("000006_01_01", 12, box, ranges, split=3, noisy=1),
     ]
     manual = {
-        "val": {"000005_01_01_010-014": np.ones((1, 6))},
+        "val": {"000005_01_01_010-014": np.ones((1, 6)), "000006_01_01_010-014": np.zeros((0, 6))},
         "test": {"000009_01_01_001-005": np.zeros((0, 6))},
     }
     write_deeplesion(tmp_path, rows, manual)
     found = deeplesion.find(tmp_path).set_index("patient")
     assert found["split"].to_dict() == {
-        "000001": "train", "000002": "train", "000003": "official-val",
-        "000004": "official-test", "000005": "val", "000009": "test",
+        "000001": "train", "000002": "train", "000003": "official-val", "000004": "official-test",
+        "000005": "val", "000006": "val", "000009": "test",
     }  # fmt: skip
     assert found["problem"].to_dict() == {
-        "000001": "only possibly noisy lesions", "000002": "", "000003": "", "000004": "", "000005": "",
-        "000009": "of the manual test set, not in DL_info.csv",
+        "000001": "only possibly noisy lesions", "000002": "", "000003": "", "000004": "",
+        "000005": "", "000006": "", "000009": "of the manual test set, not in DL_info.csv",
     }  # fmt: skip
     assert [lesion[0] for lesion in found.loc["000002", "annotations"]["lesions"]] == ["dl00002"]
-    assert len(found.loc["000004", "annotations"]["lesions"]) == 1  # noisy rows leave training only
+    ct, boxes = deeplesion.read(tmp_path, found.loc["000006"])
+    assert ct.hu.shape == (5, 48, 48) and boxes.empty
 
 
 def test_deeplesion_uses_what_is_whole(tmp_path):
@@ -135,10 +137,8 @@ def test_real_deeplesion(shared_data):
     found = deeplesion.find(shared_data / "real")
     assert found["split"].value_counts()[["val", "test"]].to_dict() == {"val": 200, "test": 800}
     assert not (found["problem"] == "of the manual test set, not in DL_info.csv").any()
-    lesions = found[found["split"].isin(["test", "official-test", "val"])]["annotations"].map(
-        lambda a: len(a["lesions"])
-    )
-    assert lesions.sum() == 4927  # the whole official test split; noisy rows are kept outside training
+    lesions = found["annotations"].map(lambda a: len(a["lesions"])).groupby(found["split"]).sum()
+    assert lesions[["val", "test", "official-test"]].sum() == 4927 - 15 and lesions["official-val"] == 4889 - 2
     ct, boxes = deeplesion.read(shared_data / "real", one(found, "000062_01_01_056-084"))
     assert ct.hu.shape == (29, 512, 512) and ct.first_slice == 56 and len(boxes) == 3 and ct.notes == ()
     for _, box in boxes.iterrows():  # nodes and masses of the abdomen: soft tissue

@@ -209,6 +209,19 @@ def test_dicom_compressed_slices(tmp_path):
     np.testing.assert_array_equal(read_ct(tmp_path).hu, hu)
 
 
+def test_dicom_compression_beyond_pydicom_is_left_to_simpleitk(tmp_path, monkeypatch):
+    from pydicom.dataset import Dataset
+
+    hu = np.arange(240, dtype=np.int16).reshape(3, 8, 10)
+    write_dicom(tmp_path, hu, np.diag([1.0, 1, 2, 1]), slope=2.0, intercept=-600)
+
+    def no_decoder(self):
+        raise RuntimeError("no decoder")
+
+    monkeypatch.setattr(Dataset, "pixel_array", property(no_decoder))
+    np.testing.assert_allclose(read_ct(tmp_path).hu, hu, atol=1)
+
+
 def _edit(name, value, only=2):
     def edit(data, k):
         if k == only:

@@ -25,28 +25,33 @@ def find(root: Path | str) -> pd.DataFrame:
 
     Volumes are named like those of the manual test set, `{series}_{start:03d}-{end:03d}`, and that set's val
     and test take precedence over the official split, whose other volumes are official-val and official-test.
-    Rows of lesions marked Possibly_noisy are left out of the training volumes, as MULAN does.
+    Rows marked Possibly_noisy are left out, as MULAN does, and with them a sub-volume that has no other row, unless
+    it is in the manual test set.
     Raises FileNotFoundError or ValueError if DL_info.csv is missing or not what it should be.
     """
     folder = Path(root) / NAME
     info = read_info(folder / "DL_info.csv")
     manual = read_manual(root)
     manual_split = {volume: split for split, volumes in manual.items() for volume in volumes}
+    groups: dict[tuple, list] = {}
+    for row in info.itertuples(index=False):
+        groups.setdefault((row.series, row.start, row.end), []).append(row)
+    present = {path.name for path in (folder / "Images_png").glob("*") if path.is_dir()}
     rows = []
-    for (series, start, end), group in info.groupby(["series", "start", "end"], sort=True):
+    for (series, start, end), group in sorted(groups.items()):
         volume = f"{series}_{start:03d}-{end:03d}"
-        split = manual_split.pop(volume, SPLITS[int(group["split"].iloc[0])])
-        used = group[~group["noisy"]] if split == "train" else group
+        split = manual_split.pop(volume, SPLITS[group[0].split])
+        used = [row for row in group if not row.noisy]
         problem = ""
-        if used.empty:
+        if not used and split not in manual:  # the manual boxes do without the rows
             problem = "only possibly noisy lesions"
-        elif not (folder / "Images_png" / series).is_dir():
+        elif series not in present:
             problem = f"missing folder: Images_png/{series}"
         annotations = {
-            "start": int(start),
-            "end": int(end),
-            "spacing_mm": group[["spacing_x", "spacing_y", "spacing_z"]].iloc[0].to_list(),
-            "lesions": used[["lesion", "key", "x1", "y1", "x2", "y2"]].to_numpy(object).tolist(),
+            "start": start,
+            "end": end,
+            "spacing_mm": [group[0].spacing_x, group[0].spacing_y, group[0].spacing_z],
+            "lesions": [[row.lesion, row.key, row.x1, row.y1, row.x2, row.y2] for row in used],
         }
         path = f"{NAME}/Images_png/{series}"
         rows.append([NAME, *series_names(series), volume, split, path, SCOPE, annotations, problem])
