@@ -1,6 +1,6 @@
-"""The phantoms' stand-in for ImageNet weights: learn to see blobs that were pasted into unlabelled phantoms.
+"""The initial weights that all experiments share: ImageNet's, or a stand-in for them on phantoms.
 
-The paper starts from DenseNet-121 trained on ImageNet. A network small enough for two CPU cores has no such weights,
+The paper starts from DenseNet-121 trained on ImageNet, and so does the `paper` profile. A network small enough for two CPU cores has no such weights,
 and would spend most of a short training on learning to see at all. So a detector is trained once on all training
 volumes without any of their labels: soft ellipsoids of random size and contrast are pasted in and have to be found.
 Its backbone and shared FC layers start every row of every table. Blobs resemble lesions more than ImageNet's pictures
@@ -25,7 +25,10 @@ from lensnb.volumes import Store
 
 
 def train_pretext(profile_name: str, seed: int = 0) -> Path:
-    """Write data/runs/<profile>/pretext/weights.safetensors, resuming an interrupted training; return the folder."""
+    """Write data/runs/<profile>/pretext/weights.safetensors, resuming an interrupted training; return the folder.
+
+    Raises RuntimeError if the profile asks for ImageNet weights and they cannot be had.
+    """
     profile = profiles.load(profile_name)
     folder = paths.runs(profile_name, seed) / "pretext"
     if (folder / "weights.safetensors").exists():
@@ -34,6 +37,12 @@ def train_pretext(profile_name: str, seed: int = 0) -> Path:
     torch.set_num_threads(profile.training.threads or torch.get_num_threads())
     store = Store(paths.prepared(profile_name, seed))
     torch.manual_seed(seed)
+    if profile.network.imagenet:
+        model = LENS(profile.network, ("pretext",))
+        model.backbone.load_imagenet()
+        trunk = tuple(f"backbone.{part}" for part in ("stem", "denseblock", "transition"))
+        save_weights(model, folder / "weights.safetensors", trunk)
+        return folder
     network = SimpleNamespace(**{**vars(profile.network), "freeze_batch_norm": False})
     model = LENS(network, ("pretext",))
     training = SimpleNamespace(**{**vars(profile.training), **vars(profile.pretext)})

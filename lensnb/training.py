@@ -42,7 +42,7 @@ def train(experiment_name: str, profile_name: str, seed: int = 0, run_dir: Path 
     rank, world = start_processes(profile.training.threads)
     torch.manual_seed(seed)
     model = LENS(profile.network, experiment.datasets, experiment.proposal_network)
-    initialise(model, profile, runs / "pretext" / "weights.safetensors")
+    initialise(model, runs / "pretext" / "weights.safetensors")
     device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
     batches = Batches(experiment, profile, store, training_labels(experiment, store, runs), seed, rank, world)
     config = {
@@ -73,16 +73,13 @@ def start_processes(threads: int) -> tuple[int, int]:
     return (dist.get_rank(), world) if world > 1 else (0, 1)
 
 
-def initialise(model: LENS, profile: SimpleNamespace, pretext_weights: Path) -> None:
-    """Start from ImageNet weights if the profile asks for them, else from the pretext task's (see pretext.py)."""
-    if profile.network.imagenet:
-        model.backbone.load_imagenet()
-    elif profile.pretext.iterations:
-        if not pretext_weights.exists():
-            raise FileNotFoundError(f"{pretext_weights} is missing; `python -m lensnb pretext` makes it")
-        unexpected = model.load_state_dict(load_file(pretext_weights), strict=False).unexpected_keys
-        if unexpected:
-            raise ValueError(f"{pretext_weights} does not fit the network: {unexpected[:3]}")
+def initialise(model: LENS, weights: Path) -> None:
+    """Start from the initial weights that all experiments share: ImageNet's or the pretext task's (see pretext.py)."""
+    if not weights.exists():
+        raise FileNotFoundError(f"{weights} is missing; `python -m lensnb pretext` makes it")
+    unexpected = model.load_state_dict(load_file(weights), strict=False).unexpected_keys
+    if unexpected:
+        raise ValueError(f"{weights} does not fit the network, which has no {unexpected[0]}; delete it to make it again")
 
 
 class Batches(torch.utils.data.Dataset):
@@ -166,6 +163,7 @@ def fit(
     optimizer = torch.optim.RAdam(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
     start, (rows, recent) = restore(checkpoint, model, optimizer)
     device = next(model.parameters()).device
+    model.to(memory_format=torch.channels_last)  # the faster layout for convolutions, on CPUs too
     loader = torch.utils.data.DataLoader(
         batches, batch_size=None, sampler=range(start, len(batches)), num_workers=training.loader_workers
     )

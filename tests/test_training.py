@@ -48,7 +48,7 @@ def tiny_store(tmp_path, monkeypatch):
                 dataset=dataset, patient=name, study="1", series="1", volume=name, split="train", depth=6, height=40,
                 width=56, spacing_x_mm=3, spacing_y_mm=3, spacing_z_mm=4, first_slice=0,
                 grid_to_original=json.dumps(np.eye(4).tolist()), original_to_mm=json.dumps(np.eye(4).tolist()),
-                original_shape="[6, 40, 56]", file=f"store/{dataset}/{name}.npy",
+                original_shape="[6, 40, 56]", scope="", note="", file=f"store/{dataset}/{name}.npy",
             ))  # fmt: skip
             slices = [3] if dataset == "DeepLesion" else [2, 3, 4]
             boxes += [(dataset, name, f"{name}-a", z, "annotated") for z in slices]
@@ -125,6 +125,21 @@ def test_learning_rates_of_the_paper():
     assert learning_rate(1000, 1000, cosine) == pytest.approx(0.02)
 
 
+def test_the_paper_profile_starts_from_imagenet(tmp_path, monkeypatch):
+    """The initial weights of the paper's network are the trunk of a DenseNet-121 and nothing else."""
+    from torchvision.models import DenseNet121_Weights, densenet121
+
+    published = densenet121().state_dict()
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    monkeypatch.setattr(DenseNet121_Weights, "get_state_dict", lambda *_, **__: published)
+    monkeypatch.setattr("lensnb.pretext.Store", lambda root: None)
+    weights = train_pretext("paper") / "weights.safetensors"
+    model = lens.LENS(profiles.load("paper").network, ("DeepLesion",))
+    training.initialise(model, weights)
+    torch.testing.assert_close(model.backbone.stem[0].weight, published["features.conv0.weight"])
+    assert not any(name.startswith(("head.", "backbone.lateral")) for name in load_file(weights))
+
+
 def short(monkeypatch, iterations=6):
     """Make the smoke profile even shorter."""
     load = profiles.load
@@ -168,15 +183,16 @@ def test_two_processes_agree_with_one(tiny_store, tmp_path, monkeypatch):
     """torchrun with two gloo processes: the same weights up to the order of sums."""
     script = tmp_path / "run.py"
     script.write_text(
-        "import sys\n"
-        "from lensnb import profiles, training\n"
+        "import os, sys\n"
+        "from lensnb import pretext, profiles, training\n"
         "load = profiles.load\n"
         "def shortened(name):\n"
         "    profile = load(name)\n"
         "    profile.training.iterations, profile.training.batch_size = 3, 4\n"
-        "    profile.pretext.iterations = 0\n"
+        "    profile.pretext.iterations, profile.pretext.batch_size = 2, 2\n"
         "    return profile\n"
         "profiles.load = shortened\n"
+        "if 'RANK' not in os.environ: pretext.train_pretext('smoke')\n"
         "training.train('single', 'smoke', 0, sys.argv[1])\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(paths.repository()), "OMP_NUM_THREADS": "1"}
