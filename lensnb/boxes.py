@@ -50,7 +50,7 @@ def nms_table(table: pd.DataFrame, threshold: float, keys: tuple[str, ...] = ("v
     group = table.groupby(list(keys), observed=True, sort=False).ngroup().to_numpy()
     boxes = torch.tensor(table[BOX].to_numpy(np.float64))
     scores = torch.tensor(table["score"].to_numpy(np.float64))
-    kept = batched_nms(boxes, scores, torch.from_numpy(group), threshold)
+    kept = batched_nms(boxes, scores, torch.tensor(group), threshold)
     return table.iloc[np.sort(kept.numpy())]
 
 

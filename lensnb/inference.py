@@ -31,7 +31,7 @@ def detect_volume(model: LENS, hu: np.ndarray, inference: SimpleNamespace) -> pd
 def detect_naively(model: LENS, hu: np.ndarray, inference: SimpleNamespace) -> pd.DataFrame:
     """The same as `detect_volume`, slice by slice through `LENS.backbone`; the test's yardstick."""
     grey = pad(to_grey(hu, model.network))
-    groups = [torch.from_numpy(slice_group(grey.numpy(), z, model.network.slices)) for z in range(len(hu))]
+    groups = [torch.from_numpy(slice_group(grey.cpu().numpy(), z, model.network.slices)) for z in range(len(hu))]
     features = torch.cat([model.backbone(group[None].to(next(model.parameters()).device)) for group in groups])
     return _detect(model, features, hu.shape, inference)
 
@@ -71,7 +71,7 @@ def _select(
     group = z * experts + expert
     kept = batched_nms(boxes, scores, group, inference.nms)  # best first
     group_kept = pd.Series(group[kept].numpy())
-    kept = kept[torch.from_numpy((group_kept.groupby(group_kept).cumcount() < inference.per_slice).to_numpy())]
+    kept = kept[torch.tensor((group_kept.groupby(group_kept).cumcount() < inference.per_slice).to_numpy())]
     columns = [z[kept, None], boxes[kept], expert[kept, None], scores[kept, None]]
     return torch.cat([c.double() for c in columns], dim=1).numpy()
 
