@@ -20,7 +20,7 @@ from lensnb.boxes import BOX3D
 from lensnb.files import read_json, write_json
 from lensnb.fitting import fit, stepped
 from lensnb.mining import same_slice_pairs
-from lensnb.patches import box_centres, cut_patches, to_patch
+from lensnb.patches import box_centres, cut_patches, nearest_slice, to_patch
 from lensnb.progress import progress
 from lensnb.volumes import Store
 
@@ -268,7 +268,7 @@ def _inputs(
         step[:, :2] *= rng.uniform(*config.scale, (n, 1))
     patches = cut_patches(store, boxes, centres, (depth, side, side), step, profile.network)
     in_patch = torch.from_numpy(to_patch(boxes, centres, step, side)).float()
-    z = centres[:, 2, None] + np.arange(depth) - (depth - 1) / 2
-    inside = torch.from_numpy((np.rint(z) >= boxes[["z1"]].to_numpy()) & (np.rint(z) <= boxes[["z2"]].to_numpy()))
-    inside[:, depth // 2] = True
+    z = nearest_slice(centres[:, 2, None] + np.arange(depth) - (depth - 1) / 2)
+    inside = (z >= boxes[["z1"]].to_numpy()) & (z <= boxes[["z2"]].to_numpy())
+    inside = torch.from_numpy(inside | (z == nearest_slice(centres[:, 2, None])))  # a thin box has its own slice
     return patches, in_patch, inside

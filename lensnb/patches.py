@@ -22,13 +22,18 @@ def crop(hu: np.ndarray, centres: np.ndarray, shape: tuple[int, int, int], step:
         )
         for axis, size in ((0, shape[2]), (1, shape[1]), (2, shape[0]))
     )
-    z = np.rint(z).astype(np.int64)[:, :, None, None]
+    z = nearest_slice(z)[:, :, None, None]
     (left, right, to_right), (top, bottom, to_bottom) = _neighbours(x), _neighbours(y)
     left, right, to_right = (a[:, None, None, :] for a in (left, right, to_right))
     top, bottom, to_bottom = (a[:, None, :, None] for a in (top, bottom, to_bottom))
     upper = hu[z, top, left] * (1 - to_right) + hu[z, top, right] * to_right
     lower = hu[z, bottom, left] * (1 - to_right) + hu[z, bottom, right] * to_right
     return upper * (1 - to_bottom) + lower * to_bottom
+
+
+def nearest_slice(z: np.ndarray) -> np.ndarray:
+    """The nearest slices; halves go up. (numpy rounds halves to even, which would take some slices twice.)"""
+    return np.floor(z + 0.5).astype(np.int64)
 
 
 def _neighbours(position: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

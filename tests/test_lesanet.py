@@ -72,14 +72,11 @@ def test_details_come_from_the_box_and_context_from_the_patch():
     captured = {}
     for level, layer in enumerate(model.project):
         layer.register_forward_hook(lambda _, inputs, out, level=level: captured.__setitem__(level, inputs[0].clone()))
-    patch, box = torch.rand(1, 3, 32, 32), torch.tensor([[13.0, 13.0, 18.0, 18.0]])
-    model(patch, box)
+    patch = torch.rand(1, 3, 32, 32)
+    model(patch, torch.tensor([[13.0, 13.0, 18.0, 18.0]]))
     before = dict(captured)
-    corner = patch.clone()
-    corner[..., :3, :3] += 5.0  # far from the box
-    model(corner, box)
-    changed = [not torch.equal(before[level], captured[level]) for level in range(5)]
-    assert changed[0] is False and changed[1] is False and changed[3] and changed[4]
+    model(patch, torch.tensor([[2.0, 2.0, 12.0, 12.0]]))
+    assert [torch.equal(before[level], captured[level]) for level in range(5)] == [False, False, False, True, True]
 
 
 def test_similarity_of_label_sets():
@@ -126,6 +123,13 @@ def test_crop_puts_the_centre_in_the_middle_and_repeats_the_border():
     assert between.item() == pytest.approx(80 + 32.5 + 4.5)
     corner = crop(hu, np.array([[0.0, 0.0, 0.0]]), (1, 3, 3), np.array([[2.0, 2.0, 1.0]]))[0, 0]
     assert corner.tolist() == [[0, 0, 2], [0, 0, 2], [20, 20, 22]]
+
+
+def test_crop_takes_every_slice_once_where_the_centre_lies_between_two():
+    hu = np.repeat(np.arange(9, dtype=np.int16), 4).reshape(9, 2, 2)
+    centre = np.array([[0.0, 0.0, 3.5]])
+    for size, expected in ((3, [3, 4, 5]), (4, [2, 3, 4, 5])):
+        assert crop(hu, centre, (size, 1, 1), np.ones((1, 3)))[0, :, 0, 0].tolist() == expected
 
 
 def test_boxes_in_their_patches():
