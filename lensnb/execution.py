@@ -287,6 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, _stop)
     os.environ[processes.JOB] = processes.identity()
     os.environ[processes.FOLDER] = str(runs)
+    os.environ["PYTHONPATH"] = str(paths.repository())  # the kernel starts in another folder
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(profiles.load(options.profile).training.threads)
     if owner := os.environ.get(processes.OWNER):

@@ -95,7 +95,6 @@ def run(profile: str, chosen: Sequence[Target], cores: int) -> None:
         **os.environ,
         processes.OWNER: processes.identity(),
         processes.FOLDER: str(runs),
-        "PYTHONPATH": str(paths.repository()),
         "PYTHONUNBUFFERED": "1",
     }
     engine_log = runs / "logs" / "snakemake.log"
@@ -161,6 +160,7 @@ def show(found: Sequence[Target]) -> None:
 
 def make(asked: object) -> None:
     """Do what run_all.sh's options ask for."""
+    os.environ["PYTHONPATH"] = str(paths.repository())  # lensnb need not be installed
     if asked.data:
         os.environ["LENSNB_DATA"] = str(asked.data)
         if not paths.has_real_data():
