@@ -47,10 +47,10 @@ def nms_table(table: pd.DataFrame, threshold: float, keys: tuple[str, ...] = ("v
     """
     if table.empty:
         return table
-    group = table.groupby(list(keys), observed=True, sort=False).ngroup().to_numpy()
-    boxes = torch.tensor(table[BOX].to_numpy(np.float64))
-    scores = torch.tensor(table["score"].to_numpy(np.float64))
-    kept = batched_nms(boxes, scores, torch.tensor(group), threshold)
+    group = table.groupby(list(keys), observed=True, sort=False).ngroup().to_numpy(copy=True)
+    boxes = torch.from_numpy(table[BOX].to_numpy(np.float64, copy=True))
+    scores = torch.from_numpy(table["score"].to_numpy(np.float64, copy=True))
+    kept = batched_nms(boxes, scores, torch.from_numpy(group), threshold)
     return table.iloc[np.sort(kept.numpy())]
 
 

@@ -71,7 +71,7 @@ def _select(
     group = z * experts + expert
     kept = batched_nms(boxes, scores, group, inference.nms)  # best first
     group_kept = pd.Series(group[kept].numpy())
-    kept = kept[torch.tensor((group_kept.groupby(group_kept).cumcount() < inference.per_slice).to_numpy())]
+    kept = kept[torch.from_numpy((group_kept.groupby(group_kept).cumcount() < inference.per_slice).to_numpy(copy=True))]
     columns = [z[kept, None], boxes[kept], expert[kept, None], scores[kept, None]]
     return torch.cat([c.double() for c in columns], dim=1).numpy()
 
