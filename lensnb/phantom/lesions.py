@@ -33,6 +33,7 @@ RATES = {
     "base": {"lung": 1.7, "liver": 2.0, "node": 1.3, "bone": 0.3, "soft tissue": 0.3, "spleen": 0.2},
 }
 MOST = 6  # of one type in one sub-volume
+SELECTED = 2.0
 NODE_STATIONS = {  # body mm; the last number is how far along z (mm) nodes of that station lie from the point
     "pretracheal lymph node": (-13, -14, 122, 14),
     "aorticopulmonary window": (30, -4, 116, 6),
@@ -76,11 +77,15 @@ def draw_lesions(
     region: str,
     z_range: tuple[float, float],
     first_identity: int = 0,
+    selected_for: str = "",
 ) -> list[Lesion]:
-    """Draw the lesions of one sub-volume whose studies all cover `z_range` (mm), without overlaps."""
+    """Draw the lesions of one sub-volume whose studies all cover `z_range` (mm), without overlaps.
+
+    A patient selected for one type of lesion has SELECTED times as many of it.
+    """
     lesions: list[Lesion] = []
     for kind, rate in RATES[region].items():
-        for _ in range(min(MOST, rng.poisson(rate))):
+        for _ in range(min(MOST, rng.poisson(rate * (SELECTED if kind == selected_for else 1)))):
             low, high = RADIUS_MM[kind]
             radius = low * (high / low) ** (rng.random() ** 1.15)
             for _ in range(6):

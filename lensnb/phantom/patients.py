@@ -15,6 +15,9 @@ REGIONS = {
 SHARES = {"chest": 0.44, "abdomen": 0.44, "base": 0.12}
 MARGIN = 9.0  # mm between a lesion's centre and the end of every study
 
+# LiTS and NIH-LN are collections of patients with that disease (7 tumours and 6 nodes a scan); LUNA's are screening scans
+SELECTED_FOR = {"LiTS": "liver", "NIH-LN": "node"}
+
 
 @dataclass(frozen=True)
 class Study:
@@ -115,7 +118,7 @@ def _patient(
     reach = (z_low + 5 + MARGIN, z_low + spec.depth_mm - 5 - MARGIN)  # the studies' z shifts stay within 5 mm
     lesions: list[Lesion] = []
     while not lesions and not empty:
-        lesions = draw_lesions(rng, anatomy, region, reach)
+        lesions = draw_lesions(rng, anatomy, region, reach, selected_for=SELECTED_FOR.get(dataset, ""))
         if dataset != "DeepLesion":
             break
     made = [
