@@ -206,6 +206,8 @@ def test_every_lesion_has_an_anchor():
 def test_grey_values_of_the_paper(paper):
     grey = to_grey(np.array([-2048, -1024, 3071, 4000]), paper)
     assert grey.tolist() == pytest.approx([-50, -50, 205, 205])
+    values = np.arange(-3000, 5000, 7)
+    assert torch.equal(to_grey(values.astype(np.int16), paper), to_grey(values.astype(np.float64), paper))
     assert to_grey(np.array([0]), paper).item() == pytest.approx(1024 / 4095 * 255 - 50, abs=1e-4)
 
 
