@@ -218,6 +218,16 @@ def test_broken_volumes_are_counted_and_a_full_disk_is_not_hidden(tmp_path, monk
     assert [p for p in (tmp_path / "third").rglob("*") if p.is_file()] == []
 
 
+def test_an_unreadable_disk_is_no_reason_to_skip(raw, tmp_path, monkeypatch):
+    def unreadable(root, row):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(preparation.lits, "read", unreadable)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        prepare(raw, tmp_path, SPACING, workers=1, datasets=("LiTS",))
+    assert "while preparing volume-3 of LiTS" in caught.value.__notes__[0]
+
+
 def test_missing_dataset_is_named_with_its_source(raw, tmp_path):
     shutil.copytree(raw / "LUNA16", tmp_path / "LUNA16")
     with pytest.raises(FileNotFoundError, match="DeepLesion does not exist; DeepLesion comes from the NIH"):
