@@ -249,6 +249,15 @@ def test_split_keeps_patients_together_and_depends_on_the_seed_only():
     assert again.tolist() == splits.tolist()
 
 
+def test_the_seed_draws_the_split(raw):
+    def validation(seed):
+        found = preparation.find_all(raw, ("LUNA16",), seed)
+        return found.loc[found["split"] == "val", "volume"].item()
+
+    drawn = [validation(seed) for seed in range(8)]
+    assert len(set(drawn)) > 1 and drawn == [validation(seed) for seed in range(8)]
+
+
 def test_slice_boxes_are_interpolated_between_thick_slices():
     _, geometry = normalise(CT(np.zeros((4, 20, 20), np.int16), np.diag([1.0, 1, 6, 1])), (1.0, 1.0, 2.0), crop=False)
     boxes = pd.DataFrame(
