@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lensnb.mining import cross_dataset, match_intra_patient, same_slice_pairs
+from lensnb.mining import match_intra_patient, on_slices_of, same_slice_pairs, uncertain_boxes
 
 
 def choose_threshold(
@@ -80,7 +80,7 @@ def choose_sigma(
     """
     rows = []
     for sigma in sorted(sigmas):
-        mined = cross_dataset(proposals, known, sigma, experts)
+        mined = uncertain_boxes(proposals, known, sigma, experts)
         rows.append({"sigma": sigma, **_audit_boxes(mined, lesions, lesions[~overlapping(lesions, known, theta)], theta)})
     table = pd.DataFrame(rows)
     precise = table[table["precision"] >= minimum_precision]
@@ -153,8 +153,6 @@ def counts(
 
     `volumes` is the store's table of the training volumes: with unlabelled slices, all their slices are trained on.
     """
-    from lensnb.mining import on_slices_of
-
     steps = [("No mining", [annotations]), ("+ Cross-slice", [annotations, cross_slice])]
     steps.append(("+ Intra-patient", [annotations, cross_slice, intra_patient]))
     rows = []

@@ -9,7 +9,6 @@ from torchvision.ops import box_iou, roi_align
 
 from lensnb.proposals import STRIDE, Target, decode, encode, sample
 
-POOLED = 7
 SAMPLED, POSITIVE = 64, 16  # proposals in the loss of one image, and how many of them may be lesions
 
 
@@ -19,7 +18,8 @@ class DetectionHead(nn.Module):
     def __init__(self, channels: int, network: SimpleNamespace, datasets: int):
         super().__init__()
         width = network.fc_channels
-        self.fc1 = nn.Linear(channels * POOLED * POOLED, width)
+        self.roi_size = network.roi_size
+        self.fc1 = nn.Linear(channels * self.roi_size**2, width)
         self.fc2 = nn.Linear(width, width)
         self.classes = nn.ModuleList(nn.Linear(width, 2) for _ in range(datasets))
         self.boxes = nn.ModuleList(nn.Linear(width, 8) for _ in range(datasets))
@@ -38,7 +38,7 @@ class DetectionHead(nn.Module):
         baseline's older ROIAlign was off by 1.5 pixels.
         """
         boxes = [b + 0.5 for b in proposals]
-        pooled = roi_align(features, boxes, POOLED, 1 / STRIDE, sampling_ratio=2, aligned=True)
+        pooled = roi_align(features, boxes, self.roi_size, 1 / STRIDE, sampling_ratio=2, aligned=True)
         return F.relu(self.fc2(F.relu(self.fc1(pooled.flatten(1)))))
 
     def losses(

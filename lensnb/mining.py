@@ -124,15 +124,25 @@ def cross_dataset(
 ) -> pd.DataFrame:
     """Uncertain boxes: what the single-type experts find and nobody has marked (Sec. V-C).
 
-    2D proposals of `experts` with a score above `sigma` that overlap no known box (annotated, cross-slice,
-    intra-patient) with IoU > overlap. Of boxes that overlap each other with IoU > nms the best stays. All slices
-    are mined, with and without labels; `on_slices_of` picks those of the labelled slices. Lesion ids u000000, ...
+    All slices are mined, with and without labels; `on_slices_of` picks those of the labelled slices. `proposals`
+    have their origin; the other arguments are those of `uncertain_boxes`. Lesion ids are u000000, u000001, ...
     """
-    strong = proposals[proposals["expert"].isin(list(experts)) & (proposals["score"] > sigma)]
-    uncertain = nms_table(_without_overlap(strong, known, overlap), nms)
+    uncertain = uncertain_boxes(proposals, known, sigma, experts, overlap, nms)
     uncertain = uncertain.sort_values(["volume", "z", "score", "x1"], ascending=[True, True, False, True], kind="stable")
     lesion = [f"u{i:06d}" for i in range(len(uncertain))]
     return _label_rows(uncertain.assign(lesion=lesion, source="uncertain", z1=uncertain["z"], z2=uncertain["z"]))
+
+
+def uncertain_boxes(
+    proposals: pd.DataFrame, known: pd.DataFrame, sigma: float, experts: Sequence[str], overlap: float = 0.0, nms: float = 0.5
+) -> pd.DataFrame:
+    """The 2D proposals of `experts` with a score over `sigma` that overlap no known box with IoU > overlap.
+
+    `known`: annotated, cross-slice and intra-patient boxes. Of boxes that overlap each other with IoU > nms the best
+    stays.
+    """
+    strong = proposals[proposals["expert"].isin(list(experts)) & (proposals["score"] > sigma)]
+    return nms_table(_without_overlap(strong, known, overlap), nms)
 
 
 # --- small steps the strategies share ---------------------------------------------------------------------------

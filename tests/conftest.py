@@ -1,8 +1,17 @@
 """What the tests share."""
 
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
+
+from lensnb import paths
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -13,3 +22,68 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the real test files ({SHARED.name}) are not beside this repository")
     return SHARED
+
+
+@dataclass
+class Chain:
+    """The whole chain at the smoke profile in a folder of its own, and how each start of it went."""
+
+    root: Path
+    starts: list[subprocess.CompletedProcess] = field(default_factory=list)
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "data" / "runs" / "smoke"
+
+    @property
+    def figures(self) -> Path:
+        return self.root / "figures" / "smoke"
+
+    def start(self, *options: str, kill: str = "", at: str = "") -> subprocess.CompletedProcess:
+        """Call run_all.sh's runner; kill -9 the "run" or a "kernel" when a line that holds `at` appears."""
+        command = [sys.executable, "-m", "lensnb.runner", "--profile", "smoke", *options]
+        environment = {**os.environ, "LENSNB_ROOT": str(self.root), "PYTHONPATH": str(paths.repository())}
+        environment.pop("LENSNB_DATA", None)
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        limit = threading.Timer(600, process.kill)
+        limit.start()
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if kill and at in line:
+                step = line.split("]")[0].lstrip("[")
+                victim = process.pid if kill == "run" else kernel_of(step, process.pid)
+                os.kill(victim, signal.SIGKILL)
+                if kill == "run":
+                    break  # what it started is still at work
+                kill = ""
+        limit.cancel()
+        process.stdout.close()
+        result = subprocess.CompletedProcess(command, process.wait(), "".join(lines))
+        self.starts.append(result)
+        return result
+
+
+def kernel_of(step: str, runner: int) -> int:
+    """The process of the kernel that executes a step."""
+    for process in psutil.Process(runner).children(recursive=True):
+        words = process.cmdline() if process.status() != psutil.STATUS_ZOMBIE else []
+        if "lensnb.execution" in words and any(word.startswith(step) for word in words):
+            kernels = [child for child in process.children() if "ipykernel_launcher" in " ".join(child.cmdline())]
+            if kernels:
+                return kernels[0].pid
+    raise AssertionError(f"no kernel of {step} is running")
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory) -> Chain:
+    """The chain's files after a start that was killed, a start whose kernel was killed, and one left alone."""
+    made = Chain(tmp_path_factory.mktemp("chain"))
+    made.start(kill="run", at="multi-mined: iteration 42/60")  # past its last checkpoint but one
+    made.start(kill="kernel", at="fpr: iteration")
+    made.start()
+    if made.starts[-1].returncode:
+        pytest.fail("\n".join(made.starts[-1].stdout.splitlines()[-30:]))
+    return made

@@ -1,0 +1,168 @@
+"""The whole chain, from making phantoms to Table II, at the smoke profile; killed twice on the way (see conftest)."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+
+from lensnb import froc, paths, processes, publishing, runner, tables
+from lensnb.experiments import available
+
+COMPONENTS = ["afp", "multi_dataset", "proposal_fusion", "mam", "fpr"]
+RATES = ["fp_0.125", "fp_0.25", "fp_0.5", "fp_1", "fp_2", "fp_4", "fp_8"]
+
+
+def test_killed_starts_say_what_happened(chain):
+    killed, failed, last = chain.starts[:3]
+    assert killed.returncode == -9
+    assert failed.returncode == 1
+    message = failed.stdout.strip().splitlines()[-1]
+    assert message.startswith("FAILED 10_false_positive_reduction: cell In [") and "its kernel died" in message
+    assert last.returncode == 0
+    assert "[10_false_positive_reduction] done" in last.stdout
+
+
+def test_the_next_start_continues(chain):
+    _, second, last = chain.starts[:3]
+    assert "Ended what an interrupted run had left at work" in second.stdout
+    # the checkpoint after iteration 40 was there; of what was finished, nothing ran again
+    assert "multi-mined: iteration 48/60" in second.stdout and "multi-mined: iteration 36/60" not in second.stdout
+    assert "[01_the_data] started" not in second.stdout and "[04_training_lens-multi] started" not in second.stdout
+    assert "[04_training_lens" not in last.stdout
+
+
+def test_every_declared_file_is_there_and_every_figure_declared(chain, monkeypatch):
+    monkeypatch.setenv("LENSNB_ROOT", str(chain.root))
+    monkeypatch.setenv("PYTHONPATH", str(paths.repository()))
+    found = runner.targets("smoke")
+    assert [target.name for target in found if not target.path.stat().st_size] == []
+    assert {path.name for path in chain.figures.iterdir()} == {
+        target.path.name for target in found if target.path.parent == chain.figures
+    }
+    for experiment in available(phantoms=True):
+        assert (chain.runs / "experiments" / f"{experiment}-seed0" / "weights.safetensors").exists()
+    assert not list(chain.runs.rglob("checkpoint.pt")) and not list(chain.runs.rglob("*.part*"))
+
+
+def test_table2(chain):
+    table = pd.read_csv(chain.figures / "table2.csv", keep_default_na=False)
+    assert list(table.columns) == [
+        "row", "method", *COMPONENTS, *RATES, "average", "average_low", "average_high", "paper_average"
+    ]  # fmt: skip
+    assert list(table["row"]) == [row.name for row in tables.ROWS]
+    assert {"baseline", "a", "b", "c", "e", "f", "g", "h", "complete"} <= set(table["row"])
+    assert set(table[COMPONENTS].to_numpy().ravel()) == {"yes", "no"}
+    assert table.set_index("row").loc["g", COMPONENTS].tolist() == ["yes", "yes", "yes", "yes", "no"]
+    rates = table[RATES].to_numpy(float)
+    assert (rates >= 0).all() and (rates <= 1).all() and (np.diff(rates, axis=1) >= 0).all()
+    np.testing.assert_allclose(rates.mean(axis=1), table["average"].astype(float), atol=1e-9)
+    assert (table["average_low"] <= table["average"]).all() and (table["average"] <= table["average_high"]).all()
+    paper = table.set_index("row")["paper_average"]
+    assert float(paper["a"]) == 0.368 and float(paper["g"]) == 0.476 and paper["complete"] == ""
+    assert "| baseline |" in (chain.figures / "table2.md").read_text()
+
+
+def test_claims_and_audit(chain):
+    claims = pd.read_csv(chain.figures / "claims.csv")
+    assert list(claims.columns) == ["table", "claim", "paper", "ours", "low", "high", "verdict"]
+    assert set(claims["verdict"]) <= {"holds", "fails", "undecided"} and set(claims["table"]) == {"table2"}
+    table = pd.read_csv(chain.figures / "table2.csv").set_index("row")["average"]
+    ours = claims.set_index("claim")["ours"]
+    np.testing.assert_allclose(ours["AFP is better than RPN: (a) - baseline"], table["a"] - table["baseline"])
+    audit = pd.read_csv(chain.figures / "mining_audit.csv")
+    assert list(audit.columns[:4]) == ["strategy", "mined", "precision", "recall"]
+    assert [strategy.split()[0] for strategy in audit["strategy"]][:1] == ["cross-slice"]
+    assert audit[["precision", "recall"]].stack().between(0, 1).all()
+
+
+def test_detections_are_in_the_original_slices(chain):
+    volumes = pd.read_csv(chain.root / "data" / "prepared" / "smoke" / "volumes.csv", dtype={"volume": str})
+    volumes = volumes.set_index("volume")
+    detections = pd.read_csv(chain.runs / "detections" / "g.csv", dtype={"volume": str})
+    assert list(detections.columns) == ["volume", "x1", "y1", "z1", "x2", "y2", "z2", "score"]
+    assert set(detections["volume"].map(volumes["split"])) == {"test"}
+    first = detections["volume"].map(volumes["first_slice"])
+    depth = detections["volume"].map(volumes["original_shape"]).map(lambda text: int(text.strip("[]").split(",")[0]))
+    assert (detections["z1"] >= first).all() and (detections["z2"] < first + depth).all()
+    assert len(froc.RATES) == len(RATES)
+
+
+def test_a_second_start_does_nothing(chain):
+    before = times(chain)
+    result = chain.start()
+    assert result.returncode == 0 and "started" not in result.stdout
+    assert times(chain) == before
+
+
+def test_undisturbed_it_gives_the_same_bytes(chain):
+    """What the killed starts made is made again without disturbance, from the mined labels' training on."""
+    names = ("table2.csv", "claims.csv", "mining_audit.csv")
+    disturbed = {name: (chain.figures / name).read_bytes() for name in names}
+    weights = chain.runs / "experiments" / "multi-mined-seed0" / "weights.safetensors"
+    of_training = weights.read_bytes()
+    weights.unlink()
+    result = chain.start("--only", "table2", "--only", "claims")
+    assert result.returncode == 0 and "multi-mined: iteration 6/60" in result.stdout
+    assert "[10_false_positive_reduction] done" in result.stdout
+    assert weights.read_bytes() == of_training
+    assert {name: (chain.figures / name).read_bytes() for name in names} == disturbed
+
+
+def test_only_one_target_is_made(chain):
+    fig2, table2 = chain.figures / "fig2.png", chain.figures / "table2.csv"
+    fig2.unlink()
+    before = table2.stat().st_mtime_ns
+    assert chain.start("--only", "fig2").returncode == 0
+    assert fig2.exists() and table2.stat().st_mtime_ns == before
+
+
+def test_targets_by_name(chain):
+    unknown = chain.start("--only", "tabel2")
+    assert unknown.returncode == 2
+    assert unknown.stdout == (
+        "run_all.sh: there is no target 'tabel2'; did you mean table2? ./run_all.sh --list names all\n"
+    ).replace("mean table2?", unknown.stdout.split("did you ")[1].split("? ")[0] + "?")
+    assert "table2" in unknown.stdout
+    listing = chain.start("--list").stdout
+    assert {"table2", "claims", "fig6", "04_training_lens-multi", "pretext"} <= set(listing.split())
+
+
+def test_dry_run_says_what_would_be_made(chain):
+    before = times(chain)
+    os.utime(chain.root / "data" / "prepared" / "smoke" / "volumes.csv")
+    result = chain.start("--dry-run", "--only", "table2", "--only", "00_start_here")
+    lines = {line.split()[-2]: line.split()[0] == "made" for line in result.stdout.splitlines() if line.startswith(" ")}
+    assert lines["00_start_here"] and not lines["table2"]
+    assert times(chain) == before
+
+
+def test_publish_refuses_what_is_not_made(chain, monkeypatch, tmp_path):
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(paths.repository()))
+    sources = {path: path.read_bytes() for path in (paths.repository() / "notebooks").glob("*.ipynb")}
+    try:
+        publishing.publish(runner.targets("phantom"))
+    except runner.RunError as error:
+        assert "cannot publish" in str(error) and "./run_all.sh --profile phantom makes them" in str(error)
+    else:
+        raise AssertionError("it published a run that was never made")
+    assert {path: path.read_bytes() for path in sources} == sources
+
+
+def test_nothing_is_left_at_work(chain):
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(processes.FOLDER) == str(chain.runs):
+                left.append(process.cmdline())
+        except (psutil.Error, OSError):
+            continue
+    assert left == []
+
+
+def times(chain) -> dict[Path, int]:
+    """When each result of the chain was written."""
+    results = [*chain.figures.iterdir(), *chain.runs.glob("*.ipynb"), *chain.runs.glob("experiments/*/*")]
+    return {path: path.stat().st_mtime_ns for path in results}
