@@ -15,7 +15,7 @@ from lensnb.patches import box_centres, crop, to_patch
 SMALL = SimpleNamespace(
     patch_mm=96, patch_px=32, slice_gap_mm=4.0, widths=[4, 6, 8, 8, 8], convolutions=[1, 1, 1, 1, 1], pooled=3, features=8,
     embedding=16, labels_required=True, iterations=12, batch_size=12, learning_rate=0.05, drops=[0.67], weight_decay=1e-4,
-    gradient_clip=10.0, triplets=200, theta=1.0, margin=0.1, triplet_weight=5.0, instance=1.0, shift_mm=6.0,
+    gradient_clip=10.0, triplets=200, theta=1.0, margin=0.1, triplet_weight=5.0, shift_mm=6.0,
     scale=[0.9, 1.1], slice_shift=0.25, box_jitter=0.08, gain=0.05, noise=0.05, checkpoint_every=5,
 )  # fmt: skip
 NETWORK = SimpleNamespace(hu=[-1024, 3071], grey=[0, 255], subtract=50)
