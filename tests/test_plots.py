@@ -1,0 +1,188 @@
+"""Pictures: what they show is right, and they are the same each time."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+
+from lensnb import boxes, charts, examples, froc, notebook, plots, scoring, widgets
+from lensnb.boxes import BOX3D
+
+matplotlib.use("agg")
+
+
+def box(x1, y1, x2, y2, **more):
+    return {"x1": x1, "y1": y1, "x2": x2, "y2": y2, **more}
+
+
+@pytest.fixture
+def slice_hu():
+    hu = np.full((40, 60), -1000.0)
+    hu[10:30, 10:50] = 40
+    return hu
+
+
+def test_windows_map_their_ends_to_black_and_white():
+    for name, (low, high) in plots.WINDOWS.items():
+        grey = plots.to_grey(np.array([low - 500, low, (low + high) / 2, high, high + 500]), name)
+        np.testing.assert_allclose(grey, [0, 0, 0.5, 1, 1])
+    with pytest.raises(ValueError, match="soft tissue, lung, bone"):
+        plots.to_grey(np.zeros(2), "brain")
+
+
+def test_boxes_are_drawn_where_they_are_in_the_colour_of_their_meaning(slice_hu):
+    _, ax = plt.subplots()
+    table = pd.DataFrame([box(12, 11, 20, 25, source="annotated"), box(30, 12, 40, 22, source="uncertain")])
+    plots.draw_slice(ax, slice_hu, table, window="lung")
+    drawn = [(p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in ax.patches]
+    assert drawn == [(12, 11, 8, 14), (30, 12, 10, 10)]
+    assert to_rgb(ax.patches[0].get_edgecolor()) == pytest.approx(to_rgb(plots.SOURCE_COLOURS["annotated"]))
+    assert ax.patches[0].get_linestyle() != ax.patches[1].get_linestyle()
+    assert "lung window" in [text.get_text() for text in ax.texts]
+    plt.close("all")
+
+
+def test_every_dataset_and_source_has_a_colour_of_its_own():
+    assert tuple(plots.DATASET_COLOURS) == boxes.DATASETS
+    assert set(boxes.SOURCES) <= set(plots.SOURCE_COLOURS)
+    for palette in (plots.DATASET_COLOURS, plots.SOURCE_COLOURS, plots.OUTCOME_COLOURS):
+        assert len(set(palette.values())) == len(palette)
+
+
+def test_a_missed_lesion_shows_no_score(slice_hu):
+    _, ax = plt.subplots()
+    table = pd.DataFrame([box(1, 1, 5, 5, outcome="TP", score=0.75), box(9, 9, 12, 12, outcome="FN", score=0.0)])
+    plots.draw_slice(ax, slice_hu, table, colour_by="outcome", scores=True)
+    assert [text.get_text() for text in ax.texts][1:] == ["0.75"]
+    plt.close("all")
+
+
+def test_the_same_figure_gives_the_same_bytes(slice_hu, tmp_path):
+    panels = [{"hu": slice_hu, "boxes": pd.DataFrame([box(12, 11, 20, 25, source="truth")]), "title": "one"}]
+    first = plots.save(plots.slice_sheet(panels, columns=2), tmp_path / "a.png")
+    second = plots.save(plots.slice_sheet(panels, columns=2), tmp_path / "b.png")
+    assert first == second == (tmp_path / "b.png").read_bytes()
+    assert first.startswith(b"\x89PNG") and plt.get_fignums() == []
+
+
+def test_a_sheet_without_panels_is_still_a_figure(tmp_path):
+    assert plots.save(plots.slice_sheet([None], columns=3), tmp_path / "none.png")
+
+
+def test_crop_moves_boxes_with_the_picture(slice_hu):
+    table = pd.DataFrame([box(12, 11, 20, 25), box(50, 35, 58, 39)])
+    patch, moved = plots.crop(slice_hu, table, (16, 18), 20)
+    assert patch.shape == (20, 20)
+    assert moved[boxes.BOX].to_numpy().tolist() == [
+        [6, 3, 14, 17]
+    ]  # the square starts at (6, 8); the other box is outside
+    corner, _ = plots.crop(slice_hu, table, (59, 39), 20)
+    assert corner.shape == (20, 20)  # shifted back inside
+    np.testing.assert_array_equal(corner, slice_hu[20:40, 40:60])
+
+
+def test_show_puts_the_alternative_text_beside_the_picture(slice_hu, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda *things, **more: shown.append((things, more)))
+    plots.show(plots.slice_sheet([{"hu": slice_hu}], 1), tmp_path / "x.png", caption="A caption", alt="Words")
+    (bundle,), options = shown[0]
+    assert options["metadata"]["image/png"]["alt"] == "Words" and bundle["text/plain"] == "Words"
+    assert shown[1][0][0].data == "*A caption*"
+
+
+def test_judge_tells_right_wrong_and_missed():
+    truth = pd.DataFrame([("v", 10, 10, 2, 19, 19, 5), ("v", 40, 40, 2, 49, 49, 5)], columns=["volume", *BOX3D])
+    found = pd.DataFrame(
+        [("v", 10, 10, 2, 19, 19, 5, 0.9), ("v", 70, 70, 2, 79, 79, 5, 0.8), ("w", 1, 1, 1, 5, 5, 2, 0.7)],
+        columns=["volume", *BOX3D, "score"],
+    )
+    judged = examples.judge(found, truth)
+    assert judged.outcome.tolist() == ["TP", "FP", "FN", "FP"]
+    assert judged[judged.outcome == "FN"][BOX3D].to_numpy().tolist() == [[40, 40, 2, 49, 49, 5]]
+
+
+def test_most_telling_is_where_one_expert_gains():
+    missed = pd.DataFrame(
+        [(v, 10, 10, 2, 19, 19, 6, "FN", 0.0) for v in ("v", "w")], columns=["volume", *BOX3D, "outcome", "score"]
+    )
+    judged = {"worse": missed, "better": missed[missed.volume == "w"]}
+    assert examples.most_telling(judged, "better", "worse") == [("v", 4)]
+
+
+def test_busiest_slices_are_of_different_patients():
+    volumes = pd.DataFrame({"patient": ["p", "p", "q"]}, index=["v1", "v2", "w"])
+    table = pd.DataFrame({"volume": ["v1"] * 3 + ["v2"] * 2 + ["w"], "z": [4, 4, 4, 5, 5, 6]})
+    assert examples.busiest_slices(table, 5, volumes) == [("v1", 4), ("w", 6)]
+
+
+def test_window_follows_what_surrounds_the_boxes(slice_hu):
+    in_tissue, in_air = pd.DataFrame([box(20, 15, 28, 22)]), pd.DataFrame([box(1, 32, 6, 37)])
+    assert examples.window_for(slice_hu, in_tissue) == "soft tissue"
+    assert examples.window_for(slice_hu, in_air) == "lung"
+    assert examples.window_for(slice_hu, in_tissue.iloc[:0]) == "soft tissue"
+
+
+def test_boxes_on_a_slice_in_two_and_three_dimensions():
+    flat = pd.DataFrame({"z": [3, 4], "z1": np.nan, "z2": np.nan})
+    solid = pd.DataFrame({"z1": [1.0, 5.0], "z2": [3.4, 9.0]})
+    assert widgets.boxes_on_slice(flat, 4).index.tolist() == [1]
+    assert widgets.boxes_on_slice(solid, 3).index.tolist() == [0]
+    assert widgets.boxes_on_slice(solid, 4).empty
+
+
+def test_sensitivity_by_type_at_one_false_positive():
+    lesions = pd.DataFrame(
+        [
+            ("v", 10, 10, 2, 19, 19, 5, "lung"),
+            ("v", 40, 40, 2, 49, 49, 5, "liver"),
+            ("w", 10, 10, 2, 19, 19, 5, "lung"),
+        ],
+        columns=["volume", *BOX3D, "type"],
+    )
+    right = lesions.assign(score=[0.9, 0.2, 0.8]).drop(columns="type")
+    wrong = pd.DataFrame([("v", 70, 70, 2, 75, 75, 5, s) for s in (0.7, 0.6, 0.5)], columns=["volume", *BOX3D, "score"])
+    found = pd.concat([right, wrong], ignore_index=True)
+    shares = scoring.sensitivity_by("type", found, lesions, ["v", "w"], rate=1.0)
+    assert shares.to_dict() == {"liver": 0.0, "lung": 1.0}  # the liver lesion comes after the third false positive
+    assert scoring.sensitivity_by("type", found, lesions, ["v", "w"], rate=1.5)["liver"] == 1.0
+
+
+def test_separation_is_the_area_under_the_roc_curve():
+    scores, right = pd.Series([0.9, 0.8, 0.7, 0.1]), pd.Series([True, False, True, False])
+    assert scoring.separation(scores, right) == pytest.approx(3 / 4)  # of four pairs, one is in the wrong order
+    assert scoring.separation(pd.Series([0.5, 0.5]), pd.Series([True, False])) == pytest.approx(0.5)
+
+
+def test_best_of_volume_keeps_the_highest_scores():
+    found = pd.DataFrame({"volume": ["v", "v", "w", "v"], "score": [0.1, 0.9, 0.2, 0.5]})
+    assert scoring.best_of_volume(found, 2).tolist() == [1, 2, 3]
+
+
+def test_charts_can_be_drawn_and_carry_the_averages(tmp_path):
+    truth = {"v": np.array([[10.0, 10, 2, 19, 19, 5]]), "w": np.zeros((0, 6))}
+    found = pd.DataFrame([("v", 10, 10, 2, 19, 19, 5, 0.9)], columns=["volume", *BOX3D, "score"])
+    result = {"a": froc.evaluate(truth, found, resamples=20)}
+    fig = charts.froc_chart(result)
+    assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["a  100.0"]
+    assert [text.get_text() for text in fig.axes[1].get_legend().get_texts()] == ["a  36.8"]
+    log = pd.DataFrame({"iteration": [20, 40], "center": [2.0, 1.0], "total": [3.0, 1.5]})
+    bars = pd.DataFrame({"DeepLesion": [0.4]}, index=["lung"])
+    figures = (
+        fig,
+        charts.average_bars(result),
+        charts.loss_curves(log),
+        charts.problem_chart(),
+        charts.framework_chart(),
+    )
+    for figure in (*figures, charts.grouped_bars(bars, "share")):
+        assert plots.save(figure, tmp_path / "chart.png")
+
+
+@pytest.mark.parametrize(
+    "parameters", [(1, 0, False), ("smoke", "0", False), ("smoke", 0, "true"), ("smoke", True, False)]
+)
+def test_a_notebook_refuses_parameters_of_the_wrong_type(parameters):
+    with pytest.raises(ValueError, match="must be of type"):
+        notebook.start(*parameters)
