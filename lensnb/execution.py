@@ -135,7 +135,7 @@ def run_notebook(notebook: Path, output: Path, profile: str, given: dict[str, st
     values = parameters(notebook, profile, given)
     partial = runs_folder(profile) / "partial" / output.name
     partial.parent.mkdir(parents=True, exist_ok=True)
-    _remove([output, *expect])
+    output.unlink(missing_ok=True)
     try:
         _execute(notebook, partial, values, log, timeout)
         check_outputs(log.name, expect)
@@ -194,7 +194,10 @@ def _execute(notebook: Path, partial: Path, values: dict, log: Log, timeout: int
 
 
 def check_outputs(name: str, expect: Sequence[Path]) -> None:
-    """Raise StepError unless each declared file exists and holds something."""
+    """Raise StepError unless each declared file exists and holds something.
+
+    Snakemake removes what an earlier run left of them before the step starts.
+    """
     missing = [path.name for path in expect if not path.exists() or (path.is_file() and path.stat().st_size == 0)]
     if missing:
         raise StepError(f"{name}: ran to its end but did not write {', '.join(missing)}")
@@ -202,7 +205,6 @@ def check_outputs(name: str, expect: Sequence[Path]) -> None:
 
 def run_module(arguments: Sequence[str], expect: Sequence[Path], log: Log) -> None:
     """Run `python -m arguments...`; StepError names its last line if it fails, or the files it did not write."""
-    _remove(expect)
     command = [sys.executable, "-u", "-m", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         last = ""
@@ -213,12 +215,6 @@ def run_module(arguments: Sequence[str], expect: Sequence[Path], log: Log) -> No
         reason = f"killed by signal {-process.returncode}" if process.returncode < 0 else last
         raise StepError(f"{log.name}: python -m {' '.join(arguments)}: {reason}")
     check_outputs(log.name, expect)
-
-
-def _remove(files: Sequence[Path]) -> None:
-    # what an earlier run left must not pass for what this one was to write
-    for path in files:
-        path.unlink(missing_ok=True)
 
 
 def forget_leftovers(recipe: str, inputs: Sequence[Path], expect: Sequence[Path], note: Path) -> bool:
@@ -235,7 +231,8 @@ def forget_leftovers(recipe: str, inputs: Sequence[Path], expect: Sequence[Path]
             leftovers = [*path.parent.glob(f"{path.stem}.part*")]
             if path.suffix == ".safetensors":
                 leftovers.append(path.with_name("checkpoint.pt"))
-            _remove(leftovers)
+            for leftover in leftovers:
+                leftover.unlink(missing_ok=True)
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(now)
     return same

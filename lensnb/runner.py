@@ -179,6 +179,9 @@ def make(asked: object) -> None:
             print("Ended what an interrupted run had left at work; continuing from there.", flush=True)
         found = targets(profile)
         chosen = choose(found, asked.only) if asked.only else found
+        if all(target.up_to_date for target in chosen):
+            print(f"All {len(chosen)} targets were made already: {paths.figures(profile)}", flush=True)
+            return
         print(f"Profile {profile}, {asked.cores} cores; logs in {runs / 'logs'}", flush=True)
         start = time.monotonic()
         run(profile, chosen, asked.cores)

@@ -76,7 +76,6 @@ def test_success(step):
 )
 def test_failure(step, cells, options, message):
     step.runs.mkdir(parents=True)
-    (step.runs / "table.csv").write_text("of an earlier run")
     (step.runs / "out.ipynb").write_text("of an earlier run")
     assert step(*cells, expect=("table.csv",), options=options) == 1
     assert message in step.failure() and len(step.failure().splitlines()) == 1
