@@ -62,16 +62,17 @@ class Log:
         """papermill calls this after every write."""
 
 
-def digest(notebook: Path, profile: str) -> str:
-    """A short fingerprint of what a notebook does: its cells without their outputs, and the profile's numbers."""
+def digest(notebook: Path, profile: str, sections: Sequence[str] = ()) -> str:
+    """A short fingerprint of what a notebook does: its code, and the named sections of the profile (none: all)."""
     content = json.loads(notebook.read_text())
     cells = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
-    return _fingerprint([cells, profiles.to_dict(profiles.load(profile))])
+    return _fingerprint([cells, profile_digest(profile, sections)])
 
 
-def profile_digest(profile: str) -> str:
-    """A short fingerprint of a profile's numbers, for steps that are no notebooks."""
-    return _fingerprint(profiles.to_dict(profiles.load(profile)))
+def profile_digest(profile: str, sections: Sequence[str] = ()) -> str:
+    """A short fingerprint of the named sections of a profile (none: all)."""
+    numbers = profiles.to_dict(profiles.load(profile))
+    return _fingerprint({name: numbers[name] for name in sections or numbers})
 
 
 def _fingerprint(content: object) -> str:
