@@ -117,7 +117,9 @@ def distance_histogram(distances: pd.Series, same: np.ndarray, line: float) -> F
     fig, ax = plt.subplots(figsize=(6, 2.8), layout="constrained")
     bins = np.linspace(0, max(0.5, float(distances.max())), 40)
     for chosen, colour, label in ((same, "#009E73", "the same lesion"), (~same, "#D55E00", "another place")):
-        ax.hist(distances[chosen], bins, color=colour, alpha=0.6, label=f"{label} ({int(chosen.sum())})", density=True)
+        if chosen.any():
+            label = f"{label} ({int(chosen.sum())})"
+            ax.hist(distances[chosen], bins, color=colour, alpha=0.6, label=label, density=True)
     ax.axvline(line, color="black", linestyle="--", linewidth=1, label=f"{line:g}")
     ax.set(xlabel="distance of the embeddings", ylabel="density")
     ax.legend(fontsize=8, frameon=False)
