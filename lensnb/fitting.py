@@ -13,6 +13,11 @@ from lensnb.files import atomic_write, write_table
 from lensnb.training import restore, save_weights
 
 
+def best_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def fit(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,

@@ -18,7 +18,7 @@ from torchvision.ops import roi_align
 from lensnb import profiles
 from lensnb.boxes import BOX3D
 from lensnb.files import read_json, write_json
-from lensnb.fitting import fit, stepped
+from lensnb.fitting import best_device, fit, stepped
 from lensnb.mining import same_slice_pairs
 from lensnb.patches import box_centres, cut_patches, nearest_slice, to_patch
 from lensnb.progress import progress
@@ -201,6 +201,7 @@ def train(
     model = FPR(config)
     if config.imagenet:
         load_imagenet(model)
+    model.to(best_device())
     epoch_length = len(sample_epoch(labels, np.random.default_rng(0)))
     iterations = config.iterations or config.epochs * -(-epoch_length // config.batch_size)
     optimizer = torch.optim.RAdam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -216,8 +217,8 @@ def train(
     def loss_of(t: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((seed, 5, t))
         rows = [row(i) for i in range(t * config.batch_size, (t + 1) * config.batch_size)]
-        logits = model(*_inputs(store, detections.iloc[rows], profile, rng))
-        return {"focal": focal_loss(logits, torch.from_numpy(labels[rows]).float())}
+        logits = model(*(part.to(best_device()) for part in _inputs(store, detections.iloc[rows], profile, rng)))
+        return {"focal": focal_loss(logits, torch.from_numpy(labels[rows]).float().to(logits.device))}
 
     fit(
         model, optimizer, loss_of, stepped(config.learning_rate, iterations, config.drops), iterations, out_dir, "fpr",
@@ -234,7 +235,7 @@ def load(run_dir: Path) -> FPR:
         raise FileNotFoundError(f"{run_dir} has no trained FPR network; the notebook on false positive reduction makes it")
     model = FPR(SimpleNamespace(**read_json(run_dir / "config.json")))
     model.load_state_dict(load_file(run_dir / "weights.safetensors"))
-    return model.eval()
+    return model.to(best_device()).eval()
 
 
 @torch.no_grad()
@@ -244,7 +245,8 @@ def score(model: FPR, store: Store, detections: pd.DataFrame, profile: SimpleNam
     order = np.argsort(detections["volume"].astype(str).to_numpy(), kind="stable")
     for start in progress(range(0, len(detections), batch), "fpr"):
         rows = order[start : start + batch]
-        result[rows] = model(*_inputs(store, detections.iloc[rows], profile, None)).sigmoid().numpy()
+        inputs = (part.to(best_device()) for part in _inputs(store, detections.iloc[rows], profile, None))
+        result[rows] = model(*inputs).sigmoid().cpu().numpy()
     return result
 
 

@@ -19,7 +19,7 @@ from torchvision.ops import roi_pool
 from lensnb import paths, profiles
 from lensnb.boxes import BOX
 from lensnb.files import read_json, write_json
-from lensnb.fitting import fit, stepped, without_decay
+from lensnb.fitting import best_device, fit, stepped, without_decay
 from lensnb.patches import box_centres, cut_patches, to_patch
 from lensnb.progress import progress
 from lensnb.volumes import Store
@@ -169,7 +169,7 @@ def train_embedding(profile: SimpleNamespace, seed: int, out_dir: Path, store: S
         lesions, labels = lesions[labels.any(1)].reset_index(drop=True), labels[labels.any(1)]
     labels = torch.from_numpy(labels.astype("float32"))
     torch.manual_seed(seed)
-    model = LesaNet(config, len(names))
+    model = LesaNet(config, len(names)).to(best_device())
     optimizer = torch.optim.SGD(without_decay(model, config.weight_decay, bias_factor=2.0), lr=0, momentum=0.9)
 
     def loss_of(t: int) -> dict[str, Tensor]:
@@ -193,7 +193,8 @@ def losses(
     weights: tuple[Tensor, Tensor], config: SimpleNamespace, generator: torch.Generator,
 ) -> dict[str, Tensor]:  # fmt: skip
     """The losses of a batch: the triplet loss, and the cross-entropy before and after score propagation."""
-    embedding, scores, propagated = model(patches, boxes)
+    device = next(model.parameters()).device
+    embedding, scores, propagated = model(patches.to(device), boxes.to(device))
     patient, volume, lesion = (
         torch.from_numpy(pd.factorize(lesions[name].astype(str))[0]) for name in ("patient", "volume", "lesion")
     )
@@ -205,6 +206,7 @@ def losses(
     triplets = sample_triplets(similarity, comparable, config.triplets, config.theta, generator)
     result = {"triplet": config.triplet_weight * triplet_loss(embedding, triplets, config.margin)}
     if scores is not None:
+        labels, weights = labels.to(device), tuple(weight.to(device) for weight in weights)
         result["scores"] = weighted_cross_entropy(scores, labels, weights)
         result["propagated"] = weighted_cross_entropy(propagated, labels, weights)
     return result
@@ -263,13 +265,13 @@ def load(run_dir: Path) -> LesaNet:
     config = SimpleNamespace(**read_json(run_dir / "config.json"))
     model = LesaNet(config, len(config.labels))
     model.load_state_dict(load_file(run_dir / "weights.safetensors"))
-    return model.eval()
+    return model.to(best_device()).eval()
 
 
 @torch.no_grad()
 def embed(model: LesaNet, store: Store, table: pd.DataFrame, profile: SimpleNamespace, batch: int = 128) -> np.ndarray:
     """Unit embeddings of the 2D boxes of `table` (volume, z, x1, y1, x2, y2): float32 (n, embedding)."""
-    config = profile.embedding
+    config, device = profile.embedding, next(model.parameters()).device
     result = np.zeros((len(table), config.embedding), dtype=np.float32)
     order = np.argsort(table["volume"].astype(str).to_numpy(), kind="stable")  # a batch then opens few volumes
     for start in progress(range(0, len(table), batch), "embedding"):
@@ -278,7 +280,7 @@ def embed(model: LesaNet, store: Store, table: pd.DataFrame, profile: SimpleName
         centres, step = box_centres(part), _steps(store, part, config)
         images = cut_patches(store, part, centres, (3, config.patch_px, config.patch_px), step, profile.network)
         boxes = torch.from_numpy(to_patch(part, centres, step, config.patch_px)).float()
-        result[rows] = model(images, boxes)[0].numpy()
+        result[rows] = model(images.to(device), boxes.to(device))[0].cpu().numpy()
     return result
 
 
