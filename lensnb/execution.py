@@ -66,13 +66,18 @@ def digest(notebook: Path, profile: str, sections: Sequence[str] = ()) -> str:
     """A short fingerprint of what a notebook does: its code, and the named sections of the profile (none: all)."""
     content = json.loads(notebook.read_text())
     cells = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
-    return _fingerprint([cells, profile_digest(profile, sections)])
+    own = _own_parameters(notebook, profiles.to_dict(profiles.load(profile)))
+    return _fingerprint([cells, profile_digest(profile, sections), *([own] if own else [])])
 
 
 def profile_digest(profile: str, sections: Sequence[str] = ()) -> str:
     """A short fingerprint of the named sections of a profile (none: all)."""
     numbers = profiles.to_dict(profiles.load(profile))
     return _fingerprint({name: numbers[name] for name in sections or numbers})
+
+
+def _own_parameters(notebook: Path, settings: dict) -> dict:
+    return settings.get("notebooks", {}).get(notebook.stem, {})
 
 
 def _fingerprint(content: object) -> str:
@@ -92,7 +97,7 @@ def parameters(notebook: Path, profile: str, given: dict[str, str]) -> dict:
     """
     declared = _defaults(notebook)
     settings = profiles.to_dict(profiles.load(profile))
-    values = {"profile": profile, "seed": settings["seed"], **settings.get("notebooks", {}).get(notebook.stem, {})}
+    values = {"profile": profile, "seed": settings["seed"], **_own_parameters(notebook, settings)}
     for name in sorted({*values, *given} - declared.keys()):
         raise StepError(f"{notebook.stem}: has no parameter {name!r}; it has {', '.join(declared) or 'none'}")
     for name, text in given.items():
