@@ -52,7 +52,9 @@ def choose_threshold(
             matched = set(strong.loc[strong["distance"] < delta, "tracklet"]) - known
             right = [reached[t] for t in matched if t in reached]
             found = set().union(*right) & unmarked
-            rows.append((delta, score, len(matched), _share(len(right), len(matched)), _share(len(found), len(unmarked))))
+            rows.append(
+                (delta, score, len(matched), _share(len(right), len(matched)), _share(len(found), len(unmarked)))
+            )
     table = pd.DataFrame(rows, columns=["delta", "score", "matched", "precision", "recall"])
     precise = table[(table["precision"] >= minimum_precision) & (table["matched"] > 0)]
     if len(precise):
@@ -81,7 +83,9 @@ def choose_sigma(
     rows = []
     for sigma in sorted(sigmas):
         mined = uncertain_boxes(proposals, known, sigma, experts)
-        rows.append({"sigma": sigma, **_audit_boxes(mined, lesions, lesions[~overlapping(lesions, known, theta)], theta)})
+        rows.append(
+            {"sigma": sigma, **_audit_boxes(mined, lesions, lesions[~overlapping(lesions, known, theta)], theta)}
+        )
     table = pd.DataFrame(rows)
     precise = table[table["precision"] >= minimum_precision]
     return float((precise if len(precise) else table.tail(1))["sigma"].iloc[0]), table
@@ -113,14 +117,21 @@ def audit_intra_patient(
     """
     reached = _lesions_reached(mined, truth, theta, of="lesion")
     instances = truth.drop_duplicates(["volume", "lesion"])
-    identity = dict(zip(_instances(instances), zip(instances["patient"].astype(str), instances["identity"])))
+    identity = dict(
+        zip(
+            _instances(instances),
+            zip(instances["patient"].astype(str), instances["identity"], strict=True),
+            strict=False,
+        )
+    )
     marked = set(_instances(truth[_marked(truth, annotations, theta)]))
     unmarked = set(identity) - marked
     marked_identities = {identity[key] for key in marked}
     annotation_identity = _annotation_identity(annotations, truth, identity, theta)
     matched_to = mined.drop_duplicates("lesion").set_index("lesion")["matched_to"]
     same = sum(
-        annotation_identity.get(matched_to[lesion]) in {identity[key] for key in keys} for lesion, keys in reached.items()
+        annotation_identity.get(matched_to[lesion]) in {identity[key] for key in keys}
+        for lesion, keys in reached.items()
     )
     found = set().union(*reached.values()) & unmarked
     return {
@@ -215,7 +226,7 @@ def _annotation_identity(annotations: pd.DataFrame, truth: pd.DataFrame, identit
     pairs = same_slice_pairs(annotations, truth).sort_values("iou", kind="stable")
     pairs = pairs[pairs["iou"] > theta]
     lesions = annotations["lesion"].to_numpy()[pairs["a"]]
-    return {lesion: identity[key] for lesion, key in zip(lesions, _instances(truth)[pairs["b"]])}
+    return {lesion: identity[key] for lesion, key in zip(lesions, _instances(truth)[pairs["b"]], strict=True)}
 
 
 def _count_3d(labels: pd.DataFrame) -> int:

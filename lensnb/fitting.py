@@ -58,7 +58,12 @@ def fit(
             print(f"{label}: iteration {t + 1}/{iterations}, loss {loss.item():.3f}, {left:.0f} s left", flush=True)
         if (t + 1) % checkpoint_every == 0 and t + 1 < iterations:
             with atomic_write(checkpoint) as temporary:
-                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": (rows, recent), "done": t + 1}
+                state = {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "log": (rows, recent),
+                    "done": t + 1,
+                }
                 torch.save(state, temporary)
     model.eval()
     names = list(losses) if start < iterations else [f"loss{i}" for i in range(len(rows[0]) - 1)]

@@ -59,7 +59,9 @@ class FPR(nn.Module):
     def __init__(self, config: SimpleNamespace):
         super().__init__()
         widths = [config.widths[0], *config.widths]
-        self.conv1 = nn.Conv3d(1, widths[0], (1, 7, 7), (1, config.stem_stride, config.stem_stride), (0, 3, 3), bias=False)
+        self.conv1 = nn.Conv3d(
+            1, widths[0], (1, 7, 7), (1, config.stem_stride, config.stem_stride), (0, 3, 3), bias=False
+        )
         self.bn1 = nn.BatchNorm3d(widths[0])
         self.stem_pool = config.stem_pool
         self.layers = nn.ModuleList()
@@ -83,7 +85,7 @@ class FPR(nn.Module):
         if self.stem_pool:
             x = F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
         features = []
-        for i, (layer, project) in enumerate(zip(self.layers, self.project)):
+        for i, (layer, project) in enumerate(zip(self.layers, self.project, strict=True)):
             x = layer(x)
             if i < 3:
                 pooled = pool_box(x, boxes, inside, 1 / (self.stride * 2**i), self.pooled)
@@ -117,8 +119,9 @@ def load_imagenet(model: FPR) -> None:
         weights = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True)
     except Exception as error:
         raise RuntimeError(
-            f"the ImageNet weights of ResNet-18 cannot be had ({error}); download resnet18-f37072fd.pth from the PyTorch "
-            "model zoo into the folder `checkpoints` below torch.hub.get_dir(), or set fpr.imagenet: false in the profile"
+            f"the ImageNet weights of ResNet-18 cannot be had ({error}); download resnet18-f37072fd.pth from the "
+            "PyTorch model zoo into the folder `checkpoints` below torch.hub.get_dir(), or set fpr.imagenet: false in "
+            "the profile"
         ) from error
     inflate(model, weights)
 
@@ -140,7 +143,9 @@ def inflate(model: FPR, weights: dict[str, Tensor]) -> None:
             depth = own[name].shape[2]
             value = value[:, :, None].repeat(1, 1, depth, 1, 1) / depth
         if value.shape != own[name].shape:
-            raise ValueError(f"{source} of the ImageNet weights has shape {tuple(value.shape)}, not {tuple(own[name].shape)}")
+            raise ValueError(
+                f"{source} of the ImageNet weights has shape {tuple(value.shape)}, not {tuple(own[name].shape)}"
+            )
         own[name] = value
     model.load_state_dict(own)
 
@@ -195,7 +200,9 @@ def train(
         return out_dir
     config = profile.fpr
     if not (labels == TRUE).any() or not (labels == FALSE).any():
-        raise ValueError(f"{(labels == TRUE).sum()} true and {(labels == FALSE).sum()} false proposals: both are needed")
+        raise ValueError(
+            f"{(labels == TRUE).sum()} true and {(labels == FALSE).sum()} false proposals: both are needed"
+        )
     torch.set_num_threads(profile.training.threads or torch.get_num_threads())
     torch.manual_seed(seed)
     model = FPR(config)
@@ -224,7 +231,9 @@ def train(
         model, optimizer, loss_of, stepped(config.learning_rate, iterations, config.drops), iterations, out_dir, "fpr",
         config.gradient_clip, config.checkpoint_every,
     )  # fmt: skip
-    counts = {name: int((labels == value).sum()) for name, value in (("true", TRUE), ("false", FALSE), ("excluded", EXCLUDED))}
+    counts = {
+        name: int((labels == value).sum()) for name, value in (("true", TRUE), ("false", FALSE), ("excluded", EXCLUDED))
+    }
     write_json({"proposals": counts, "seed": seed, **profiles.to_dict(config)}, out_dir / "config.json")
     return out_dir
 
@@ -232,7 +241,9 @@ def train(
 def load(run_dir: Path) -> FPR:
     """The trained FPR network of a folder, in eval mode; FileNotFoundError if it is not there."""
     if not (run_dir / "config.json").exists():
-        raise FileNotFoundError(f"{run_dir} has no trained FPR network; the notebook on false positive reduction makes it")
+        raise FileNotFoundError(
+            f"{run_dir} has no trained FPR network; the notebook on false positive reduction makes it"
+        )
     model = FPR(SimpleNamespace(**read_json(run_dir / "config.json")))
     model.load_state_dict(load_file(run_dir / "weights.safetensors"))
     return model.to(best_device()).eval()

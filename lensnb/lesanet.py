@@ -53,7 +53,7 @@ class LesaNet(nn.Module):
         """
         rois = torch.cat([torch.arange(len(boxes), dtype=boxes.dtype, device=boxes.device)[:, None], boxes], dim=1)
         features, x = [], patches
-        for level, (stage, project) in enumerate(zip(self.stages, self.project)):
+        for level, (stage, project) in enumerate(zip(self.stages, self.project, strict=True)):
             x = stage(x if level == 0 else F.max_pool2d(x, 2))
             if level < 3:  # the lesion's own details
                 pooled = roi_pool(x, rois, self.pooled, spatial_scale=0.5**level)
@@ -184,7 +184,9 @@ def train_embedding(profile: SimpleNamespace, seed: int, out_dir: Path, store: S
         model, optimizer, loss_of, stepped(config.learning_rate, config.iterations, config.drops), config.iterations,
         out_dir, "embedding", config.gradient_clip, config.checkpoint_every,
     )  # fmt: skip
-    write_json({"labels": names, "seed": seed, "lesions": len(lesions), **profiles.to_dict(config)}, out_dir / "config.json")
+    write_json(
+        {"labels": names, "seed": seed, "lesions": len(lesions), **profiles.to_dict(config)}, out_dir / "config.json"
+    )
     return out_dir
 
 
@@ -234,7 +236,7 @@ def read_labels(folder: Path, lesions: pd.Series) -> tuple[list[str], np.ndarray
         if row is not None:
             labels[row, [*relevant, *uncertain]] = True
     used = labels.any(0)
-    return [name for name, keep in zip(names, used) if keep], labels[:, used]
+    return [name for name, keep in zip(names, used, strict=True) if keep], labels[:, used]
 
 
 def augmented_patches(
@@ -250,7 +252,9 @@ def augmented_patches(
     centres[:, 2] = np.rint(centres[:, 2] + rng.uniform(-1, 1, n) * reach)
     step[:, :2] *= rng.uniform(*config.scale, (n, 1))
     side = lesions[["x2", "y2", "x2", "y2"]].to_numpy() - lesions[["x1", "y1", "x1", "y1"]].to_numpy()
-    moved = lesions.assign(**dict(zip(BOX, (lesions[BOX] + rng.normal(0, config.box_jitter, (n, 4)) * side).to_numpy().T)))
+    moved = lesions.assign(
+        **dict(zip(BOX, (lesions[BOX] + rng.normal(0, config.box_jitter, (n, 4)) * side).to_numpy().T, strict=True))
+    )
     images = cut_patches(store, lesions, centres, (3, config.patch_px, config.patch_px), step, profile.network)
     gain, noise = rng.normal(1, config.gain, (n, 1, 1, 1)), rng.normal(0, 1, images.shape)
     level = rng.uniform(0, config.noise, (n, 1, 1, 1))

@@ -79,7 +79,9 @@ def match_intra_patient(
         distance = _distances(annotation_embedding[here], tracklet_embedding[there])
         i, j = np.nonzero((distance < delta) & (annotation_volume[here][:, None] != tracklet_volume[there][None, :]))
         found.append(pd.DataFrame({"a": here[i], "t": there[j], "distance": distance[i, j]}))
-    pairs = pd.concat(found, ignore_index=True) if found else pd.DataFrame({"a": [], "t": [], "distance": []}, dtype=int)
+    pairs = (
+        pd.concat(found, ignore_index=True) if found else pd.DataFrame({"a": [], "t": [], "distance": []}, dtype=int)
+    )
     matches = pd.DataFrame(
         {
             "lesion": annotations["lesion"].to_numpy()[pairs["a"]],
@@ -116,11 +118,20 @@ def intra_patient(matches: pd.DataFrame, tracklets: pd.DataFrame, known: pd.Data
     wanted, order = wanted[np.isin(order, list(kept))], order[np.isin(order, list(kept))]
     lesion = [f"m{new_number[number]:05d}" for number in order]
     matched_to = best_first.set_index("tracklet").loc[wanted["tracklet"], "lesion"].to_numpy()
-    return _label_rows(_with_extent(wanted).assign(lesion=lesion, source="intra-patient", matched_to=matched_to), "tracklet", "matched_to")
+    return _label_rows(
+        _with_extent(wanted).assign(lesion=lesion, source="intra-patient", matched_to=matched_to),
+        "tracklet",
+        "matched_to",
+    )
 
 
 def cross_dataset(
-    proposals: pd.DataFrame, known: pd.DataFrame, sigma: float, experts: Sequence[str], overlap: float = 0.0, nms: float = 0.5
+    proposals: pd.DataFrame,
+    known: pd.DataFrame,
+    sigma: float,
+    experts: Sequence[str],
+    overlap: float = 0.0,
+    nms: float = 0.5,
 ) -> pd.DataFrame:
     """Uncertain boxes: what the single-type experts find and nobody has marked (Sec. V-C).
 
@@ -128,13 +139,20 @@ def cross_dataset(
     have their origin; the other arguments are those of `uncertain_boxes`. Lesion ids are u000000, u000001, ...
     """
     uncertain = uncertain_boxes(proposals, known, sigma, experts, overlap, nms)
-    uncertain = uncertain.sort_values(["volume", "z", "score", "x1"], ascending=[True, True, False, True], kind="stable")
+    uncertain = uncertain.sort_values(
+        ["volume", "z", "score", "x1"], ascending=[True, True, False, True], kind="stable"
+    )
     lesion = [f"u{i:06d}" for i in range(len(uncertain))]
     return _label_rows(uncertain.assign(lesion=lesion, source="uncertain", z1=uncertain["z"], z2=uncertain["z"]))
 
 
 def uncertain_boxes(
-    proposals: pd.DataFrame, known: pd.DataFrame, sigma: float, experts: Sequence[str], overlap: float = 0.0, nms: float = 0.5
+    proposals: pd.DataFrame,
+    known: pd.DataFrame,
+    sigma: float,
+    experts: Sequence[str],
+    overlap: float = 0.0,
+    nms: float = 0.5,
 ) -> pd.DataFrame:
     """The 2D proposals of `experts` with a score over `sigma` that overlap no known box with IoU > overlap.
 

@@ -43,7 +43,12 @@ def _neighbours(position: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def cut_patches(
-    store, table: pd.DataFrame, centres: np.ndarray, shape: tuple[int, int, int], step: np.ndarray, network: SimpleNamespace
+    store,
+    table: pd.DataFrame,
+    centres: np.ndarray,
+    shape: tuple[int, int, int],
+    step: np.ndarray,
+    network: SimpleNamespace,
 ) -> torch.Tensor:
     """Patches of many volumes as float32 grey values around zero: (n, *shape), as in `slices.to_grey` over 255.
 

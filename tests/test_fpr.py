@@ -12,7 +12,13 @@ from lensnb import fpr
 from lensnb.fpr import FPR, combine, focal_loss, inflate, label_proposals, pool_box, sample_epoch
 
 FULL = SimpleNamespace(
-    widths=[64, 128, 256, 512], blocks=[2, 2, 2, 2], stem_stride=2, stem_pool=True, pooled=5, features=256, patch=[17, 96]
+    widths=[64, 128, 256, 512],
+    blocks=[2, 2, 2, 2],
+    stem_stride=2,
+    stem_pool=True,
+    pooled=5,
+    features=256,
+    patch=[17, 96],
 )
 SMALL = SimpleNamespace(
     patch=[5, 24], widths=[4, 6, 6, 8], blocks=[1, 1, 1, 1], stem_stride=2, stem_pool=False, pooled=2, features=8,
@@ -31,8 +37,12 @@ def test_full_size_parameters_counted_by_hand():
     block4 = 256 * 512 * 27 + 3 * 512 * 512 * 27 + 256 * 512 + 5 * 2 * 512  # only here the kernels are 3 x 3 x 3
     projections = (64 + 128 + 256 + 512) * 25 * 256 + 4 * 256
     assert count == {
-        "conv1": 49 * 64, "bn1": 128, "layers": block1 + block2 + block3 + block4, "project": projections, "score": 1025,
-    }  # fmt: skip
+        "conv1": 49 * 64,
+        "bn1": 128,
+        "layers": block1 + block2 + block3 + block4,
+        "project": projections,
+        "score": 1025,
+    }
 
 
 def test_full_size_forward_and_backward():

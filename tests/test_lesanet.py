@@ -13,9 +13,9 @@ from lensnb.lesanet import LesaNet, label_similarity, label_weights, sample_trip
 from lensnb.patches import box_centres, crop, to_patch
 
 SMALL = SimpleNamespace(
-    patch_mm=96, patch_px=32, slice_gap_mm=4.0, widths=[4, 6, 8, 8, 8], convolutions=[1, 1, 1, 1, 1], pooled=3, features=8,
-    embedding=16, labels_required=True, iterations=12, batch_size=12, learning_rate=0.05, drops=[0.67], weight_decay=1e-4,
-    gradient_clip=10.0, triplets=200, theta=1.0, margin=0.1, triplet_weight=5.0, shift_mm=6.0,
+    patch_mm=96, patch_px=32, slice_gap_mm=4.0, widths=[4, 6, 8, 8, 8], convolutions=[1, 1, 1, 1, 1], pooled=3,
+    features=8, embedding=16, labels_required=True, iterations=12, batch_size=12, learning_rate=0.05, drops=[0.67],
+    weight_decay=1e-4, gradient_clip=10.0, triplets=200, theta=1.0, margin=0.1, triplet_weight=5.0, shift_mm=6.0,
     scale=[0.9, 1.1], slice_shift=0.25, box_jitter=0.08, gain=0.05, noise=0.05, checkpoint_every=5,
 )  # fmt: skip
 NETWORK = SimpleNamespace(hu=[-1024, 3071], grey=[0, 255], subtract=50)
@@ -29,9 +29,15 @@ class TinyStore:
         rng = np.random.default_rng(0)
         names = [f"{i % 2}_{i}" for i in range(10)]
         self.volumes = pd.DataFrame(
-            {"volume": names, "patient": [n[0] for n in names], "split": "train", "spacing_x_mm": 3.0, "spacing_y_mm": 3.0,
-             "spacing_z_mm": 4.0}
-        ).set_index("volume", drop=False)  # fmt: skip
+            {
+                "volume": names,
+                "patient": [n[0] for n in names],
+                "split": "train",
+                "spacing_x_mm": 3.0,
+                "spacing_y_mm": 3.0,
+                "spacing_z_mm": 4.0,
+            }
+        ).set_index("volume", drop=False)
         rows, self._hu = [], {}
         for v, name in enumerate(names):
             hu = rng.normal(0, 20, (9, 48, 48))
@@ -48,16 +54,28 @@ class TinyStore:
 
 def write_labels(folder):
     indices = list(range(20))
-    content = {"term_list": ["dark", "bright", "never"], "train_lesion_idxs": indices,
-               "train_relevant_labels": [[i % 2, i % 2] for i in indices], "train_uncertain_labels": [[]] * 20}  # fmt: skip
+    content = {
+        "term_list": ["dark", "bright", "never"],
+        "train_lesion_idxs": indices,
+        "train_relevant_labels": [[i % 2, i % 2] for i in indices],
+        "train_uncertain_labels": [[]] * 20,
+    }
     (folder / "text_mined_labels.json").write_text(json.dumps(content))
 
 
 def test_full_size_has_the_parameters_of_the_published_network():
-    full = SimpleNamespace(widths=[64, 128, 256, 512, 512], convolutions=[2, 2, 3, 3, 3], pooled=5, features=256, embedding=256)
+    full = SimpleNamespace(
+        widths=[64, 128, 256, 512, 512], convolutions=[2, 2, 3, 3, 3], pooled=5, features=256, embedding=256
+    )
     model = LesaNet(full, labels=171)
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
-    assert count == {"stages": 14_723_136, "project": 9_422_080, "embedding": 327_936, "scores": 219_051, "propagate": 29_412}
+    assert count == {
+        "stages": 14_723_136,
+        "project": 9_422_080,
+        "embedding": 327_936,
+        "scores": 219_051,
+        "propagate": 29_412,
+    }
     model.eval()
     with torch.no_grad():
         embedding, scores, propagated = model(torch.zeros(1, 3, 120, 120), torch.tensor([[50.0, 50.0, 70.0, 75.0]]))
@@ -91,7 +109,7 @@ def test_triplets_respect_similarity_and_unknown_pairs():
     comparable = ~torch.eye(4, dtype=torch.bool)
     comparable[0, 3] = comparable[3, 0] = False
     anchor, positive, negative = sample_triplets(sim, comparable, 2000, 1.0, torch.Generator().manual_seed(0))
-    drawn = set(zip(anchor.tolist(), positive.tolist(), negative.tolist()))
+    drawn = set(zip(anchor.tolist(), positive.tolist(), negative.tolist(), strict=True))
     # row 2 has no sim >= 1: its most similar ones serve; row 3 can only see 1 and 2
     assert drawn == {(0, 1, 2), (1, 0, 2), (1, 0, 3), (2, 0, 3), (2, 1, 3), (3, 2, 1)}
 
@@ -100,7 +118,7 @@ def test_triplet_loss_by_hand():
     angles = torch.tensor([0.0, 60.0, 90.0]).deg2rad()
     embedding = torch.stack([angles.cos(), angles.sin()], dim=1)
     triplets = tuple(torch.tensor([i]) for i in (0, 1, 2))
-    # distances 2 sin 30 = 1 and 2 sin 45 = sqrt 2: satisfied by more than the margin; the other way round it is violated
+    # distances 2 sin 30 = 1 and 2 sin 45 = sqrt 2: satisfied by more than the margin; turned round it is violated
     assert triplet_loss(embedding, triplets, 0.1).item() == 0
     turned = (triplets[0], triplets[2], triplets[1])
     assert triplet_loss(embedding, turned, 0.1).item() == pytest.approx(2**0.5 - 1 + 0.1, abs=1e-5)

@@ -13,8 +13,12 @@ from lensnb.boxes import COLUMNS, iou
 def boxes(*rows, **columns):
     """Rows (volume, z, x1): a 10 x 10 box; further columns by name, one value or one per row."""
     table = pd.DataFrame(rows, columns=["volume", "z", "x1"])
-    table = table.assign(y1=0.0, x2=table["x1"] + 10.0, y2=10.0, z1=table["z"], z2=table["z"], score=0.9, expert="DeepLesion")
-    table = table.assign(dataset="DeepLesion", patient=table["volume"].str[0], study="1", series="1", source="annotated")
+    table = table.assign(
+        y1=0.0, x2=table["x1"] + 10.0, y2=10.0, z1=table["z"], z2=table["z"], score=0.9, expert="DeepLesion"
+    )
+    table = table.assign(
+        dataset="DeepLesion", patient=table["volume"].str[0], study="1", series="1", source="annotated"
+    )
     return table.assign(**columns)
 
 
@@ -104,7 +108,12 @@ def test_intra_patient_makes_lesions_of_whole_tracklets(annotations):
         tracklet=[10, 10, 11, 11, 12, 12, 13],
     )  # fmt: skip
     matches = pd.DataFrame(
-        {"lesion": "dl00000", "tracklet": [12, 10, 11, 13], "volume": ["p2", "p2", "p2", "p3"], "distance": [0.01, 0.02, 0.03, 0.04]}
+        {
+            "lesion": "dl00000",
+            "tracklet": [12, 10, 11, 13],
+            "volume": ["p2", "p2", "p2", "p3"],
+            "distance": [0.01, 0.02, 0.03, 0.04],
+        }
     )
     mined = mining.intra_patient(matches, tracklets, annotations, theta=0.5)
     assert mined[["volume", "lesion", "z", "z1", "z2", "matched_to"]].values.tolist() == [
@@ -138,9 +147,14 @@ def test_cross_dataset_keeps_strong_foreign_boxes_that_touch_nothing_known(annot
 
 
 def test_centre_boxes_have_the_middle_slice_the_extent_and_the_best_score():
-    tracklets = boxes(("v", 3, 0.0), ("v", 4, 1.0), ("v", 5, 2.0), ("v", 9, 7.0), tracklet=[5, 5, 5, 2], score=[0.2, 0.3, 0.8, 0.4])
+    tracklets = boxes(
+        ("v", 3, 0.0), ("v", 4, 1.0), ("v", 5, 2.0), ("v", 9, 7.0), tracklet=[5, 5, 5, 2], score=[0.2, 0.3, 0.8, 0.4]
+    )
     centre = mining.centre_boxes(tracklets)
-    assert centre[["tracklet", "z", "x1", "z1", "z2", "score"]].values.tolist() == [[2, 9, 7, 9, 9, 0.4], [5, 4, 1, 3, 5, 0.8]]
+    assert centre[["tracklet", "z", "x1", "z1", "z2", "score"]].values.tolist() == [
+        [2, 9, 7, 9, 9, 0.4],
+        [5, 4, 1, 3, 5, 0.8],
+    ]
 
 
 def test_add_origin_names_an_unknown_volume():
@@ -156,7 +170,8 @@ def test_add_origin_names_an_unknown_volume():
 
 @pytest.fixture
 def truth():
-    # volume p1: lesion a on slices 4, 5, 6 (marked on 5), lesion b on slice 8; volume p2: lesion c (the same as a) on 3, 4
+    # volume p1: lesion a on slices 4, 5, 6 (marked on 5), lesion b on slice 8
+    # volume p2: lesion c (the same as a) on 3, 4
     return boxes(
         ("p1", 4, 0.0), ("p1", 5, 0.0), ("p1", 6, 0.0), ("p1", 8, 40.0), ("p2", 3, 0.0), ("p2", 4, 0.0),
         lesion=["a", "a", "a", "b", "c", "c"], identity=[7, 7, 7, 8, 7, 7],
@@ -212,7 +227,9 @@ def test_threshold_rule_takes_the_highest_recall_that_is_precise_enough():
 
 def test_sigma_rule_takes_the_lowest_sigma_that_is_precise_enough(annotations):
     lesions = boxes(("p1", 5, 0.0), ("p1", 8, 40.0), ("p1", 9, 40.0), lesion=["a", "b", "b"])
-    proposals = boxes(("p1", 8, 40.0), ("p1", 9, 40.0), ("p1", 8, 80.0), ("p1", 9, 80.0), expert="LUNA16", score=[0.8, 0.6, 0.6, 0.4])
+    proposals = boxes(
+        ("p1", 8, 40.0), ("p1", 9, 40.0), ("p1", 8, 80.0), ("p1", 9, 80.0), expert="LUNA16", score=[0.8, 0.6, 0.6, 0.4]
+    )
     sigma, table = audit.choose_sigma(proposals, annotations, lesions, [0.3, 0.5, 0.7], 0.6, ["LUNA16"])
     assert sigma == 0.5
     assert table["mined"].tolist() == [4, 3, 1]
@@ -245,11 +262,13 @@ def test_600_000_proposals_take_seconds(annotations):
     rng = np.random.default_rng(0)
     x1 = rng.integers(0, 100, n).astype(float)
     names = np.array([f"p{i}" for i in range(400)])
-    table = pd.DataFrame({"volume": pd.Categorical(names[np.arange(n) % 400]), "z": np.arange(n) // 400 % 24, "x1": x1, "y1": 0.0,
-                          "x2": x1 + 10, "y2": 10.0, "score": rng.random(n), "tracklet": np.arange(n) // 3})  # fmt: skip
+    table = pd.DataFrame({"volume": pd.Categorical(names[np.arange(n) % 400]), "z": np.arange(n) // 400 % 24})
+    table = table.assign(x1=x1, y1=0.0, x2=x1 + 10, y2=10.0, score=rng.random(n), tracklet=np.arange(n) // 3)
     table["expert"] = pd.Categorical(np.array(["DeepLesion", "LUNA16", "LiTS", "NIH-LN"])[np.arange(n) % 4])
     table = table.assign(dataset="DeepLesion", patient="p", study="1", series="1", source="", z1=0, z2=0)
-    known = boxes(*((f"p{i % 400}", i % 24, float(i % 97)) for i in range(5000)), lesion=[f"dl{i:05d}" for i in range(5000)])
+    known = boxes(
+        *((f"p{i % 400}", i % 24, float(i % 97)) for i in range(5000)), lesion=[f"dl{i:05d}" for i in range(5000)]
+    )
     start = time.process_time()
     mining.cross_slice(table, known, 0.5)
     mining.cross_dataset(table, known, 0.5, ["LUNA16", "LiTS", "NIH-LN"])
