@@ -66,7 +66,8 @@ def _select(
     expert = torch.arange(experts).expand(scores.shape)
     limit = torch.tensor([shape[2] - 1, shape[1] - 1] * 2, dtype=boxes.dtype)
     boxes = torch.minimum(boxes.clamp(min=0), limit)
-    keep = (scores >= inference.score) & ((boxes[..., 2:] - boxes[..., :2]) >= 1).all(dim=2)
+    # in double precision, as the scores are returned: float32 has numbers just under 0.01 that it calls 0.01
+    keep = (scores.double() >= inference.score) & ((boxes[..., 2:] - boxes[..., :2]) >= 1).all(dim=2)
     boxes, scores, expert, z = boxes[keep], scores[keep], expert[keep], z[:, None].expand(keep.shape)[keep]
     group = z * experts + expert
     kept = batched_nms(boxes, scores, group, inference.nms)  # best first
