@@ -169,8 +169,8 @@ def _execute(notebook: Path, partial: Path, values: dict, log: Log, timeout: int
         started.append(cell.source)
         log.say(f"In [{len(started)}] {_first_line(cell.source)}", console=False)
 
-    def fail(error: str) -> StepError:
-        where = f"cell In [{len(started)}] ({_first_line(started[-1])})" if started else "before its first cell"
+    def fail(error: str, line: str = "") -> StepError:
+        where = f"cell In [{len(started)}] ({line or _first_line(started[-1])})" if started else "before its first cell"
         return StepError(f"{log.name}: {where}: {error}")
 
     for attempt in range(1, KERNEL_STARTS + 1):
@@ -183,7 +183,7 @@ def _execute(notebook: Path, partial: Path, values: dict, log: Log, timeout: int
         except papermill.PapermillExecutionError as error:
             if error.ename in ("SystemExit", "KeyboardInterrupt"):
                 raise fail(f"left by {error.ename} {error.evalue}".rstrip()) from error
-            raise fail(f"{error.ename}: {_first_line(error.evalue)}") from error
+            raise fail(f"{error.ename}: {_first_line(error.evalue)}", _failing_line(error.traceback)) from error
         except CellTimeoutError as error:
             raise fail(f"took longer than {timeout} s") from error
         except DeadKernelError as error:
@@ -247,6 +247,13 @@ def forget_leftovers(recipe: str, inputs: Sequence[Path], expect: Sequence[Path]
 def _first_line(text: str) -> str:
     line = next((line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("#", "%"))), "")
     return line if len(line) <= 160 else line[:157] + "..."
+
+
+def _failing_line(frames: Sequence[str]) -> str:
+    """The line of the cell at which a traceback of IPython points with an arrow, or nothing."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(frames))
+    arrow = re.search(r"^-+> \d+ (.+)$", plain, re.MULTILINE)
+    return _first_line(arrow.group(1)) if arrow else ""
 
 
 def _end_with_owner(name: str) -> None:

@@ -65,6 +65,7 @@ def test_success(step):
         ((WRITE,), ("-p", "ratte", "1"), "has no parameter 'ratte'; it has profile, seed, rate, label"),
         ((WRITE,), ("-p", "rate", "fast"), "parameter rate is 'fast'; it must be like its default 0.5"),
         ((WRITE,), ("-p", "seed", "1.5"), "parameter seed is 1.5; its default is 0, another type"),
+        (("x = 1", "y = x\nassert y == 2, 'not two'", WRITE), (), "cell In [4] (assert y == 2, 'not two'): AssertionError: not two"),
         (("x = 1", "# why\nraise ValueError('bad\\nnumber')", WRITE), (), "cell In [4] (raise ValueError"),
         ((f"{WRITE}\nimport os; os.kill(os.getpid(), 9)", "1"), (), "its kernel died"),
         ((f"{WRITE}\nimport sys; sys.exit(0)", "1"), (), "stopped here without an error"),
@@ -72,7 +73,7 @@ def test_success(step):
         ((f"{WRITE}\nimport time; time.sleep(60)",), ("--timeout", "2"), "took longer than 2 s"),
         (("1 + 1",), (), "ran to its end but did not write table.csv"),
     ],
-    ids=["unknown", "mistyped", "float for int", "error", "killed", "exit", "hard exit", "timeout", "nothing written"],
+    ids=["unknown", "mistyped", "float for int", "failing line", "error", "killed", "exit", "hard exit", "timeout", "nothing written"],
 )
 def test_failure(step, cells, options, message):
     step.runs.mkdir(parents=True)
