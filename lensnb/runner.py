@@ -87,32 +87,50 @@ def choose(found: Sequence[Target], wanted: Sequence[str]) -> list[Target]:
 
 
 def run(profile: str, chosen: Sequence[Target], cores: int) -> None:
-    """Make the chosen targets; RunError with the notebook, the cell and the error if that fails."""
+    """Make the chosen targets; RunError with the notebook, the cell and the error if that fails.
+
+    After a kill Snakemake sometimes plans only the steps up to a file that it believes unfinished, and ends in
+    success without the rest. So it is asked again as long as each time brings targets that were not there before.
+    """
     runs = runs_folder(profile)
     started = time.time()
-    arguments = [*gpu_limit(), "--cores", str(cores), *(target.file for target in chosen)]
+    engine_log = runs / "logs" / "snakemake.log"
+    engine_log.parent.mkdir(parents=True, exist_ok=True)
+    command = snakemake(profile, *gpu_limit(), "--cores", str(cores), *(target.file for target in chosen))
+    absent, before, status = absent_from(chosen), None, 0
+    while not status and absent != before:
+        before = absent
+        status = _run_engine(command, runs, engine_log)
+        absent = absent_from(chosen)
+        if not absent:
+            break
+    if status or absent:
+        raise RunError(failure_report(runs, engine_log, started))
+
+
+def absent_from(chosen: Sequence[Target]) -> list[Path]:
+    """The targets that do not exist."""
+    return [target.path for target in chosen if not target.path.exists()]
+
+
+def _run_engine(command: list[str], runs: Path, log: Path) -> int:
+    """Run Snakemake until it ends, and end whatever it leaves behind; return its exit status."""
     environment = {
         **os.environ,
         processes.OWNER: processes.identity(),
         processes.FOLDER: str(runs),
         "PYTHONUNBUFFERED": "1",
     }
-    engine_log = runs / "logs" / "snakemake.log"
-    engine_log.parent.mkdir(parents=True, exist_ok=True)
-    command = snakemake(profile, *arguments)
     # a session of its own: Ctrl-C reaches only this process, which then ends everything at once
     with subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as engine:
-        threading.Thread(target=_follow, args=(engine.stderr, engine_log), daemon=True).start()
+        threading.Thread(target=_follow, args=(engine.stderr, log), daemon=True).start()
         try:
-            status = engine.wait()
+            return engine.wait()
         finally:
             mine = environment[processes.OWNER]
             processes.end(lambda e: e.get(processes.OWNER) == mine and e.get(processes.FOLDER) == str(runs))
-    absent = [target for target in chosen if not target.path.exists()]
-    if status or absent:
-        raise RunError(failure_report(runs, engine_log, started))
 
 
 def gpu_limit() -> list[str]:
