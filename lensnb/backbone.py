@@ -108,13 +108,15 @@ class Backbone(nn.Module):
         return torch.cat(maps)
 
     def _fold(self, lateral: nn.Conv2d) -> Tensor:
-        """The weights of `fuse_final` after `lateral` on A, B and C, as one 1 x 1 convolution of their concatenation."""
+        """The weights of `fuse_final` after `lateral` on A, B, C, as one 1 x 1 convolution of all three."""
         parts = self.fuse_final.weight[:, :, 0, 0].split(self.channels, dim=1)
         return torch.cat([part @ lateral.weight[:, :, 0, 0] for part in parts], dim=1)[:, :, None, None]
 
     def _folded_bias(self) -> Tensor:
         total = self.lateral2.bias + self.lateral3.bias + self.lateral4.bias
-        return self.fuse_final.bias + sum(p @ total for p in self.fuse_final.weight[:, :, 0, 0].split(self.channels, dim=1))
+        return self.fuse_final.bias + sum(
+            p @ total for p in self.fuse_final.weight[:, :, 0, 0].split(self.channels, dim=1)
+        )
 
     def load_imagenet(self) -> None:
         """Load torchvision's ImageNet weights of DenseNet-121 into the trunk.
@@ -153,5 +155,7 @@ def load_trunk(backbone: Backbone, weights: dict[str, Tensor]) -> None:
     trunk = [n for n in own if n.startswith(("stem", "denseblock", "transition")) and "num_batches" not in n]
     wrong = [n for n in trunk if n not in renamed or renamed[n].shape != own[n].shape]
     if wrong:
-        raise ValueError(f"these layers of the trunk are not in the ImageNet weights: {wrong[:3]} ({len(wrong)} in all)")
+        raise ValueError(
+            f"these layers of the trunk are not in the ImageNet weights: {wrong[:3]} ({len(wrong)} in all)"
+        )
     backbone.load_state_dict({n: renamed[n] for n in trunk}, strict=False)

@@ -13,7 +13,21 @@ DATASETS = ("DeepLesion", "LUNA16", "LiTS", "NIH-LN")
 SOURCES = ("annotated", "cross-slice", "intra-patient", "uncertain", "truth")
 BOX = ["x1", "y1", "x2", "y2"]
 BOX3D = ["x1", "y1", "z1", "x2", "y2", "z2"]
-COLUMNS = ["dataset", "patient", "study", "series", "volume", "lesion", "z", *BOX, "z1", "z2", "source", "expert", "score"]
+COLUMNS = [
+    "dataset",
+    "patient",
+    "study",
+    "series",
+    "volume",
+    "lesion",
+    "z",
+    *BOX,
+    "z1",
+    "z2",
+    "source",
+    "expert",
+    "score",
+]
 
 
 def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -71,7 +85,7 @@ def stack_to_tracklets(boxes: pd.DataFrame, theta: float) -> pd.DataFrame:
     ends = np.r_[starts[1:], len(z)] if len(z) else starts
     tracklet = np.full(len(z), -1)
     count = 0
-    for group, (start, end) in enumerate(zip(starts, ends)):
+    for group, (start, end) in enumerate(zip(starts, ends, strict=True)):
         if group and volume[start - 1] == volume[start] and z[start - 1] == z[start] - 1:
             before = slice(starts[group - 1], ends[group - 1])
             for i, j in _best_pairs(iou(coordinates[before], coordinates[start:end]), theta):

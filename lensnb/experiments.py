@@ -40,7 +40,9 @@ _ALL = (
     Experiment("multi-mined", "four datasets, with mined labels", DATASETS, labels="mined", negatives=True),
     Experiment("single-complete", "DeepLesion alone, complete labels", labels="complete", negatives=True),
     Experiment("oracle-mined", "DeepLesion alone, perfect matching", labels="oracle-mined"),
-    Experiment("oracle-ignored", "DeepLesion alone, perfect matching and ignoring", labels="oracle-ignored", negatives=True),
+    Experiment(
+        "oracle-ignored", "DeepLesion alone, perfect matching and ignoring", labels="oracle-ignored", negatives=True
+    ),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}
 TRUTH_ONLY = ("complete", "oracle-mined", "oracle-ignored")
@@ -78,9 +80,11 @@ def _known_truth(truth: pd.DataFrame, labels: str) -> pd.DataFrame:
     if labels == "complete":
         return truth[COLUMNS]
     marked = truth[truth["marked"].astype(bool)]
-    identities = set(zip(marked["patient"], marked["identity"]))
+    identities = set(zip(marked["patient"], marked["identity"], strict=True))
     recoverable = pd.Series(
-        [pair in identities for pair in zip(truth["patient"], truth["identity"])], index=truth.index, dtype=bool
+        [pair in identities for pair in zip(truth["patient"], truth["identity"], strict=True)],
+        index=truth.index,
+        dtype=bool,
     )
     if labels == "oracle-mined":
         return truth[recoverable][COLUMNS]

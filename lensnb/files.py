@@ -68,7 +68,9 @@ def read_table(path: Path | str) -> pd.DataFrame:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; an earlier step makes it (./run_all.sh --list names the steps)")
+        raise FileNotFoundError(
+            f"{path} does not exist; an earlier step makes it (./run_all.sh --list names the steps)"
+        )
     if path.suffix == ".csv":
         return pd.read_csv(path, dtype={"patient": str, "study": str, "series": str, "volume": str, "lesion": str})
     if path.suffix == ".npz":

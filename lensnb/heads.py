@@ -50,7 +50,7 @@ class DetectionHead(nn.Module):
         overlaps an uncertain lesion is left out (see `match_proposals`).
         """
         chosen, labels, wanted = [], [], []
-        for boxes, target, generator in zip(proposals, targets, generators or [None] * len(targets)):
+        for boxes, target, generator in zip(proposals, targets, generators or [None] * len(targets), strict=True):
             candidates = torch.cat([boxes, target.lesions])
             label, owner = match_proposals(candidates, target)
             index = sample(label, SAMPLED, POSITIVE, generator)
@@ -66,7 +66,9 @@ class DetectionHead(nn.Module):
         offsets = self.boxes[dataset](pooled)[:, 4:]
         label = torch.cat(labels)
         # each image counts the same, however few proposals it had
-        weight = torch.cat([torch.full((len(c),), 1 / max(1, len(c)) / len(chosen)) for c in chosen]).to(features.device)
+        weight = torch.cat([torch.full((len(c),), 1 / max(1, len(c)) / len(chosen)) for c in chosen]).to(
+            features.device
+        )
         entropy = F.cross_entropy(logits, label, reduction="none")
         error = F.smooth_l1_loss(offsets, torch.cat(wanted), reduction="none").sum(dim=1) * (label == 1)
         return {"class": (entropy * weight).sum(), "box": (error * weight).sum()}

@@ -91,7 +91,9 @@ def detect(
     for start in progress(range(0, len(volumes), 64), label):
         part = out.with_name(f"{out.stem}.part{start}.npz")
         if not part.exists():
-            tables = [detect_volume(model, store.hu(v), inference).assign(volume=v) for v in volumes[start : start + 64]]
+            tables = [
+                detect_volume(model, store.hu(v), inference).assign(volume=v) for v in volumes[start : start + 64]
+            ]
             write_table(pd.concat(tables, ignore_index=True), part)
         parts.append(part)
     tables = [read_table(part).astype({"volume": str, "expert": str}) for part in parts]

@@ -46,7 +46,7 @@ class LENS(nn.Module):
     def losses(
         self, slices: Tensor, targets: list[Target], dataset: int, generators: list[torch.Generator] | None = None
     ) -> dict[str, Tensor]:
-        """The four terms of Eq. 3 for a batch from one dataset; only that dataset's layers and the shared ones learn."""
+        """The terms of Eq. 3 for a batch from one dataset; its own layers and the shared ones learn."""
         features = self.backbone(slices)
         own = self.proposal_networks[dataset](features)
         with torch.no_grad():
@@ -63,7 +63,7 @@ class LENS(nn.Module):
         """
         height, width = features.shape[2:]
         pooled = []
-        for network, output in zip(self.proposal_networks, raw):
+        for network, output in zip(self.proposal_networks, raw, strict=True):
             boxes, scores = network.propose(output, (height, width), self.network.proposals_before_nms)
             pooled.append(suppress(boxes, scores, (height * STRIDE, width * STRIDE), self.network))
         images = torch.cat([p[0] for p in pooled])

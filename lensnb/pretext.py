@@ -1,11 +1,11 @@
 """The initial weights that all experiments share: ImageNet's, or a stand-in for them on phantoms.
 
-The paper starts from DenseNet-121 trained on ImageNet, and so does the `paper` profile. A network small enough for two CPU cores has no such weights,
-and would spend most of a short training on learning to see at all. So a detector is trained once on all training
-volumes without any of their labels: soft ellipsoids of random size and contrast are pasted in and have to be found.
-Its backbone and shared FC layers start every row of every table. Blobs resemble lesions more than ImageNet's pictures
-do, so this start helps detection directly; it is the same for all rows and therefore favours none. Batch norm
-learns its statistics here and keeps them afterwards (`network.freeze_batch_norm`).
+The paper starts from DenseNet-121 trained on ImageNet, and so does the `paper` profile. A network small enough for
+two CPU cores has no such weights, and would spend most of a short training on learning to see at all. So a detector
+is trained once on all training volumes without any of their labels: soft ellipsoids of random size and contrast are
+pasted in and have to be found. Its backbone and shared FC layers start every row of every table. Blobs resemble
+lesions more than ImageNet's pictures do, so this start helps detection directly; it is the same for all rows and
+therefore favours none. Batch norm learns its statistics here and keeps them afterwards (`network.freeze_batch_norm`).
 """
 
 from pathlib import Path
@@ -48,7 +48,9 @@ def train_pretext(profile_name: str, seed: int = 0) -> Path:
     training = SimpleNamespace(**{**vars(profile.training), **vars(profile.pretext)})
     log = fit(model, PastedBlobs(profile, training, store, seed), training, folder / "checkpoint.pt", "pretext")
     write_table(log, folder / "log.csv")
-    write_json({"profile": profile_name, "seed": seed, "network": profiles.to_dict(profile.network)}, folder / "config.json")
+    write_json(
+        {"profile": profile_name, "seed": seed, "network": profiles.to_dict(profile.network)}, folder / "config.json"
+    )
     save_weights(model, folder / "weights.safetensors", ("backbone.", "head.fc1.", "head.fc2."))
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return folder
@@ -79,9 +81,10 @@ class PastedBlobs(torch.utils.data.Dataset):
 
 
 def paste_blob(group: np.ndarray, spacing_mm: list[float], rng: np.random.Generator) -> tuple[float, ...] | None:
-    """Add a soft ellipsoid to HU `group` (z, y, x) in place; return its box in the central slice, None outside the body.
+    """Add a soft ellipsoid to HU `group` (z, y, x) in place; return its box in the central slice.
 
-    Radii of 6 to 25 mm; 30 to 90 HU darker or brighter than soft tissue, or a solid nodule where it falls into lung.
+    Returns None if it does not reach that slice, or if there is no body. Radii of 6 to 25 mm; 30 to 90 HU darker or
+    brighter than soft tissue, or a solid nodule where it falls into lung.
     """
     depth, height, width = group.shape
     inside = np.argwhere(group[depth // 2, ::4, ::4] > -950) * 4

@@ -37,9 +37,7 @@ class Target:
 
 def cell_centres(height: int, width: int, device: torch.device) -> Tensor:
     """Pixel coordinates (x, y) of the cells of a feature map: (height * width, 2), row by row."""
-    y, x = torch.meshgrid(
-        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
-    )
+    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
     return torch.stack([x, y], dim=-1).reshape(-1, 2) * STRIDE + (STRIDE - 1) / 2
 
 
@@ -91,8 +89,12 @@ class AFP(nn.Module):
     def __init__(self, channels: int, network: SimpleNamespace):
         super().__init__()
         hidden = network.afp_channels
-        self.center = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, 1, 3, padding=1))
-        self.size = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, 4, 3, padding=1))
+        self.center = nn.Sequential(
+            nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, 1, 3, padding=1)
+        )
+        self.size = nn.Sequential(
+            nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, 4, 3, padding=1)
+        )
         for layer in (self.center[0], self.center[2], self.size[0], self.size[2]):
             nn.init.kaiming_uniform_(layer.weight, a=1)
             nn.init.zeros_(layer.bias)
@@ -107,7 +109,9 @@ class AFP(nn.Module):
         distances = F.relu(self.size(features)).flatten(2).transpose(1, 2)
         return logits, distances
 
-    def losses(self, raw: tuple[Tensor, Tensor], map_size: tuple[int, int], targets: list[Target], generators=None) -> dict:
+    def losses(
+        self, raw: tuple[Tensor, Tensor], map_size: tuple[int, int], targets: list[Target], generators=None
+    ) -> dict:
         """Eq. 1, divided by the number of centre cells of the image, and Eq. 2; both averaged over the images."""
         logits, distances = raw
         points = cell_centres(*map_size, logits.device)
@@ -159,7 +163,9 @@ class RPN(nn.Module):
         points = cell_centres(*map_size, self.anchors.device)
         return (points.repeat(1, 2)[:, None] + self.anchors[None]).reshape(-1, 4)
 
-    def losses(self, raw: tuple[Tensor, Tensor], map_size: tuple[int, int], targets: list[Target], generators=None) -> dict:
+    def losses(
+        self, raw: tuple[Tensor, Tensor], map_size: tuple[int, int], targets: list[Target], generators=None
+    ) -> dict:
         """Cross-entropy and smooth L1 (beta 1/9) over 32 sampled anchors an image; averaged over the images.
 
         Lesion: IoU >= 0.7, or the best anchor of a lesion. Background: IoU < 0.3. Anchors that cross the border of
@@ -169,7 +175,7 @@ class RPN(nn.Module):
         border = torch.tensor([map_size[1], map_size[0]], device=anchors.device).repeat(2) * STRIDE - 1
         within = ((anchors >= 0) & (anchors <= border)).all(dim=1)
         center, size = [], []
-        for logits, offsets, target, generator in zip(*raw, targets, generators or [None] * len(targets)):
+        for logits, offsets, target, generator in zip(*raw, targets, generators or [None] * len(targets), strict=True):
             label, owner = match_anchors(anchors, target)
             label = torch.where(within, label, -1)
             chosen = sample(label, self.SAMPLED, self.POSITIVE, generator)

@@ -33,8 +33,10 @@ class SliceSampler:
             for (volume, _), group in known.groupby(["volume", "lesion"], observed=True)
         ]
         self.boxes = {
-            (str(volume), int(z)): (group[group["source"] != "uncertain"][BOX].to_numpy(np.float32),
-                                    group[group["source"] == "uncertain"][BOX].to_numpy(np.float32))
+            (str(volume), int(z)): (
+                group[group["source"] != "uncertain"][BOX].to_numpy(np.float32),
+                group[group["source"] == "uncertain"][BOX].to_numpy(np.float32),
+            )
             for (volume, z), group in labels.groupby(["volume", "z"], observed=True)
         }
         positive = {(volume, z) for (volume, z), (lesions, _) in self.boxes.items() if len(lesions)}
@@ -96,7 +98,7 @@ def place_batch(
     bottom to a multiple of 16, and one Target per image.
     """
     ratio = rng.uniform(*training.scale)
-    resized = [resize(image, box, ratio) for image, box in zip(images, boxes)]
+    resized = [resize(image, box, ratio) for image, box in zip(images, boxes, strict=True)]
     height, width = (round_up(max(image.shape[axis] for image, _ in resized)) for axis in (1, 2))
     batch = torch.zeros(len(images), len(images[0]), height, width)
     targets = []

@@ -24,6 +24,7 @@ from lensnb.lens import LENS, total_loss
 from lensnb.samples import SliceSampler, make_batch
 from lensnb.volumes import Store
 
+
 def train(experiment_name: str, profile_name: str, seed: int = 0, run_dir: Path | None = None) -> Path:
     """Make one experiment's run: weights.safetensors, config.json and log.csv in `run_dir`, which is returned.
 
@@ -64,7 +65,7 @@ def train(experiment_name: str, profile_name: str, seed: int = 0, run_dir: Path 
 
 
 def start_processes(threads: int) -> tuple[int, int]:
-    """Rank and number of the processes that torchrun started; (0, 1) without it. `threads` = 0 leaves torch's choice."""
+    """Rank and number of the processes that torchrun started; (0, 1) without it. `threads` = 0: torch decides."""
     if threads:
         torch.set_num_threads(threads)
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -79,7 +80,9 @@ def initialise(model: LENS, weights: Path) -> None:
         raise FileNotFoundError(f"{weights} is missing; `python -m lensnb pretext` makes it")
     unexpected = model.load_state_dict(load_file(weights), strict=False).unexpected_keys
     if unexpected:
-        raise ValueError(f"{weights} does not fit the network, which has no {unexpected[0]}; delete it to make it again")
+        raise ValueError(
+            f"{weights} does not fit the network, which has no {unexpected[0]}; delete it to make it again"
+        )
 
 
 class Batches(torch.utils.data.Dataset):
@@ -178,7 +181,9 @@ def fit(
         losses = model.losses(slices.to(device), targets, dataset, generators)
         loss = total_loss(losses)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"{label}: the loss is {loss.item()} at iteration {t}; lower training.learning_rate")
+            raise FloatingPointError(
+                f"{label}: the loss is {loss.item()} at iteration {t}; lower training.learning_rate"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(model, world)
@@ -194,7 +199,12 @@ def fit(
                   f"{left:.0f} s left", flush=True)  # fmt: skip
         if rank == 0 and (t + 1) % training.checkpoint_every == 0 and t + 1 < len(batches):
             with atomic_write(checkpoint) as temporary:
-                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": (rows, recent), "done": t + 1}
+                state = {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "log": (rows, recent),
+                    "done": t + 1,
+                }
                 torch.save(state, temporary)
     model.eval()
     return pd.DataFrame(rows, columns=["iteration", "center", "size", "class", "box", "total"])

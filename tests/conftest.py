@@ -47,7 +47,7 @@ class Chain:
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        limit = threading.Timer(600, process.kill)
+        limit = threading.Timer(1200, process.kill)
         limit.start()
         lines = []
         for line in process.stdout:

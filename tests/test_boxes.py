@@ -24,7 +24,9 @@ def test_iou_of_nothing_is_an_empty_matrix():
 
 
 def test_nms_works_within_a_slice_only():
-    rows = table([("v", 0, 0, 0, 4, 4, 0.5), ("v", 0, 0, 0, 4, 4.5, 0.9), ("v", 1, 0, 0, 4, 4, 0.3), ("w", 0, 0, 0, 4, 4, 0.2)])
+    rows = table(
+        [("v", 0, 0, 0, 4, 4, 0.5), ("v", 0, 0, 0, 4, 4.5, 0.9), ("v", 1, 0, 0, 4, 4, 0.3), ("w", 0, 0, 0, 4, 4, 0.2)]
+    )
     assert boxes.nms_table(rows, 0.5)["score"].tolist() == [0.9, 0.3, 0.2]
 
 

@@ -1,4 +1,4 @@
-"""The detector: parameter counts of the published network, targets worked out by hand, shared against naive features."""
+"""The detector: published parameter counts, targets worked out by hand, shared against naive features."""
 
 from types import SimpleNamespace
 
@@ -120,7 +120,7 @@ def test_cells_lie_at_the_middle_of_their_pixels():
 
 
 def test_afp_target_by_hand():
-    """A lesion of 40 x 40 pixels: centre region 8 x 8 (2 x 2 cells), ignored 20 x 20; an uncertain one is only ignored."""
+    """A lesion of 40 x 40 pixels: centre region 8 x 8 (2 x 2 cells), ignored 20 x 20."""
     points = cell_centres(20, 20, torch.device("cpu"))
     # centred between cells: (29.5 + 33.5) / 2 = 31.5
     target = Target(torch.tensor([[11.5, 11.5, 51.5, 51.5]]), torch.tensor([[60.0, 0, 80, 20]]))
@@ -141,7 +141,9 @@ def test_afp_gives_every_lesion_a_cell_and_overlaps_to_the_smaller():
     tiny, large = [20.0, 20, 23, 23], [0.0, 0, 43, 43]
     label, distance = afp_target(Target(torch.tensor([large, tiny]), NONE), points)
     assert label.reshape(10, 10)[5, 5] == 1
-    assert distance.reshape(10, 10, 4)[5, 5].tolist() == pytest.approx([0.375] * 4)  # at 21.5, 1.5 pixels from each side
+    assert distance.reshape(10, 10, 4)[5, 5].tolist() == pytest.approx(
+        [0.375] * 4
+    )  # at 21.5, 1.5 pixels from each side
 
 
 def test_afp_losses_by_hand():

@@ -65,7 +65,11 @@ def test_success(step):
         ((WRITE,), ("-p", "ratte", "1"), "has no parameter 'ratte'; it has profile, seed, rate, label"),
         ((WRITE,), ("-p", "rate", "fast"), "parameter rate is 'fast'; it must be like its default 0.5"),
         ((WRITE,), ("-p", "seed", "1.5"), "parameter seed is 1.5; its default is 0, another type"),
-        (("x = 1", "y = x\nassert y == 2, 'not two'", WRITE), (), "cell In [4] (assert y == 2, 'not two'): AssertionError: not two"),
+        (
+            ("x = 1", "y = x\nassert y == 2, 'not two'", WRITE),
+            (),
+            "cell In [4] (assert y == 2, 'not two'): AssertionError: not two",
+        ),
         (("x = 1", "# why\nraise ValueError('bad\\nnumber')", WRITE), (), "cell In [4] (raise ValueError"),
         ((f"{WRITE}\nimport os; os.kill(os.getpid(), 9)", "1"), (), "its kernel died"),
         ((f"{WRITE}\nimport sys; sys.exit(0)", "1"), (), "stopped here without an error"),
@@ -73,7 +77,18 @@ def test_success(step):
         ((f"{WRITE}\nimport time; time.sleep(60)",), ("--timeout", "2"), "took longer than 2 s"),
         (("1 + 1",), (), "ran to its end but did not write table.csv"),
     ],
-    ids=["unknown", "mistyped", "float for int", "failing line", "error", "killed", "exit", "hard exit", "timeout", "nothing written"],
+    ids=[
+        "unknown",
+        "mistyped",
+        "float for int",
+        "failing line",
+        "error",
+        "killed",
+        "exit",
+        "hard exit",
+        "timeout",
+        "nothing written",
+    ],
 )
 def test_failure(step, cells, options, message):
     step.runs.mkdir(parents=True)
@@ -119,7 +134,16 @@ def test_nothing_stays_at_work_when_the_owner_is_killed(tmp_path, monkeypatch):
     owner = subprocess.Popen(["sleep", "300"])
     try:
         monkeypatch.setenv(processes.OWNER, processes.identity(owner.pid))
-        command = [sys.executable, "-m", "lensnb.execution", source, "--profile", "smoke", "--output", runs / "out.ipynb"]
+        command = [
+            sys.executable,
+            "-m",
+            "lensnb.execution",
+            source,
+            "--profile",
+            "smoke",
+            "--output",
+            runs / "out.ipynb",
+        ]
         step = subprocess.Popen(command)
         wait_until(lambda: marker.exists() and marker.read_text())
         helper, kernel = int(marker.read_text()), psutil.Process(step.pid).children()
@@ -150,10 +174,13 @@ def test_orphans_of_a_killed_step_are_ended_by_the_next_start(tmp_path, monkeypa
 
 def test_lock_waits_for_its_holder_and_outlives_no_kill(tmp_path, capsys):
     path = tmp_path / "lock"
-    code = f"import time, pathlib\nfrom lensnb.processes import lock\nwith lock(pathlib.Path({str(path)!r}), ''): time.sleep(300)"
+    imports = "import time, pathlib\nfrom lensnb.processes import lock\n"
+    code = f"{imports}with lock(pathlib.Path({str(path)!r}), ''): time.sleep(300)"
     holder = subprocess.Popen([sys.executable, "-c", code])
     wait_until(lambda: path.exists() and path.read_text())
-    threading_kill = subprocess.Popen([sys.executable, "-c", f"import os, time; time.sleep(1); os.kill({holder.pid}, 9)"])
+    threading_kill = subprocess.Popen(
+        [sys.executable, "-c", f"import os, time; time.sleep(1); os.kill({holder.pid}, 9)"]
+    )
     with processes.lock(path, "waiting for {holder}"):
         assert holder.wait(timeout=10) == -signal.SIGKILL
     threading_kill.wait()

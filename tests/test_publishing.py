@@ -31,7 +31,9 @@ def executed(**parameters: object) -> nbformat.NotebookNode:
     cell.metadata["papermill"] = {"start_time": "2020"}
     cell.outputs = [
         nbformat.v4.new_output("stream", text=text),
-        nbformat.v4.new_output("execute_result", {"text/html": f"<b>{paths.root()}/a</b>", "image/png": "/+9"}, execution_count=7),
+        nbformat.v4.new_output(
+            "execute_result", {"text/html": f"<b>{paths.root()}/a</b>", "image/png": "/+9"}, execution_count=7
+        ),
     ]  # fmt: skip
     return made
 
@@ -52,7 +54,11 @@ def test_merge_takes_outputs_alone():
     ("source", "run", "message"),
     [
         (book([PARAMETERS, ("print(2)", [])]), executed(profile="phantom"), "its code was changed after the run"),
-        (book([PARAMETERS, CODE]), executed(profile="smoke"), "run with profile = 'smoke', its own default is 'phantom'"),
+        (
+            book([PARAMETERS, CODE]),
+            executed(profile="smoke"),
+            "run with profile = 'smoke', its own default is 'phantom'",
+        ),
         (book([PARAMETERS, CODE]), executed(experiment="a"), "run with experiment = 'a', its own default is None"),
     ],
 )

@@ -25,7 +25,7 @@ from lensnb.volumes import Store
 def label_rows(rows):
     """Rows (dataset, volume, lesion, z, source) with a box in the middle."""
     table = pd.DataFrame(rows, columns=["dataset", "volume", "lesion", "z", "source"])
-    for name, value in zip(("x1", "y1", "x2", "y2"), (20.0, 10.0, 34.0, 22.0)):
+    for name, value in zip(("x1", "y1", "x2", "y2"), (20.0, 10.0, 34.0, 22.0), strict=True):
         table[name] = value
     return table.reindex(columns=COLUMNS)
 
@@ -69,7 +69,11 @@ def test_an_epoch_has_one_slice_of_each_lesion_and_half_as_many_negatives():
 
 
 def test_uncertain_boxes_are_neither_lesions_nor_negatives_on_their_own():
-    rows = [("DeepLesion", "v", "a", 2, "annotated"), ("DeepLesion", "v", "u", 2, "uncertain"), ("DeepLesion", "v", "w", 4, "uncertain")]
+    rows = [
+        ("DeepLesion", "v", "a", 2, "annotated"),
+        ("DeepLesion", "v", "u", 2, "uncertain"),
+        ("DeepLesion", "v", "w", 4, "uncertain"),
+    ]
     sampler = SliceSampler(label_rows(rows), {"v": 5}, negatives=True, key=(0,))
     assert sampler.lesions == [("v", np.array([2]))]
     assert {z for _, z in sampler.negatives} == {0, 1, 3, 4}  # slice 4 is used, its uncertain box ignored
@@ -101,7 +105,7 @@ def test_batches_are_padded_and_boxes_stay_on_their_lesions():
         boxes.append(np.array([[11.5, 15.5, 23.5, 23.5], [0, 0, 5, 5]], np.float32))
     batch, targets = place_batch(images, boxes, [1, 1], np.random.default_rng(5), settings)
     assert batch.shape[2] % 16 == 0 and batch.shape[3] % 16 == 0
-    for image, target in zip(batch, targets):
+    for image, target in zip(batch, targets, strict=True):
         rows, columns = np.nonzero(image[4].numpy() > 0.5)
         edges = [columns.min() - 0.5, rows.min() - 0.5, columns.max() + 0.5, rows.max() + 0.5]
         assert np.abs(target.lesions[0].numpy() - edges).max() <= 1
@@ -119,7 +123,9 @@ def test_schedule_of_iterations_and_of_epochs():
 
 def test_learning_rates_of_the_paper():
     steps = SimpleNamespace(learning_rate=1e-4, warmup=0, schedule="steps")
-    assert [learning_rate(t, 8, steps) for t in (0, 3, 4, 5, 6, 7)] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
+    assert [learning_rate(t, 8, steps) for t in (0, 3, 4, 5, 6, 7)] == pytest.approx(
+        [1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6]
+    )
     cosine = SimpleNamespace(learning_rate=1.0, warmup=10, schedule="cosine")
     assert learning_rate(0, 1000, cosine) == pytest.approx(0.1)
     assert learning_rate(1000, 1000, cosine) == pytest.approx(0.02)

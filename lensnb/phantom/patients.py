@@ -15,7 +15,7 @@ REGIONS = {
 SHARES = {"chest": 0.44, "abdomen": 0.44, "base": 0.12}
 MARGIN = 9.0  # mm between a lesion's centre and the end of every study
 
-# LiTS and NIH-LN are collections of patients with that disease (7 tumours and 6 nodes a scan); LUNA's are screening scans
+# LiTS and NIH-LN collect patients with that disease (7 tumours, 6 nodes a scan); LUNA's are screening scans
 SELECTED_FOR = {"LiTS": "liver", "NIH-LN": "node"}
 
 
