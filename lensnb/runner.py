@@ -86,31 +86,34 @@ def choose(found: Sequence[Target], wanted: Sequence[str]) -> list[Target]:
     return chosen
 
 
-def run(profile: str, chosen: Sequence[Target], cores: int) -> None:
+def plan(profile: str, only: Sequence[str] | None) -> list[Target]:
+    """The targets with the names `only`, or all if there are none."""
+    return choose(targets(profile), only) if only else targets(profile)
+
+
+def run(profile: str, only: Sequence[str] | None, chosen: Sequence[Target], cores: int) -> None:
     """Make the chosen targets; RunError with the notebook, the cell and the error if that fails.
 
-    After a kill Snakemake sometimes plans only the steps up to a file that it believes unfinished, and ends in
-    success without the rest. So it is asked again as long as each time brings targets that were not there before.
+    Behind an input that is marked `ancient` Snakemake plans nothing in a start that makes this input, whatever else
+    is missing there, and ends in success. So it is asked again until nothing is out of date or nothing changes.
     """
     runs = runs_folder(profile)
     started = time.time()
     engine_log = runs / "logs" / "snakemake.log"
     engine_log.parent.mkdir(parents=True, exist_ok=True)
     command = snakemake(profile, *gpu_limit(), "--cores", str(cores), *(target.file for target in chosen))
-    absent, before, status = absent_from(chosen), None, 0
-    while not status and absent != before:
-        before = absent
-        status = _run_engine(command, runs, engine_log)
-        absent = absent_from(chosen)
-        if not absent:
-            break
-    if status or absent:
+    before, waiting = None, out_of_date(chosen)
+    while waiting and waiting != before:
+        if _run_engine(command, runs, engine_log):
+            raise RunError(failure_report(runs, engine_log, started))
+        before, waiting = waiting, out_of_date(plan(profile, only))
+    if not all(target.path.exists() for target in chosen):
         raise RunError(failure_report(runs, engine_log, started))
 
 
-def absent_from(chosen: Sequence[Target]) -> list[Path]:
-    """The targets that do not exist."""
-    return [target.path for target in chosen if not target.path.exists()]
+def out_of_date(chosen: Sequence[Target]) -> list[str]:
+    """The names of the targets that are missing or older than what they are made from."""
+    return [target.name for target in chosen if not target.up_to_date]
 
 
 def _run_engine(command: list[str], runs: Path, log: Path) -> int:
@@ -188,21 +191,19 @@ def make(asked: object) -> None:
         raise RunError(f"--data holds real datasets, which the profile {profile} does not read; use --profile paper", 2)
     runs = runs_folder(profile)
     if asked.list or asked.dry_run:
-        found = targets(profile)
-        show(choose(found, asked.only) if asked.only else found)
+        show(plan(profile, asked.only))
         return
     waiting = f"Another run_all.sh (process {{holder}}) works on profile {profile}; waiting for it to end."
     with processes.lock(runs / "locks" / "run", waiting):
         if processes.end_abandoned(runs):
             print("Ended what an interrupted run had left at work; continuing from there.", flush=True)
-        found = targets(profile)
-        chosen = choose(found, asked.only) if asked.only else found
-        if all(target.up_to_date for target in chosen):
+        chosen = plan(profile, asked.only)
+        if not out_of_date(chosen):
             print(f"All {len(chosen)} targets were made already: {paths.figures(profile)}", flush=True)
             return
         print(f"Profile {profile}, {asked.cores} cores; logs in {runs / 'logs'}", flush=True)
         start = time.monotonic()
-        run(profile, chosen, asked.cores)
+        run(profile, asked.only, chosen, asked.cores)
         minutes = (time.monotonic() - start) / 60
         print(f"All {len(chosen)} targets are made ({minutes:.1f} min): {paths.figures(profile)}", flush=True)
 
