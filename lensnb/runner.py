@@ -240,4 +240,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    # the module as others import it, so that the errors they raise are the ones that are caught here
+    from lensnb import runner
+
+    sys.exit(runner.main(sys.argv[1:]))
