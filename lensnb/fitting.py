@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lensnb.files import atomic_write, write_table
-from lensnb.training import restore, save_weights
+from lensnb.files import write_table
+from lensnb.training import restore, save_checkpoint, save_weights
 
 
 def best_device() -> torch.device:
@@ -57,14 +57,7 @@ def fit(
             left = (time.monotonic() - clock) / (t + 1 - start) * (iterations - t - 1)
             print(f"{label}: iteration {t + 1}/{iterations}, loss {loss.item():.3f}, {left:.0f} s left", flush=True)
         if (t + 1) % checkpoint_every == 0 and t + 1 < iterations:
-            with atomic_write(checkpoint) as temporary:
-                state = {
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "log": (rows, recent),
-                    "done": t + 1,
-                }
-                torch.save(state, temporary)
+            save_checkpoint(checkpoint, model, optimizer, t + 1, rows, recent)
     model.eval()
     names = list(losses) if start < iterations else [f"loss{i}" for i in range(len(rows[0]) - 1)]
     write_table(pd.DataFrame(rows, columns=["iteration", *names]), run_dir / "log.csv")

@@ -189,25 +189,27 @@ def fit(
         average_gradients(model, world)
         nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip)
         optimizer.step()
-        recent.append([dataset, *(losses[k].item() for k in ("center", "size", "class", "box")), loss.item()])
+        recent.append([*(losses[k].item() for k in ("center", "size", "class", "box")), loss.item()])
         if (t + 1) % 20 == 0 or t + 1 == len(batches):
-            rows.append([t + 1, *np.mean([r[1:] for r in recent], axis=0).round(6).tolist()])
+            rows.append([t + 1, *np.mean(recent, axis=0).round(6).tolist()])
             recent = []
         if rank == 0 and (t + 1) % max(1, len(batches) // 10) == 0:
             left = (time.monotonic() - clock) / (t + 1 - start) * (len(batches) - t - 1)
             print(f"{label}: iteration {t + 1}/{len(batches)}, loss {rows[-1][-1] if rows else loss.item():.3f}, "
                   f"{left:.0f} s left", flush=True)  # fmt: skip
         if rank == 0 and (t + 1) % training.checkpoint_every == 0 and t + 1 < len(batches):
-            with atomic_write(checkpoint) as temporary:
-                state = {
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "log": (rows, recent),
-                    "done": t + 1,
-                }
-                torch.save(state, temporary)
+            save_checkpoint(checkpoint, model, optimizer, t + 1, rows, recent)
     model.eval()
     return pd.DataFrame(rows, columns=["iteration", "center", "size", "class", "box", "total"])
+
+
+def save_checkpoint(
+    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, done: int, rows: list, recent: list
+) -> None:
+    """Write what `restore` reads, atomically: after `done` iterations, with the log rows and losses not yet in one."""
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": (rows, recent), "done": done}
+    with atomic_write(checkpoint) as temporary:
+        torch.save(state, temporary)
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, tuple[list, list]]:
