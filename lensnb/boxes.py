@@ -6,8 +6,6 @@ by integers, and z1, z2 are both inside the lesion.
 
 import numpy as np
 import pandas as pd
-import torch
-from torchvision.ops import batched_nms
 
 DATASETS = ("DeepLesion", "LUNA16", "LiTS", "NIH-LN")
 SOURCES = ("annotated", "cross-slice", "intra-patient", "uncertain", "truth")
@@ -61,6 +59,9 @@ def nms_table(table: pd.DataFrame, threshold: float, keys: tuple[str, ...] = ("v
     """
     if table.empty:
         return table
+    import torch  # here, because it takes seconds and 600 MB that preparing and planning do without
+    from torchvision.ops import batched_nms
+
     group = table.groupby(list(keys), observed=True, sort=False).ngroup().to_numpy(copy=True)
     boxes = torch.from_numpy(table[BOX].to_numpy(np.float64, copy=True))
     scores = torch.from_numpy(table["score"].to_numpy(np.float64, copy=True))
