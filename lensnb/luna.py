@@ -6,7 +6,9 @@ The rules are those of the challenge's own script (Setio et al. 2017), to the la
 * a nodule has the probability of its best mark, its other marks are ignored;
 * marks on excluded findings (`annotations_excluded.csv`) are ignored;
 * every other mark is a false positive; a nodule without a mark counts as missed;
-* the sensitivity between two points of the curve is interpolated linearly.
+* the sensitivity between two points of the curve is interpolated linearly;
+* the interval is that of 1000 sets of scans drawn with replacement. The script draws them from an unseeded
+  generator, so its interval changes from run to run; here a seed fixes it.
 """
 
 from collections.abc import Sequence
@@ -16,26 +18,43 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb.boxes import BOX3D
 from lensnb.froc import RATES, require_columns
+from lensnb.volumes import Store, grid_to_mm
 
 POSITION = ["coordX", "coordY", "coordZ"]
 MAX_MARKS = 100
 DIAMETER_IF_UNKNOWN_MM = 10.0
+EXCLUDED_SOURCE = "it comes in the evaluation script of https://luna16.grand-challenge.org"
+# what can become of a mark
+HIT, DOUBLE, ON_EXCLUDED, FALSE, BEYOND = "hit", "double", "on excluded", "false", "beyond 100"
 
 
 @dataclass(frozen=True)
 class LunaMatches:
-    """The marks that count and what was counted on the way, under the names of the official report."""
+    """What became of the nodules and of the marks of the evaluated scans.
 
-    scans: int
-    nodules: int
-    true_probability: np.ndarray  # one for each nodule found: its best mark's
-    false_probability: np.ndarray  # one for each false positive
-    candidates: int  # marks that were kept
-    on_excluded: int  # marks ignored because they lie on an excluded finding
-    doubles: int  # further marks on a nodule already found
-    beyond_100: int  # marks dropped by the limit of 100 a scan
-    other_scans: int  # marks on scans that are not evaluated
+    nodules: their rows of the annotations, with `scan` (index into `seriesuids`) and `probability`, that of the
+    best mark, NaN if the nodule is missed. marks: the rows of the submission that lie on these scans, with `scan`
+    and `outcome`: "hit" (the best mark of a nodule), "double", "on excluded", "false" or "beyond 100". doubles:
+    marks on a nodule besides its best one, counted for each nodule. other_scans: marks on scans not evaluated.
+    """
+
+    seriesuids: tuple[str, ...]
+    nodules: pd.DataFrame
+    marks: pd.DataFrame
+    doubles: int
+    other_scans: int
+
+    @property
+    def true_probability(self) -> np.ndarray:
+        """The probability of each nodule found."""
+        return self.nodules["probability"].dropna().to_numpy()
+
+    @property
+    def false_probability(self) -> np.ndarray:
+        """The probability of each false positive."""
+        return self.marks.loc[self.marks["outcome"] == FALSE, "probability"].to_numpy()
 
 
 def read_seriesuids(path: Path | str) -> list[str]:
@@ -56,59 +75,98 @@ def read_findings(path: Path | str, value: str) -> pd.DataFrame:
 
     ValueError naming file and row if a column or a number is missing.
     """
-    table = pd.read_csv(path, dtype={"seriesuid": str}, skipinitialspace=True)
+    table = pd.read_csv(path, dtype=str, skipinitialspace=True)
     require_columns(table, ["seriesuid", *POSITION, value], str(path))
     for column in [*POSITION, value]:
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        bad = np.flatnonzero(~np.isfinite(numbers.to_numpy(dtype=float)))
+        # Python's float, as in the official script: other parsers may be off by the last digit, and that decides
+        # about a mark on a nodule's surface
+        numbers = table[column].map(_number).astype(float)
+        bad = np.flatnonzero(~np.isfinite(numbers.to_numpy()))
         if len(bad):
             raise ValueError(f"{path}, row {bad[0] + 1}: {column} is {table[column].iloc[bad[0]]}, not a finite number")
         table[column] = numbers
     return table
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def read_challenge(folder: Path | str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The nodules and the excluded findings of a LUNA16 folder, whose csv files may lie in CSVFILES.
+
+    FileNotFoundError if one is missing: without the excluded findings, marks on them would be false positives.
+    """
+    tables = []
+    for name in ("annotations.csv", "annotations_excluded.csv"):
+        places = [Path(folder) / "CSVFILES" / name, Path(folder) / name]
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            raise FileNotFoundError(f"{places[0]} does not exist; {EXCLUDED_SOURCE}")
+        tables.append(read_findings(path, "diameter_mm"))
+    return tables[0], tables[1]
+
+
+def to_marks(detections: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """3D detections of LUNA16 volumes in grid coordinates as marks: the box's centre in patient mm (LPS).
+
+    Returns the columns of a submission, seriesuid, coordX, coordY, coordZ, probability, in the detections' order
+    and with their index. Box ends are pixel centres and slice numbers, so the centre is their mean.
+    """
+    boxes = detections[BOX3D].to_numpy(dtype=float)
+    centres = (boxes[:, :3] + boxes[:, 3:]) / 2
+    volumes = detections["volume"].astype(str).to_numpy()
+    marks = pd.DataFrame({"seriesuid": volumes}, index=detections.index)
+    millimetres = np.empty_like(centres)
+    for volume in pd.unique(volumes):
+        here = volumes == volume
+        millimetres[here] = grid_to_mm(centres[here], store.geometry(volume))
+    marks[POSITION] = millimetres
+    return marks.assign(probability=detections["score"].to_numpy(dtype=float))
+
+
 def match(
     annotations: pd.DataFrame, excluded: pd.DataFrame, seriesuids: Sequence[str], submission: pd.DataFrame
 ) -> LunaMatches:
     """Match the marks of each evaluated scan to its nodules and excluded findings, tables of `read_findings`."""
-    nodules_of, excluded_of, marks_of = (
-        {uid: rows for uid, rows in table.groupby("seriesuid", sort=False)}
+    scan_of = {uid: scan for scan, uid in enumerate(seriesuids)}
+    nodules, irrelevant, marks = (
+        table.assign(scan=table["seriesuid"].map(scan_of)).dropna(subset="scan").astype({"scan": int})
         for table in (annotations, excluded, submission)
     )
-    true, false = [], []
-    nodules = candidates = on_excluded = doubles = beyond = 0
-    for uid in seriesuids:
-        scan_nodules = nodules_of.get(uid, annotations[:0])
-        nodules += len(scan_nodules)
-        if uid not in marks_of:
-            continue
-        marks = marks_of[uid]
-        kept = marks[_among_best(marks["probability"].to_numpy())]
-        candidates += len(kept)
-        beyond += len(marks) - len(kept)
-        probability = kept["probability"].to_numpy()
-        on_nodule = _hits(scan_nodules, kept)
-        for hits in on_nodule:
+    probability, outcome = np.full(len(nodules), np.nan), np.full(len(marks), FALSE, dtype=object)
+    all_probabilities = marks["probability"].to_numpy(dtype=float)
+    nodules_of, irrelevant_of = _rows_by_scan(nodules), _rows_by_scan(irrelevant)
+    doubles = 0
+    for scan, rows in _rows_by_scan(marks).items():
+        best = _among_best(all_probabilities[rows])
+        outcome[rows[~best]] = BEYOND
+        rows = rows[best]
+        on_excluded = _hits(irrelevant.iloc[irrelevant_of.get(scan, [])], marks.iloc[rows]).any(axis=0)
+        outcome[rows[on_excluded]] = ON_EXCLUDED
+        here = nodules_of.get(scan, np.zeros(0, dtype=int))
+        on_nodule = _hits(nodules.iloc[here], marks.iloc[rows])
+        outcome[rows[on_nodule.any(axis=0)]] = DOUBLE
+        for nodule, hits in zip(here, on_nodule, strict=True):
             if hits.any():
-                true.append(probability[hits].max())
+                first = rows[hits][np.argmax(all_probabilities[rows[hits]])]
+                probability[nodule] = all_probabilities[first]
+                outcome[first] = HIT
                 doubles += int(hits.sum()) - 1
-        free = ~on_nodule.any(axis=0)
-        irrelevant = free & _hits(excluded_of.get(uid, excluded[:0]), kept).any(axis=0)
-        on_excluded += int(irrelevant.sum())
-        false.extend(probability[free & ~irrelevant])
-    if nodules == 0:
-        raise ValueError("no nodule is annotated in the evaluated scans, so there is no sensitivity")
     return LunaMatches(
-        scans=len(seriesuids),
-        nodules=nodules,
-        true_probability=np.array(true, dtype=float),
-        false_probability=np.array(false, dtype=float),
-        candidates=candidates,
-        on_excluded=on_excluded,
+        seriesuids=tuple(seriesuids),
+        nodules=nodules.assign(probability=probability),
+        marks=marks.assign(outcome=outcome),
         doubles=doubles,
-        beyond_100=beyond,
-        other_scans=len(submission) - candidates - beyond,
+        other_scans=len(submission) - len(marks),
     )
+
+
+def _rows_by_scan(table: pd.DataFrame) -> dict[int, np.ndarray]:
+    return table.groupby("scan", sort=False).indices
 
 
 def _among_best(probability: np.ndarray) -> np.ndarray:
@@ -131,16 +189,39 @@ def curve(matches: LunaMatches) -> tuple[np.ndarray, np.ndarray]:
 
     The official script scales a ROC curve; the divisions follow its order, since points that meet a rate
     exactly are common (888 scans, 1/8 FP) and rounding decides on which side of the rate they fall.
+    NaN sensitivities if no nodule is annotated in the evaluated scans.
     """
-    probability = np.concatenate([matches.true_probability, matches.false_probability])
-    is_true = np.arange(len(probability)) < len(matches.true_probability)
+    return _curve(_by_probability(matches), _nodules_of_scans(matches), np.ones(len(matches.seriesuids), dtype=int))
+
+
+def _by_probability(matches: LunaMatches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scan, whether it is a nodule found, and whether a lower probability follows: (n,) by falling probability."""
+    found = matches.nodules.dropna(subset="probability")
+    wrong = matches.marks[matches.marks["outcome"] == FALSE]
+    scan = np.concatenate([found["scan"], wrong["scan"]]).astype(int)
+    probability = np.concatenate([found["probability"], wrong["probability"]]).astype(float)
+    is_true = np.arange(len(scan)) < len(found)
     order = np.argsort(-probability, kind="stable")
     last_of_tie = np.append(np.diff(probability[order]) != 0, True) if len(order) else np.zeros(0, dtype=bool)
-    true = np.concatenate([[0.0], np.cumsum(is_true[order])[last_of_tie]])
-    false = np.concatenate([[0.0], np.cumsum(~is_true[order])[last_of_tie]])
+    return scan[order], is_true[order], last_of_tie
+
+
+def _nodules_of_scans(matches: LunaMatches) -> np.ndarray:
+    return np.bincount(matches.nodules["scan"], minlength=len(matches.seriesuids))
+
+
+def _curve(
+    points: tuple[np.ndarray, np.ndarray, np.ndarray], nodules: np.ndarray, times: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The curve of a set of scans in which each occurs `times` (scans,) times."""
+    scan, is_true, last_of_tie = points
+    weight = times[scan]
+    true = np.concatenate([[0.0], np.cumsum(weight * is_true)[last_of_tie]])
+    false = np.concatenate([[0.0], np.cumsum(weight * ~is_true)[last_of_tie]])
     found, wrong = true[-1], false[-1]
-    false_positives = false / max(wrong, 1) * wrong / matches.scans
-    sensitivity = true / max(found, 1) * found / matches.nodules
+    false_positives = false / max(wrong, 1) * wrong / times.sum()
+    there = int(times @ nodules)
+    sensitivity = true / max(found, 1) * found / there if there else np.full(len(true), np.nan)
     return false_positives, sensitivity
 
 
@@ -149,24 +230,68 @@ def sensitivity_at(points: tuple[np.ndarray, np.ndarray], rates: Sequence[float]
     return np.interp(rates, *points)
 
 
+def bootstrap(matches: LunaMatches, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """Sensitivities at 1/8 to 8 of sets of scans drawn with replacement: (resamples, 7); a row's mean is its CPM.
+
+    The draw depends on the number of scans and the seed alone, so the samples of two methods on the same scans can
+    be subtracted. A set without nodules gives NaN.
+    """
+    scans = len(matches.seriesuids)
+    points, nodules = _by_probability(matches), _nodules_of_scans(matches)
+    draws = np.random.default_rng((seed, scans)).multinomial(scans, np.full(scans, 1 / scans), size=resamples)
+    samples = np.full((resamples, len(RATES)), np.nan)
+    for sample, times in zip(samples, draws, strict=True):
+        sample[:] = sensitivity_at(_curve(points, nodules, times))
+    return samples
+
+
+def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The official interval of (n,) samples, NaN left out: of the sorted ones, those at 2.5 % and 97.5 % of n."""
+    ordered = np.sort(samples[np.isfinite(samples)])
+    if not len(ordered):
+        return float("nan"), float("nan")
+    tail = (1.0 - level) / 2.0
+    low, high = (ordered[min(int(part * len(ordered)), len(ordered) - 1)] for part in (tail, 1.0 - tail))
+    return float(low), float(high)
+
+
 def evaluate(
-    annotations: pd.DataFrame, excluded: pd.DataFrame, seriesuids: Sequence[str], submission: pd.DataFrame
+    annotations: pd.DataFrame,
+    excluded: pd.DataFrame,
+    seriesuids: Sequence[str],
+    submission: pd.DataFrame,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict:
-    """The official result: fp, sensitivity, cpm (their mean), and the counts of the official report."""
+    """The official result: fp, sensitivity, cpm (their mean), its interval, and the counts of the official report.
+
+    ValueError if no nodule is annotated in the evaluated scans.
+    """
     matches = match(annotations, excluded, seriesuids, submission)
+    if matches.nodules.empty:
+        raise ValueError("no nodule is annotated in the evaluated scans, so there is no sensitivity")
+    return report(matches, resamples, seed)
+
+
+def report(matches: LunaMatches, resamples: int = 1000, seed: int = 0) -> dict:
+    """What `evaluate` returns, of scans that are matched already; NaN where there is no nodule to find."""
     sensitivity = sensitivity_at(curve(matches))
+    low, high = interval(bootstrap(matches, resamples, seed).mean(axis=1))
+    outcomes = matches.marks["outcome"].value_counts()
     return {
         "fp": list(RATES),
         "sensitivity": sensitivity.tolist(),
         "cpm": float(sensitivity.mean()),
-        "scans": matches.scans,
-        "nodules": matches.nodules,
+        "cpm_low": low,
+        "cpm_high": high,
+        "scans": len(matches.seriesuids),
+        "nodules": len(matches.nodules),
         "true_positives": len(matches.true_probability),
         "false_positives": len(matches.false_probability),
-        "candidates": matches.candidates,
-        "candidates_on_excluded_findings": matches.on_excluded,
+        "candidates": len(matches.marks) - int(outcomes.get(BEYOND, 0)),
+        "candidates_on_excluded_findings": int(outcomes.get(ON_EXCLUDED, 0)),
         "double_candidates": matches.doubles,
-        "candidates_beyond_100_a_scan": matches.beyond_100,
+        "candidates_beyond_100_a_scan": int(outcomes.get(BEYOND, 0)),
         "candidates_on_other_scans": matches.other_scans,
     }
 
