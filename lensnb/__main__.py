@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 EPILOG = "exit status: 0 done, 1 failed, 2 wrong usage or input. LENSNB_TRACEBACK=1 shows where an error arose."
@@ -48,22 +48,29 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 failed, 2 wrong usage or input."""
     options = parser().parse_args(arguments)
+    return attempt(lambda: options.run(options))
+
+
+def attempt(action: Callable[[], int | None]) -> int:
+    """Do something and return the exit status; what goes wrong outside this program is told in one line."""
     try:
-        return options.run(options) or 0
+        return action() or 0
     except (FileNotFoundError, ValueError) as error:
         return _fail(error, 2)
-    except (OSError, FloatingPointError, MemoryError) as error:
+    except (OSError, FloatingPointError, MemoryError, RuntimeError) as error:  # torch's are RuntimeErrors
         return _fail(error, 1)
     except KeyboardInterrupt:
-        sys.stderr.write("lensnb: interrupted\n")
+        sys.stderr.write("lensnb: interrupted; the same command continues\n")
         return 130
 
 
 def _fail(error: BaseException, status: int) -> int:
     if os.environ.get("LENSNB_TRACEBACK"):
         raise error
-    text = " ".join(str(error).split()) or type(error).__name__
-    sys.stderr.write(f"lensnb: {text}\n")
+    text = str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:  # without its number
+        text = f"{error.filename}: {error.strerror}"
+    sys.stderr.write(f"lensnb: {' '.join(text.split()) or type(error).__name__}\n")
     return status
 
 
@@ -113,18 +120,34 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("prepare", prepare, "bring the datasets to one grid, making phantoms first where they are used")
     _add_profile(command)
-    command.add_argument("--data", type=Path, metavar="DIR", help="folder of the real datasets (default: see README)")
-    command.add_argument("--workers", type=int, metavar="N", help="processes (default: the profile's)")
+    command.add_argument("--data", type=_folder, metavar="DIR", help="folder of the real datasets (see README)")
+    command.add_argument("--workers", type=_whole(1), metavar="N", help="processes (default: the profile's)")
 
     command = add("data", data_check, "which real datasets are there, and where to get them")
     command.add_argument("action", choices=("check",), help="count what is there")
-    command.add_argument("--root", type=Path, metavar="DIR", help="folder of the datasets (default: data/raw)")
+    command.add_argument("--root", type=_folder, metavar="DIR", help="folder of the datasets (default: data/raw)")
     return top
 
 
 def _add_profile(command: argparse.ArgumentParser) -> None:
     command.add_argument("--profile", default="phantom", metavar="P", help="smoke, phantom or paper (default: phantom)")
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    command.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="default: 0")
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {least}")
+        return int(text)
+
+    return convert
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder" if path.exists() else f"{text} does not exist")
+    return path
 
 
 def _fraction(text: str) -> float:

@@ -1,8 +1,11 @@
 """Files appear whole or not at all, and the same table gives the same bytes."""
 
+import errno
 import json
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not.
 
     The block may create a file or a folder. A reader never sees half a file, whenever the writer dies.
+    OSError names `path` when it can not be written, as on a full disk.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,12 +27,34 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            # the system does not say which file, and numpy not even why: "9216 requested and 512 written"
+            reason = error.strerror or f"{error}; is the disk full?"
+            raise type(error)(error.errno or errno.EIO, f"could not be written: {reason}", str(path)) from error
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what `atomic_write` left one level below `folder` when its process was killed."""
+    for path in folder.glob("*/.*.part*"):
+        process = path.name.split(".part")[0].rsplit(".", 1)[-1]
+        if process.isdigit() and not _is_running(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing, only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_json(content: object, path: Path | str) -> None:
@@ -38,11 +64,14 @@ def write_json(content: object, path: Path | str) -> None:
 
 
 def read_json(path: Path | str) -> dict:
-    """Read a JSON file; ValueError names the file if it is not JSON."""
+    """Read a JSON file that holds names and values; ValueError names the file if it does not."""
     try:
-        return json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} should hold names and values ({{...}}), not a {type(content).__name__}")
+    return content
 
 
 def write_table(table: pd.DataFrame, path: Path | str) -> None:
@@ -64,7 +93,7 @@ def write_table(table: pd.DataFrame, path: Path | str) -> None:
 def read_table(path: Path | str) -> pd.DataFrame:
     """Read what `write_table` wrote.
 
-    Raises FileNotFoundError if the file is missing, ValueError for another ending.
+    Raises FileNotFoundError if the file is missing, ValueError that names it for another ending or a broken file.
     """
     path = Path(path)
     if not path.exists():
@@ -72,11 +101,22 @@ def read_table(path: Path | str) -> pd.DataFrame:
             f"{path} does not exist; an earlier step makes it (./run_all.sh --list names the steps)"
         )
     if path.suffix == ".csv":
-        return pd.read_csv(path, dtype={"patient": str, "study": str, "series": str, "volume": str, "lesion": str})
+        return read_csv(path, dtype={"patient": str, "study": str, "series": str, "volume": str, "lesion": str})
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return _from_arrays(arrays)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return _from_arrays(arrays)
+        except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path} is no table: {error}; delete it to have it made again") from error
     raise ValueError(f"{path}: a table is read from .csv or .npz")
+
+
+def read_csv(path: Path | str, **options) -> pd.DataFrame:
+    """`pandas.read_csv`, but its ValueError names the file: empty, not text, or rows of different length."""
+    try:
+        return pd.read_csv(path, **options)
+    except ValueError as error:
+        raise ValueError(f"{path} can not be read as a csv: {error}") from error
 
 
 def _to_arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
