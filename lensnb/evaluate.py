@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from lensnb import froc
+from lensnb.files import read_csv
 from lensnb.safe_pickle import load_manual_boxes
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
@@ -54,10 +55,7 @@ def read_boxes(path: Path | str, columns: list[str]) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
-    try:
-        table = pd.read_csv(path, dtype={"volume": str}, skipinitialspace=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} can not be read as a csv: {error}") from error
+    table = read_csv(path, dtype={"volume": str}, skipinitialspace=True)
     froc.require_columns(table, columns, str(path))
     unnamed = table["volume"].isna().to_numpy()
     if unnamed.any():

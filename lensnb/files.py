@@ -39,24 +39,6 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         raise
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what `atomic_write` left one level below `folder` when its process was killed."""
-    for path in folder.glob("*/.*.part*"):
-        process = path.name.split(".part")[0].rsplit(".", 1)[-1]
-        if process.isdigit() and not _is_running(int(process)):
-            path.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # sends nothing, only asks
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def write_json(content: object, path: Path | str) -> None:
     """Write `content` as indented JSON, atomically."""
     with atomic_write(path) as temporary:

@@ -6,18 +6,19 @@ from types import SimpleNamespace
 import yaml
 
 NAMES = ("smoke", "phantom", "paper")
+FOLDER = Path(__file__).parent
 
 
 def load(name: str) -> SimpleNamespace:
     """Read profiles/<name>.yml as nested attributes: profile.training.iterations and so on.
 
-    Raises ValueError for a name that is not a profile, and for a file whose sections differ from the
+    Raises ValueError for a name that is not a profile, and for a file whose keys or types differ from the
     phantom profile's: a misspelt setting must not silently fall back to a default.
     """
     if name not in NAMES:
         raise ValueError(f"{name!r} is not a profile; choose one of {', '.join(NAMES)}")
     content, reference = _read(name), _read("phantom")
-    _check_same_keys(content, reference, name)
+    _check_like(content, reference, name)
     return _namespace({"name": name, **content})
 
 
@@ -29,7 +30,14 @@ def to_dict(section: SimpleNamespace) -> dict:
 
 
 def _read(name: str) -> dict:
-    return yaml.safe_load((Path(__file__).parent / f"{name}.yml").read_text())
+    path = FOLDER / f"{name}.yml"
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} should hold sections with settings, as phantom.yml does")
+    return content
 
 
 def _namespace(content):
@@ -38,13 +46,19 @@ def _namespace(content):
     return content
 
 
-def _check_same_keys(content: dict, reference: dict, where: str) -> None:
+def _check_like(content: dict, reference: dict, where: str) -> None:
+    """The same keys, and values of the same types; a whole number may stand for another number."""
     missing, unknown = reference.keys() - content.keys(), content.keys() - reference.keys()
     if missing or unknown:
         raise ValueError(
             f"profile {where}: missing {sorted(missing) or 'nothing'}, unknown {sorted(unknown) or 'nothing'}; "
             "every profile has the keys of phantom.yml"
         )
-    for key, value in reference.items():
-        if isinstance(value, dict) and key != "notebooks":
-            _check_same_keys(content[key], value, f"{where}: {key}")
+    for key, expected in reference.items():
+        value = content[key]
+        if type(value) is not type(expected) and (type(value), type(expected)) != (int, float):
+            raise ValueError(f"profile {where}: {key} is {value!r}; it must be of type {type(expected).__name__}")
+        if isinstance(expected, dict) and key != "notebooks":
+            _check_like(value, expected, f"{where}: {key}")
+        if isinstance(value, list) and not all(isinstance(v, int | float) for v in value):
+            raise ValueError(f"profile {where}: {key} is {value!r}; it must be a list of numbers")
