@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lensnb import lesanet
-from lensnb.lesanet import LesaNet, label_similarity, label_weights, sample_triplets, triplet_loss
+from lensnb.lesanet import LesaNet, embedding, label_similarity, label_weights, sample_triplets, triplet_loss
 from lensnb.patches import box_centres, crop, to_patch
 
 SMALL = SimpleNamespace(
@@ -174,7 +174,7 @@ def test_training_resumes_to_the_same_weights_and_embeds(tmp_path, monkeypatch):
     whole = lesanet.train_embedding(PROFILE, 0, tmp_path / "whole", store, tmp_path)
 
     calls = []
-    losses = lesanet.losses
+    losses = embedding.losses
 
     def stop_in_iteration_8(*arguments):
         calls.append(None)
@@ -182,7 +182,7 @@ def test_training_resumes_to_the_same_weights_and_embeds(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return losses(*arguments)
 
-    monkeypatch.setattr(lesanet, "losses", stop_in_iteration_8)
+    monkeypatch.setattr(embedding, "losses", stop_in_iteration_8)
     with pytest.raises(KeyboardInterrupt):
         lesanet.train_embedding(PROFILE, 0, tmp_path / "parts", store, tmp_path)
     parts = lesanet.train_embedding(PROFILE, 0, tmp_path / "parts", store, tmp_path)
@@ -191,10 +191,10 @@ def test_training_resumes_to_the_same_weights_and_embeds(tmp_path, monkeypatch):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
 
     model = lesanet.load(whole)
-    embedding = lesanet.embed(model, store, store.boxes, PROFILE, batch=7)
-    assert embedding.shape == (20, 16) and np.allclose(np.linalg.norm(embedding, axis=1), 1, atol=1e-5)
+    vectors = lesanet.embed(model, store, store.boxes, PROFILE, batch=7)
+    assert vectors.shape == (20, 16) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     shuffled = store.boxes.sample(frac=1, random_state=0)
-    assert np.allclose(lesanet.embed(model, store, shuffled, PROFILE), embedding[shuffled.index], atol=1e-5)
+    assert np.allclose(lesanet.embed(model, store, shuffled, PROFILE), vectors[shuffled.index], atol=1e-5)
 
 
 def test_without_labels_views_of_lesions_train_it(tmp_path):
