@@ -29,18 +29,25 @@ class CT:
         return np.linalg.norm(self.index_to_mm[:3, :3], axis=0)
 
 
-def read_ct(path: Path | str) -> CT:
+def read_ct(path: Path | str, series: str | None = None) -> CT:
     """Read a CT of any orientation: DICOM folder, NIfTI (.nii, .nii.gz), MetaImage (.mhd, .mha) or NRRD file.
 
-    Raises FileNotFoundError if `path` is missing, ValueError with the reason if it is no usable CT.
+    An enhanced DICOM CT may also be given as its one file. `series` chooses by SeriesInstanceUID in a folder of
+    several. Raises FileNotFoundError if `path` is missing, ValueError with the reason if it is no usable CT.
     """
+    from lensnb import dicom
+
     path = Path(path)
     if path.is_dir():
-        return read_dicom_folder(path)
+        return dicom.read_dicom_folder(path, series)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
+    if series is not None:
+        raise ValueError(f"{path} is a file; a series can only be chosen in a DICOM folder")
     if path.name.lower().endswith(IMAGE_SUFFIXES):
         return read_image(path)
+    if path.is_file() and dicom.is_dicom(path):
+        return dicom.read_dicom_file(path)
     raise ValueError(f"{path} is neither a DICOM folder nor one of {', '.join(IMAGE_SUFFIXES)}")
 
 
@@ -130,119 +137,3 @@ def to_int16(hu: np.ndarray, path: Path) -> np.ndarray:
             raise ValueError(f"{path} holds {np.count_nonzero(~np.isfinite(hu))} values that are not finite")
         hu = np.rint(hu)
     return np.clip(hu, -32768, 32767).astype(np.int16)
-
-
-def read_dicom_folder(folder: Path) -> CT:
-    """Read the one CT series below `folder`, slices ordered by position along their normal, never by name.
-
-    Refused with ValueError: no or several series, other modalities, several frames per file, slices that
-    differ in size, orientation or pixel spacing, missing, duplicate or unevenly spaced slices, no rescale to
-    HU. A tilted gantry is kept exactly, as a sheared index_to_mm.
-    """
-    slices = _read_headers(folder)
-    first = slices[0][1]
-    orientation = np.array(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
-    normal = np.cross(orientation[0], orientation[1])
-    positions = np.array([header.ImagePositionPatient for _, header in slices], dtype=float)
-    order = np.argsort(positions @ normal, kind="stable")
-    slices = [slices[i] for i in order]
-    positions = positions[order]
-    step = _slice_step(positions, normal, [path for path, _ in slices], first)
-    row_mm, column_mm = (float(v) for v in first.PixelSpacing)  # distance between rows, then between columns
-    matrix = np.column_stack([orientation[0] * column_mm, orientation[1] * row_mm, step])
-    hu = np.stack([_slice_hu(path) for path, _ in slices])
-    return CT(hu, affine(matrix, positions[0]))
-
-
-def _read_headers(folder: Path) -> list[tuple[Path, object]]:
-    """Headers of the DICOM images below `folder`, checked to be one uniform CT series."""
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    found, others = [], 0
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-        except (InvalidDicomError, EOFError):
-            others += 1
-            continue
-        except OSError as error:
-            raise ValueError(f"{path} can not be read: {error}") from error
-        if "Rows" in header:  # a DICOMDIR or a report has no pixels
-            found.append((path, header))
-        else:
-            others += 1
-    if not found:
-        raise ValueError(f"{folder} holds no DICOM image ({others} other files)")
-    series = sorted({str(h.get("SeriesInstanceUID", "")) for _, h in found})
-    if len(series) > 1:
-        raise ValueError(f"{folder} holds {len(series)} series ({', '.join(series[:3])}, ...); give the folder of one")
-    reference = found[0][1]
-    for path, header in found:
-        _check_header(path, header)
-        for name in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
-            ours, theirs = np.array(header[name].value, float), np.array(reference[name].value, float)
-            if not np.allclose(ours, theirs, atol=1e-3):
-                raise ValueError(f"{path}: {name} is {ours}, but {theirs} in {found[0][0].name}; not one CT volume")
-    return found
-
-
-def _check_header(path: Path, header: object) -> None:
-    if header.get("Modality", "CT") != "CT":
-        raise ValueError(f"{path}: modality {header.Modality}, expected CT")
-    if int(header.get("NumberOfFrames", 1)) > 1:
-        raise ValueError(f"{path}: {header.NumberOfFrames} frames in one file; convert it to NIfTI first")
-    for name, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
-        value = header.get(name)
-        if value is None or len(value) != count or not np.isfinite(np.array(value, float)).all():
-            raise ValueError(f"{path}: {name} is {value}; without it the voxels have no place in the patient")
-    if header.get("RescaleIntercept") is None or header.get("RescaleSlope") is None:
-        raise ValueError(f"{path}: no RescaleSlope and RescaleIntercept, so its values are not HU")
-
-
-def _slice_step(positions: np.ndarray, normal: np.ndarray, paths: list[Path], header: object) -> np.ndarray:
-    """The vector from slice to slice in mm, after checking that it is everywhere the same."""
-    if len(positions) == 1:
-        return normal * float(header.get("SliceThickness") or 1.0)
-    along = positions @ normal
-    gaps = np.diff(along)
-    typical = float(np.median(gaps))
-    for i, gap in enumerate(gaps):
-        pair = f"{paths[i].name} and {paths[i + 1].name} of {paths[i].parent}"
-        if gap < 0.01:
-            raise ValueError(f"two slices at the same position ({along[i]:.2f} mm): {pair}")
-        if abs(gap - typical) > max(0.1 * typical, 0.02):
-            missing = round(gap / typical) - 1
-            kind = f"{missing} missing slices" if missing > 0 else "uneven slices"
-            raise ValueError(f"{kind}: {gap:.2f} mm between {pair}, elsewhere {typical:.2f} mm")
-    step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    drift = np.abs(positions - positions[0] - np.arange(len(positions))[:, None] * step).max()
-    if drift > max(0.5, 0.5 * typical):
-        raise ValueError(f"slices of {paths[0].parent} do not lie on one line: up to {drift:.2f} mm beside it")
-    return step
-
-
-def _slice_hu(path: Path) -> np.ndarray:
-    """HU (y, x) of one DICOM slice; a compression that pydicom can not decode is left to SimpleITK."""
-    import pydicom
-
-    dataset = pydicom.dcmread(path)
-    try:
-        stored = dataset.pixel_array
-    except (NotImplementedError, RuntimeError):
-        return to_int16(read_array_2d(path), path)
-    except Exception as error:  # a damaged file raises almost anything here
-        raise ValueError(f"{path}: the pixels can not be read: {error}") from error
-    slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-    return to_int16(stored.astype(np.float32) * slope + intercept, path)
-
-
-def read_array_2d(path: Path) -> np.ndarray:
-    """Rescaled values (y, x) of one DICOM file through SimpleITK."""
-    import SimpleITK as sitk
-
-    try:
-        array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-    except RuntimeError as error:
-        raise ValueError(f"{path}: its compression can not be decoded") from error
-    return array.reshape(array.shape[-2:])

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb.ct_files import CT, read_array, read_dicom_folder
+from lensnb.ct_files import CT, read_array
 from lensnb.datasets import FOUND, SLICE_BOXES
 from lensnb.datasets.masks import align_mask, mask_boxes
+from lensnb.dicom import read_dicom_folder
 
 NAME = "NIH-LN"
 SOURCE = "https://www.cancerimagingarchive.net/collection/ct-lymph-nodes (176 cases, masks; CC BY 3.0)"
@@ -63,7 +64,7 @@ def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
     if nodes.min() < 0:
         raise ValueError(f"{path}: negative numbers in the mask")
     boxes = pd.DataFrame(mask_boxes(nodes, lambda i: f"{row['volume']}-n{i:02d}"), columns=SLICE_BOXES)
-    notes = ()
+    notes = ct.notes
     if expected is not None and boxes["lesion"].nunique() != expected:
-        notes = (f"node counts differ: {boxes['lesion'].nunique()} in the mask, {expected} in the annotations",)
+        notes = (*notes, f"node counts differ: {boxes['lesion'].nunique()} in the mask, {expected} in the annotations")
     return CT(ct.hu, ct.index_to_mm, notes=notes), boxes
