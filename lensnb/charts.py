@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from lensnb import froc, published
+from lensnb import froc, luna, published
 from lensnb.froc import Evaluation
+from lensnb.luna import LunaMatches
 from lensnb.plots import DATASET_COLOURS, draw_slice
 
 # pairs of rows that differ by mining alone share a colour; mined rows are solid
@@ -56,6 +57,30 @@ def froc_chart(evaluations: dict[str, Evaluation], labels: dict[str, str] | None
         ax.set(xlabel="false positives per sub-volume", ylim=(0, 1))
         ax.grid(alpha=0.25)
         ax.legend(fontsize=7, loc="upper left", title="average, %", title_fontsize=7)
+    return fig
+
+
+def luna_chart(matches: dict[str, LunaMatches], seed: int = 0) -> Figure:
+    """LUNA16's FROC curve of each detector with its seven points, a band for the first one's interval, and the CPM."""
+    fig, ax = plt.subplots(figsize=(5.6, 4.0), layout="constrained")
+    rates = np.geomspace(froc.RATES[0], froc.RATES[-1], 200)
+    for place, (name, one) in enumerate(matches.items()):
+        colour = DATASET_COLOURS.get(name.split()[0], "#000000")
+        points = luna.curve(one)
+        sensitivity = luna.sensitivity_at(points)
+        label = f"{name}  {100 * sensitivity.mean():.1f}"
+        ax.plot(rates, luna.sensitivity_at(points, rates), color=colour, label=label)
+        ax.plot(froc.RATES, sensitivity, "o", color=colour, markersize=4)
+        if place == 0:
+            bounds = np.array([luna.interval(samples) for samples in luna.bootstrap(one, seed=seed).T])
+            ax.fill_between(
+                froc.RATES, *bounds.T, color=colour, alpha=0.18, linewidth=0, label="95 % of its scans' draws"
+            )
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(froc.RATES, [f"{rate:g}" for rate in froc.RATES])
+    ax.set(xlabel="false positives per scan", ylabel="sensitivity", ylim=(0, 1))
+    ax.grid(alpha=0.25)
+    ax.legend(fontsize=7, loc="lower right", title="CPM, %", title_fontsize=7)
     return fig
 
 

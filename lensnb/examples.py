@@ -136,6 +136,21 @@ def judge(detections: pd.DataFrame, truth: pd.DataFrame, threshold: float = 0.3)
     return pd.concat([j for j in judged if len(j)], ignore_index=True)
 
 
+def kind_under(detections: pd.DataFrame, lesions: pd.DataFrame, threshold: float = 0.3) -> np.ndarray:
+    """The type of the true lesion that each 3D detection lies on most, "no lesion" if none: (n,) text.
+
+    lesions: see `truth_3d`, with `type`. A detection lies on a lesion if their 3D IoBB is at least `threshold`.
+    """
+    kinds = np.full(len(detections), "no lesion", dtype=object)
+    volumes = detections["volume"].astype(str).to_numpy()
+    for volume, here in lesions.groupby(lesions["volume"].astype(str)):
+        rows = np.flatnonzero(volumes == volume)
+        overlap = overlap_3d(detections[BOX3D].to_numpy(float)[rows], here[BOX3D].to_numpy(float), "iobb")
+        on_one = overlap.max(axis=1) >= threshold
+        kinds[rows[on_one]] = here["type"].to_numpy()[overlap.argmax(axis=1)[on_one]]
+    return kinds
+
+
 def most_telling(judged: dict[str, pd.DataFrame], better: str, worse: str, number: int = 1) -> list[tuple[str, int]]:
     """The slices where the detections `better` have most right that `worse` misses: (volume, z), one in a volume.
 

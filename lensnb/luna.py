@@ -13,6 +13,7 @@ The rules are those of the challenge's own script (Setio et al. 2017), to the la
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -253,6 +254,29 @@ def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     tail = (1.0 - level) / 2.0
     low, high = (ordered[min(int(part * len(ordered)), len(ordered) - 1)] for part in (tail, 1.0 - tail))
     return float(low), float(high)
+
+
+def found_at(matches: LunaMatches, rate: float = 1.0) -> np.ndarray:
+    """Which nodules are found at the lowest threshold with at most `rate` false positives per scan: (nodules,) bool."""
+    false = np.sort(matches.false_probability)[::-1]
+    allowed = int(rate * len(matches.seriesuids))
+    lowest = false[allowed] if len(false) > allowed else -np.inf
+    return (matches.nodules["probability"] > lowest).to_numpy()
+
+
+def by_size(matches: dict[str, LunaMatches], edges_mm: Sequence[float], rate: float = 1.0) -> pd.DataFrame:
+    """Share of the nodules of each size that several detectors find at `rate` false positives per scan.
+
+    matches: by the detector's name, of the same scans. One row for each range of diameters between `edges_mm` that
+    has nodules: diameter, nodules, and a column for each detector.
+    """
+    nodules = next(iter(matches.values())).nodules
+    size = np.digitize(nodules["diameter_mm"], edges_mm)
+    names = [f"under {edges_mm[0]:g} mm", *(f"{low:g} to {high:g} mm" for low, high in pairwise(edges_mm))]
+    names = np.array([*names, f"{edges_mm[-1]:g} mm and more"], dtype=object)
+    table = pd.DataFrame({name: found_at(one, rate) for name, one in matches.items()}).groupby(size).mean()
+    counts = np.bincount(size, minlength=len(names))[table.index]
+    return pd.DataFrame({"diameter": names[table.index], "nodules": counts}).join(table.reset_index(drop=True))
 
 
 def evaluate(

@@ -126,6 +126,23 @@ def test_other_scans_are_counted_not_scored():
     assert result["candidates_on_other_scans"] == 1 and result["false_positives"] == 0
 
 
+def test_found_at_one_false_positive_a_scan_by_size():
+    # two scans, so two false positives are allowed at 1 a scan; the third one, 0.5, must not be reached
+    nodules = findings(["s", 0, 0, 0, 5.0], ["s", 100, 0, 0, 9.0], ["t", 0, 0, 0, 10.0], ["t", 100, 0, 0, 30.0])
+    false = [["s", 50, 0, 0, 0.9], ["t", 50, 0, 0, 0.8], ["t", 60, 0, 0, 0.5]]
+    hits = [["s", 0, 0, 0, 0.5], ["s", 100, 0, 0, 0.51], ["t", 0, 0, 0, 0.4]]
+    one = luna.match(nodules, findings(), ["s", "t"], marks(*false, *hits))
+    all_hit = luna.match(nodules, findings(), ["s", "t"], marks(*hits, ["t", 100, 0, 0, 0.1]))
+    assert luna.found_at(one).tolist() == [False, True, False, False]
+    assert luna.found_at(one, rate=2).tolist() == [True, True, True, False]
+    table = luna.by_size({"one": one, "all": all_hit}, [10, 20])
+    assert table.to_numpy().tolist() == [
+        ["under 10 mm", 2, 0.5, 1.0],
+        ["10 to 20 mm", 1, 0, 1],
+        ["20 mm and more", 1, 0, 1],
+    ]
+
+
 def test_bootstrap_interval_by_hand():
     # two scans, one nodule each, found in s only, no false positive: a set has s twice, once, or not at all
     nodules = findings(["s", 0, 0, 0, 10.0], ["t", 0, 0, 0, 10.0])

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from lensnb import boxes, charts, examples, froc, notebook, plots, scoring, widgets
+from lensnb import boxes, charts, examples, froc, luna, notebook, plots, scoring, widgets
 from lensnb.boxes import BOX3D
 
 matplotlib.use("agg")
@@ -49,6 +49,28 @@ def test_every_dataset_and_source_has_a_colour_of_its_own():
     assert set(boxes.SOURCES) <= set(plots.SOURCE_COLOURS)
     for palette in (plots.DATASET_COLOURS, plots.SOURCE_COLOURS, plots.OUTCOME_COLOURS):
         assert len(set(palette.values())) == len(palette)
+
+
+def test_detections_are_named_after_the_lesion_they_lie_on():
+    corners = dict(zip(BOX3D, (0, 0, 0, 9, 9, 3), strict=True))
+    lesions = pd.DataFrame([corners | {"volume": "v", "type": "liver"}, corners | {"volume": "w", "type": "node"}])
+    half = corners | {"x1": 5, "x2": 14}  # half of it lies on the lesion
+    rows = [("v", corners), ("v", half), ("v", half | {"x1": 8, "x2": 17}), ("w", half), ("x", corners)]
+    found = pd.DataFrame([box | {"volume": volume} for volume, box in rows], index=[5, 4, 3, 2, 1])
+    assert examples.kind_under(found, lesions).tolist() == ["liver", "liver", "no lesion", "node", "no lesion"]
+
+
+def test_the_luna_chart_reads_the_curve_at_its_seven_points():
+    columns = ["seriesuid", *luna.POSITION, "diameter_mm"]
+    nodules = pd.DataFrame([("s", 0, 0, 0, 10.0), ("s", 90, 0, 0, 10.0)], columns=columns)
+    marks = pd.DataFrame([("s", 0, 0, 0, 0.9)], columns=[*columns[:-1], "probability"])
+    matches = luna.match(nodules, nodules[:0], ["s"], marks)
+    (ax,) = charts.luna_chart({"LUNA16 expert": matches, "all fused": matches}).axes
+    points = [line for line in ax.lines if line.get_marker() == "o"]
+    assert len(points) == 2 and points[0].get_ydata().tolist() == [0.5] * 7
+    assert points[0].get_xdata().tolist() == list(froc.RATES)
+    assert [text.get_text() for text in ax.get_legend().get_texts()][0] == "LUNA16 expert  50.0"
+    plt.close("all")
 
 
 def test_a_missed_lesion_shows_no_score(slice_hu):
