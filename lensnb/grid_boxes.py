@@ -61,17 +61,19 @@ def clip_to_image(boxes: pd.DataFrame, height: int, width: int) -> tuple[pd.Data
 
     Returns the boxes and the lesions of the dropped ones. Real boxes may leave the image by their margin.
     """
-    clipped = boxes.copy()
-    clipped[["x1", "x2"]] = clipped[["x1", "x2"]].clip(-0.5, width - 0.5)
-    clipped[["y1", "y2"]] = clipped[["y1", "y2"]].clip(-0.5, height - 0.5)
-    inside = (clipped["x2"] > clipped["x1"]) & (clipped["y2"] > clipped["y1"])
-    return clipped[inside].reset_index(drop=True), boxes.loc[~inside, "lesion"]
+    edges = boxes[BOX].to_numpy(float).clip(-0.5, np.array([width, height, width, height]) - 0.5)
+    inside = (edges[:, 2:] > edges[:, :2]).all(axis=1)
+    clipped = boxes[inside].reset_index(drop=True)
+    clipped[BOX] = edges[inside]
+    return clipped, boxes.loc[~inside, "lesion"]
 
 
 def pad_boxes(boxes: pd.DataFrame, padding_mm: float, spacing_mm: np.ndarray) -> pd.DataFrame:
     """Widen boxes by a margin on every side, in plane. `spacing_mm`: x, y (, z) of the boxes' pixels."""
     x, y = padding_mm / spacing_mm[0], padding_mm / spacing_mm[1]
-    return boxes.assign(x1=boxes["x1"] - x, y1=boxes["y1"] - y, x2=boxes["x2"] + x, y2=boxes["y2"] + y)
+    padded = boxes.copy()
+    padded[BOX] = boxes[BOX].to_numpy(float) + [-x, -y, x, y]
+    return padded
 
 
 def _map_corners(boxes: np.ndarray, z: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:

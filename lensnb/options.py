@@ -37,7 +37,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", metavar="TARGET", help="make this and what it needs; --list names all"
     )
-    parser.add_argument("--cores", type=_positive, default=_cores(), metavar="N", help="how many to use (default: all)")
+    parser.add_argument(
+        "--cores", type=_positive, default=available_cores(), metavar="N", help="how many to use (default: all)"
+    )
     parser.add_argument("--data", type=_folder, metavar="DIR", help="where the real datasets lie (default: data/raw)")
     parser.add_argument("--dry-run", action="store_true", help="say what would be run")
     parser.add_argument("--list", action="store_true", help="name every target, and whether it is made")
@@ -47,8 +49,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _cores() -> int:
-    # what this process may use, which in a container or a cluster job is less than the machine has
+def available_cores() -> int:
+    """The cores that this process may use; in a container or a cluster job they are less than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -5,7 +5,6 @@ end. Whatever interrupts the work, the next start goes on with the volumes that 
 """
 
 import json
-import multiprocessing
 from collections import Counter
 from pathlib import Path
 
@@ -13,14 +12,14 @@ import numpy as np
 import pandas as pd
 
 from lensnb.boxes import BOX, BOX3D, COLUMNS, DATASETS
-from lensnb.datasets import deeplesion, lits, luna16, nih_ln
-from lensnb.files import atomic_write, read_json, read_table, write_json, write_table
-from lensnb.grid_boxes import GRID_BOXES, clip_to_image, key_boxes_to_grid, pad_boxes, slice_boxes_to_grid
-from lensnb.progress import progress
-from lensnb.volumes import boxes3d_to_grid, geometry_of, normalise
+from lensnb.datasets import deeplesion
+from lensnb.files import read_table, write_json, write_table
+from lensnb.grid_boxes import GRID_BOXES, clip_to_image, slice_boxes_to_grid
+from lensnb.store_writing import READERS, RECIPE, write_volumes
+from lensnb.volumes import boxes3d_to_grid, geometry_of
 
-READERS = {"DeepLesion": deeplesion, "LUNA16": luna16, "LiTS": lits, "NIH-LN": nih_ln}
-RECIPE = 1  # raise it when prepared volumes of older code must not be used any more
+__all__ = ["READERS", "find_all", "prepare"]
+
 KEYS = ["dataset", "patient", "study", "series"]
 VOLUME_COLUMNS = [*KEYS, "volume", "split", "depth", "height", "width", "spacing_x_mm", "spacing_y_mm",
                   "spacing_z_mm", "first_slice", "grid_to_original", "original_to_mm", "original_shape", "file",
@@ -33,7 +32,7 @@ def prepare(
     out: Path | str,
     spacing_mm: tuple[float, float, float],
     seed: int = 0,
-    workers: int = 2,
+    workers: int = 0,
     box_padding_mm: float = 0.0,
     datasets: tuple[str, ...] = DATASETS,
 ) -> dict:
@@ -54,8 +53,8 @@ def prepare(
         "box_padding_mm": float(box_padding_mm),
     }
     usable = found[found["problem"] == ""]
-    tasks = [(raw_root, out, row, recipe) for _, row in usable.iterrows()]
-    records = _run(tasks, workers)
+    tasks = [(raw_root, out, row, recipe) for row in usable.to_dict("records")]
+    records = write_volumes(tasks, out, workers)
     problems = dict(zip(found["volume"], found["problem"], strict=True)) | {r["volume"]: r["problem"] for r in records}
     records = {record["volume"]: record for record in records if not record["problem"]}
     found = found.assign(problem=found["volume"].map(problems))
@@ -111,73 +110,6 @@ def split_by_patient(patients: pd.Series, rng: np.random.Generator, validation: 
     names = np.array(sorted(set(patients)))
     chosen = set(names[rng.permutation(len(names))[: round(validation * len(names))]])
     return ["val" if patient in chosen else "train" for patient in patients]
-
-
-def _run(tasks: list[tuple], workers: int) -> list[dict]:
-    """Records of all tasks, in any order."""
-    if workers <= 1 or len(tasks) < 2:
-        return [_prepare_volume(task) for task in progress(tasks, "preparing CT")]
-    context = multiprocessing.get_context("forkserver")  # one process imports the libraries, then forks the workers
-    context.set_forkserver_preload(["lensnb.preparation"])
-    with context.Pool(min(workers, len(tasks))) as pool:
-        results = pool.imap_unordered(_prepare_volume, tasks, chunksize=4)
-        return list(progress(results, "preparing CT", total=len(tasks)))
-
-
-def _prepare_volume(task: tuple) -> dict:
-    """Write one volume and its record, unless both are there already, and return the record.
-
-    A volume that can not be used gives a record with `problem`, which is not kept: the next start tries it
-    again.
-    """
-    raw_root, out, row, recipe = task
-    name = row["volume"]
-    array_file = out / "store" / row["dataset"] / f"{name}.npy"
-    record_file = array_file.with_name(f"{name}.json")
-    changed = (raw_root / row["path"]).stat().st_mtime_ns
-    recipe = recipe | {"path": row["path"], "changed": changed, "annotations": json.dumps(row["annotations"])}
-    if record_file.exists() and array_file.exists():
-        record = read_json(record_file)
-        if record["recipe"] == recipe:
-            return record
-    try:
-        record, hu = _normalised(raw_root, row, recipe)
-    except (ValueError, FileNotFoundError) as error:
-        return {"volume": name, "problem": str(error)}
-    except Exception as error:
-        error.add_note(f"while preparing {name} of {row['dataset']} from {raw_root / row['path']}")
-        raise
-    record_file.unlink(missing_ok=True)
-    with atomic_write(array_file) as temporary, temporary.open("wb") as file:
-        np.save(file, hu)
-    write_json(record, record_file)
-    return record
-
-
-def _normalised(raw_root: Path, row: pd.Series, recipe: dict) -> tuple[dict, np.ndarray]:
-    """The record and the grid of one volume."""
-    ct, boxes = READERS[row["dataset"]].read(raw_root, row)
-    hu, geometry = normalise(ct, recipe["spacing_mm"])
-    if row["dataset"] == "DeepLesion":
-        boxes = key_boxes_to_grid(boxes, geometry, len(hu))
-    else:
-        boxes = slice_boxes_to_grid(pad_boxes(boxes, recipe["box_padding_mm"], ct.spacing_mm), geometry, len(hu))
-    boxes, outside = clip_to_image(boxes, *hu.shape[1:])
-    notes = [*ct.notes, *(f"box outside the image: {lesion}" for lesion in dict.fromkeys(outside))]
-    notes = [note.replace(";", ",") for note in notes]
-    record = {
-        "volume": row["volume"],
-        "problem": "",
-        "recipe": recipe,
-        "shape": list(hu.shape),
-        "first_slice": int(geometry.first_slice),
-        "grid_to_original": geometry.grid_to_original.tolist(),
-        "original_to_mm": geometry.original_to_mm.tolist(),
-        "original_shape": list(geometry.original_shape),
-        "notes": notes,
-        "boxes": json.loads(boxes.to_json(orient="values", double_precision=15)),
-    }
-    return record, hu
 
 
 def _volume_row(row: pd.Series, record: dict) -> dict:

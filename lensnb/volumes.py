@@ -119,25 +119,28 @@ def border_crop(hu: np.ndarray, y: np.ndarray, x: np.ndarray, spacing_mm: tuple)
         min(max(3, 2 * int(OPENING_MM / mm / 2) + 1), len(c)) for mm, c in zip(spacing_mm[1::-1], (y, x), strict=True)
     )
     rows, columns = np.zeros(len(y), bool), np.zeros(len(x), bool)
-    for image in hu:
-        blocks = image[near_y][:, near_x] > BODY_HU
-        blocks = _all_in_window(_all_in_window(blocks, height).T, width)  # (x, y), true where a full square begins
-        columns[: blocks.shape[0]] |= blocks.any(axis=1)
-        rows[: blocks.shape[1]] |= blocks.any(axis=0)
+    at_once = max(1, 2**18 // (len(y) * len(x)))  # slices that fit into a processor's cache together
+    for start in range(0, len(hu), at_once):
+        mask = (hu[start : start + at_once] > BODY_HU).take(near_y, axis=1).take(near_x, axis=2)
+        # true where a full square begins, in any of these slices
+        square = _all_in_window(_all_in_window(mask, height, 1), width, 2).any(axis=0)
+        rows[: square.shape[0]] |= square.any(axis=1)
+        columns[: square.shape[1]] |= square.any(axis=0)
     if not rows.any():
         return slice(0, len(y)), slice(0, len(x))
     top, left = np.flatnonzero(rows), np.flatnonzero(columns)
     return slice(int(top[0]), int(top[-1]) + height), slice(int(left[0]), int(left[-1]) + width)
 
 
-def _all_in_window(mask: np.ndarray, size: int) -> np.ndarray:
-    """Whether `size` rows from each row on are all true: (n, m) -> (n - size + 1, m)."""
+def _all_in_window(mask: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Whether `size` voxels along `axis` from each one on are all true; the axis gets shorter by size - 1."""
+    mask = np.moveaxis(mask, axis, 0)
     covered = 1
     while covered < size:
         shift = min(covered, size - covered)
         mask = mask[:-shift] & mask[shift:]
         covered += shift
-    return mask
+    return np.moveaxis(mask, 0, axis)
 
 
 def resample(hu: np.ndarray, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 matter."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 from tiny import ball, info_row, write_deeplesion, write_lits, write_luna, write_nih
 
-from lensnb import preparation
+from lensnb import preparation, store_writing
 from lensnb.boxes import COLUMNS
 from lensnb.ct_files import CT, affine
 from lensnb.grid_boxes import clip_to_image, key_boxes_to_grid, slice_boxes_to_grid
@@ -152,23 +153,28 @@ def test_report_counts_what_is_left_out(store):
 def test_workers_do_not_matter_and_a_second_start_does_nothing(raw, store, tmp_path, monkeypatch):
     prepare(raw, tmp_path, SPACING, seed=3, workers=2)
     assert tables(tmp_path) == tables(store.root)
-    monkeypatch.setattr(preparation, "normalise", None)  # whatever would prepare a volume again fails
+    monkeypatch.setattr(store_writing, "normalise", None)  # whatever would prepare a volume again fails
     prepare(raw, tmp_path, SPACING, seed=3, workers=1)
     with pytest.raises(TypeError):
         prepare(raw, tmp_path, (1.0, 1.0, 4.0), seed=3, workers=1)
 
 
-def test_interrupted_work_is_continued(raw, store, tmp_path, monkeypatch):
-    shutil.copytree(store.root, tmp_path / "half")
+def test_interrupted_work_is_continued(raw, store, tmp_path):
     half = tmp_path / "half"
+    shutil.copytree(store.root, half)
     for name in ("volumes.csv", "boxes.csv", "store/LiTS/volume-3.npy", "store/NIH-LN/ABD_LYMPH_003.json"):
         (half / name).unlink()
-    (half / "store" / "LUNA16" / ".1.2.0.77.part.npy").write_bytes(b"half a file")
-    done = []
-    monkeypatch.setattr(preparation, "normalise", lambda ct, spacing: done.append(ct) or normalise(ct, spacing))
+    ours, killed = half / f"store/LUNA16/.1.2.0.{os.getpid()}.part.npy", half / "store/LUNA16/.1.2.0.999999999.part.npy"
+    for path in (ours, killed):
+        path.write_bytes(b"half a file")
+    before = {path: path.stat().st_mtime_ns for path in half.rglob("*.npy")}
     prepare(raw, half, SPACING, seed=3, workers=1)
-    assert len(done) == 2
-    (half / "store" / "LUNA16" / ".1.2.0.77.part.npy").unlink()
+    assert {path.name for path in half.rglob("*.npy") if path.stat().st_mtime_ns != before.get(path)} == {
+        "volume-3.npy",
+        "ABD_LYMPH_003.npy",
+    }
+    assert ours.exists() and not killed.exists()  # a process that is alive may be writing the one
+    ours.unlink()
     assert tables(half) == tables(store.root)
 
 
@@ -222,7 +228,7 @@ def test_an_unreadable_disk_is_no_reason_to_skip(raw, tmp_path, monkeypatch):
     def unreadable(root, row):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(preparation.lits, "read", unreadable)
+    monkeypatch.setattr(preparation.READERS["LiTS"], "read", unreadable)
     with pytest.raises(OSError, match="Input/output error") as caught:
         prepare(raw, tmp_path, SPACING, workers=1, datasets=("LiTS",))
     assert "while preparing volume-3 of LiTS" in caught.value.__notes__[0]
