@@ -1,5 +1,6 @@
 """Reading a CT from the formats in which CTs come: DICOM folder, NIfTI, MetaImage, NRRD."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +55,10 @@ def read_ct(path: Path | str, series: str | None = None) -> CT:
 def read_image(path: Path) -> CT:
     """Read one NIfTI, MetaImage or NRRD file; millimetres are LPS whatever the format prefers."""
     array, index_to_mm = read_array(path)
+    if not np.isfinite(index_to_mm).all() or abs(np.linalg.det(index_to_mm[:3, :3])) < 1e-9:
+        raise ValueError(
+            f"{path}: its matrix from voxels to millimetres is degenerate: {index_to_mm[:3].round(4).tolist()}"
+        )
     return CT(to_int16(array, path), index_to_mm)
 
 
@@ -106,14 +111,20 @@ def _check_raw_size(header: Path) -> None:
     """Compare the size of the .raw with the header: not every version of SimpleITK notices a cut-off one."""
     entries = dict(line.split("=", 1) for line in header.read_text(errors="replace").splitlines() if "=" in line)
     entries = {key.strip(): value.strip() for key, value in entries.items()}
-    data = header.with_name(entries.get("ElementDataFile", ""))
-    if entries.get("ElementDataFile") in (None, "", "LOCAL", "LIST"):
+    absent = [key for key in ("DimSize", "ElementType", "ElementDataFile") if not entries.get(key)]
+    if absent:
+        raise ValueError(f"{header} is no MetaImage header: it does not say {', '.join(absent)}")
+    if entries["ElementDataFile"] in ("LOCAL", "LIST"):
         return
+    data = header.parent / entries["ElementDataFile"]
     if not data.is_file():
         raise FileNotFoundError(f"{data} does not exist; {header} says that it holds the voxels")
-    size = ELEMENT_BYTES.get(entries.get("ElementType", ""))
+    dimensions = entries["DimSize"].split()
+    if not all(number.isdecimal() for number in dimensions):
+        raise ValueError(f"{header}: DimSize is {entries['DimSize']!r}, not whole numbers")
+    size = ELEMENT_BYTES.get(entries["ElementType"])
     if size and entries.get("CompressedData", "False").lower() != "true":
-        expected = size * int(np.prod([int(n) for n in entries["DimSize"].split()]))
+        expected = size * math.prod(map(int, dimensions))
         if data.stat().st_size < expected:
             raise ValueError(f"{data} is cut off: {data.stat().st_size} bytes, {header.name} needs {expected}")
 
