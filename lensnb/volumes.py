@@ -24,6 +24,7 @@ HU_RANGE = (
 )  # 12 bits, the range of DeepLesion and of the network's window; pads and metal are clipped
 BODY_HU = -768  # brighter voxels belong to a body or to what it lies on (MULAN's border clip)
 OPENING_MM = 5.6  # thinner structures do not count: 7 pixels of 0.8 mm in MULAN
+MAX_EXTENT_MM = 3000  # longer than any table of a scanner
 MAX_TILT_DEGREES = 30  # gantry tilt reaches this; at 45 degrees the axes of an image have no name any more
 
 
@@ -50,7 +51,8 @@ def normalise(ct: CT, spacing_mm: tuple[float, float, float], crop: bool = True)
     Axes are permuted and flipped to the nearest patient axes; small tilts are not resampled away but stay,
     exactly, in the geometry. The first grid voxel lies on the first original voxel of the oriented volume,
     then the crop takes away rows and columns of air. Returns int16 HU (z, y, x) and its Geometry.
-    Raises ValueError for a volume that is not 3D, has a degenerate matrix, or is tilted by over 30 degrees.
+    Raises ValueError for a volume that is not 3D, has a degenerate matrix, or is tilted by over 30 degrees,
+    and for one longer than 3 m, whose spacing must be wrong.
     """
     if ct.hu.ndim != 3 or 0 in ct.hu.shape:
         raise ValueError(f"a CT needs three dimensions, none empty; this one has shape {ct.hu.shape}")
@@ -60,6 +62,9 @@ def normalise(ct: CT, spacing_mm: tuple[float, float, float], crop: bool = True)
     hu = hu[tuple(slice(None, None, int(sign)) for sign in signs[::-1])]
     step = np.array(spacing_mm, dtype=float) / spacing
     size = np.floor((np.array(hu.shape[::-1]) - 1) / step + 1e-6).astype(int) + 1
+    extent_mm = size * spacing_mm
+    if (extent_mm > MAX_EXTENT_MM).any():
+        raise ValueError(f"the volume would be {extent_mm.max() / 1000:.0f} m long; is its spacing in mm?")
     x, y, z = (np.arange(n) * s for n, s in zip(size, step, strict=True))
     rows, columns = border_crop(hu, y, x, spacing_mm) if crop else (slice(0, len(y)), slice(0, len(x)))
     oriented_to_original = _flip_matrix(axes, signs, ct.hu.shape)
@@ -270,7 +275,11 @@ class Store:
 
     def hu(self, volume: str) -> np.memmap:
         """HU int16 (z, y, x) of a volume, mapped from disk and read-only."""
-        return np.load(self.root / self._row(volume)["file"], mmap_mode="r")
+        path = self.root / self._row(volume)["file"]
+        try:
+            return np.load(path, mmap_mode="r")
+        except (ValueError, EOFError) as error:  # cut off, no array, or empty
+            raise ValueError(f"{path} is broken: {error}; delete it and prepare the data again") from error
 
     def geometry(self, volume: str) -> Geometry:
         """The way from the grid of a volume to its original voxels and millimetres."""
