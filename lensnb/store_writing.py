@@ -52,16 +52,21 @@ def write_volumes(tasks: list[tuple], out: Path, workers: int = 0) -> list[dict]
 
 def _in_processes(tasks: list[tuple], workers: int) -> Iterator[dict]:
     """Records of the tasks, done by several processes."""
-    context = multiprocessing.get_context("forkserver")  # one process imports the libraries, then forks the workers
-    context.set_forkserver_preload(["lensnb.store_writing"])
     try:
-        with ProcessPoolExecutor(workers, context) as pool:
+        with process_pool(workers) as pool:
             yield from pool.map(write_volume, tasks)
     except BrokenProcessPool as error:
         raise MemoryError(
             f"one of {workers} processes was killed, as happens when memory runs out; a large scan takes 1 GB in each. "
             "Finished volumes are kept: start again, with fewer processes (prepare --workers)"
         ) from error
+
+
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """Processes that write volumes. One imports the libraries, without torch, and the others are its forks."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lensnb.store_writing"])
+    return ProcessPoolExecutor(workers, context)
 
 
 def _remove_leftovers(store: Path) -> None:
@@ -121,17 +126,20 @@ def _size(number: float) -> str:
 
 def _finished(task: tuple) -> dict | None:
     """The record of a volume that is prepared already, from the same source and in the same way."""
-    array_file, record_file = _files(task)
-    if not (record_file.exists() and array_file.exists()):
+    path = array_file(task)
+    if not (path.exists() and path.with_suffix(".json").exists()):
         return None
-    record = read_json(record_file)
-    return record if record["recipe"] == _recipe(task) else None
+    try:
+        record = read_json(path.with_suffix(".json"))
+    except ValueError:  # a broken record is as good as none: the volume is made again
+        return None
+    return record if record.get("recipe") == _recipe(task) else None
 
 
-def _files(task: tuple) -> tuple[Path, Path]:
+def array_file(task: tuple) -> Path:
+    """Where the volume of a task is written; its record lies beside it, as .json."""
     _, out, row, _ = task
-    folder = out / "store" / row["dataset"]
-    return folder / f"{row['volume']}.npy", folder / f"{row['volume']}.json"
+    return out / "store" / row["dataset"] / f"{row['volume']}.npy"
 
 
 def _recipe(task: tuple) -> dict:
@@ -150,11 +158,11 @@ def write_volume(task: tuple) -> dict:
     record, hu = _grid_of(task)
     if hu is None:
         return record
-    array_file, record_file = _files(task)
-    record_file.unlink(missing_ok=True)
-    with atomic_write(array_file) as temporary, temporary.open("wb") as file:
+    path = array_file(task)
+    path.with_suffix(".json").unlink(missing_ok=True)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.save(file, hu)
-    write_json(record, record_file)
+    write_json(record, path.with_suffix(".json"))
     return record
 
 
