@@ -1,0 +1,195 @@
+"""The labels of lesions and what they say of one another: parents, and labels that exclude each other.
+
+LesaNet, Sec. 3.1. The published spreadsheet (lesion_ontology_181022.xlsx) has one row for each term; the phantoms'
+lesion_ontology.csv has the same columns: class (bodypart, type or attribute), term, synonyms, term_exclusive and
+term_parents, lists joined by " | ".
+
+What the published file leaves open is settled so:
+* A parent's parent is a parent, whether it is listed or not.
+* Exclusion goes both ways, even where only one of the two terms lists the other (lung and pleura, chest wall and
+  pleura). Whatever is below one of two exclusive labels excludes whatever is below the other.
+* No label excludes itself or its own ancestor; such pairs are dropped, since no lesion could have the label.
+`oddities` lists every case.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+KINDS = ("bodypart", "type", "attribute")
+COLUMNS = ("class", "term", "synonyms", "term_exclusive", "term_parents")
+FILES = ("lesion_ontology_181022.xlsx", "lesion_ontology.csv")  # the published one, the phantoms'
+SEPARATOR = "|"
+
+
+@dataclass(frozen=True)
+class Ontology:
+    """C labels and their relations; the matrices are bool (C, C).
+
+    `parents[c, p]`: p is an ancestor of c, however far above. `exclusive` is symmetric. `listed_parents` and
+    `listed_exclusive` hold what the file itself says.
+    """
+
+    labels: tuple[str, ...]
+    kinds: tuple[str, ...]
+    synonyms: tuple[tuple[str, ...], ...]
+    parents: np.ndarray
+    exclusive: np.ndarray
+    listed_parents: np.ndarray
+    listed_exclusive: np.ndarray
+
+    def index(self, label: str) -> int:
+        """Position of a label; ValueError if the ontology has no such label."""
+        if label not in self.labels:
+            raise ValueError(f"the ontology has no label {label!r}")
+        return self.labels.index(label)
+
+    def of_kind(self, kind: str) -> np.ndarray:
+        """Which labels are of one of KINDS: bool (C,)."""
+        return np.array(self.kinds) == kind
+
+
+def find_ontology(folder: Path) -> Path:
+    """The ontology file of a DeepLesion folder; FileNotFoundError if there is none."""
+    for name in FILES:
+        if (folder / name).exists():
+            return folder / name
+    raise FileNotFoundError(f"{folder} has no ontology ({' or '.join(FILES)})")
+
+
+def read_ontology(path: Path | str, labels: list[str] | None = None) -> Ontology:
+    """Read a spreadsheet (.xlsx) or table (.csv) of terms, all of them or only `labels`, in that order.
+
+    Names in term_parents and term_exclusive that are not among the labels are left out, as the published code does.
+    Raises FileNotFoundError, and ValueError for a missing column, an unknown class, a term listed twice, a label
+    that the file lacks, and parents in a circle.
+    """
+    path = Path(path)
+    table = _read_terms(path)
+    if labels is not None:
+        missing = [label for label in labels if label not in set(table["term"])]
+        if missing:
+            raise ValueError(f"{path} has no term {', '.join(map(repr, missing))}")
+        table = table.set_index("term", drop=False).loc[list(labels)]
+    terms = tuple(table["term"])
+    synonyms = tuple(
+        tuple(dict.fromkeys([term, *_split(cell)])) for term, cell in zip(terms, table["synonyms"], strict=True)
+    )
+    listed_parents = _relation(terms, table["term_parents"])
+    parents = closure(listed_parents)
+    circular = [term for term, own in zip(terms, parents.diagonal(), strict=True) if own]
+    if circular:
+        raise ValueError(f"{path}: {', '.join(circular)} are their own ancestors; term_parents must not run in circles")
+    listed_exclusive = _relation(terms, table["term_exclusive"])
+    exclusive = without_ancestors(close_exclusive(listed_exclusive, parents), parents)
+    return Ontology(terms, tuple(table["class"]), synonyms, parents, exclusive, listed_parents, listed_exclusive)
+
+
+def closure(parents: np.ndarray) -> np.ndarray:
+    """All ancestors from some of them: (C, C) bool [child, parent], closed under parents of parents."""
+    known = np.asarray(parents, dtype=bool)
+    while True:
+        more = known | (known.astype(np.int64) @ known > 0)
+        if (more == known).all():
+            return known
+        known = more
+
+
+def reduction(parents: np.ndarray) -> np.ndarray:
+    """The parents that are no ancestor of another parent: the fewest pairs with the same closure."""
+    known = closure(parents)
+    return known & ~(known.astype(np.int64) @ known > 0)
+
+
+def close_exclusive(listed: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """Exclusion by the rule of Sec. 3.1: labels at or below two exclusive ones are exclusive, both ways round.
+
+    listed: (C, C) bool. parents: (C, C) bool, closed. May hold a label with itself or with its ancestor, if the
+    listed pairs imply it; `without_ancestors` takes those out.
+    """
+    above = (parents | np.eye(len(parents), dtype=bool)).astype(np.int64)
+    either = (listed | listed.T).astype(np.int64)
+    return above @ either @ above.T > 0
+
+
+def without_ancestors(exclusive: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """Exclusive pairs less each label's pairs with itself and with its ancestors."""
+    return exclusive & ~parents & ~parents.T & ~np.eye(len(parents), dtype=bool)
+
+
+def expand(labels: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """Add all ancestors of what is true (Sec. 4.2): (n, C) bool and (C, C) closed parents to (n, C) bool."""
+    labels = np.asarray(labels, dtype=bool)
+    return labels | (labels.astype(np.int64) @ parents > 0)
+
+
+def contradictions(labels: np.ndarray, exclusive: np.ndarray) -> np.ndarray:
+    """Pairs of exclusive labels that one row has both: (k, 3) ints row, label, other label, label < other label."""
+    labels = np.asarray(labels, dtype=bool)
+    found = [np.zeros((0, 3), dtype=np.int64)]
+    for first in range(labels.shape[1]):
+        others = np.flatnonzero(exclusive[first])
+        others = others[others > first]
+        rows, columns = np.nonzero(labels[:, [first]] & labels[:, others])
+        found.append(np.stack([rows, np.full(len(rows), first), others[columns]], axis=1))
+    found = np.concatenate(found)
+    return found[np.lexsort((found[:, 2], found[:, 1], found[:, 0]))]
+
+
+def oddities(ontology: Ontology) -> pd.DataFrame:
+    """What the file leaves open, one row for each pair: oddity, label, other.
+
+    `ancestor not listed`: a parent's parent that the label's own row lacks, taken as a parent. `one-way exclusion`:
+    only the first of the two lists the other, taken both ways. `excludes itself`, `excludes its ancestor`: implied
+    by the listed pairs, dropped.
+    """
+    listed, both = ontology.listed_exclusive, close_exclusive(ontology.listed_exclusive, ontology.parents)
+    cases = {
+        "ancestor not listed": ontology.parents & ~ontology.listed_parents,
+        "one-way exclusion": listed & ~listed.T,
+        "excludes itself": both & np.eye(len(both), dtype=bool),
+        "excludes its ancestor": both & ontology.parents,
+    }
+    rows = [
+        (name, ontology.labels[a], ontology.labels[b]) for name, pairs in cases.items() for a, b in np.argwhere(pairs)
+    ]
+    return pd.DataFrame(rows, columns=["oddity", "label", "other"])
+
+
+def _read_terms(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; it should hold the ontology of labels")
+    try:
+        if path.suffix == ".xlsx":
+            table = pd.read_excel(path, dtype=str, keep_default_na=False)
+        else:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except Exception as error:  # zip, XML and csv errors alike
+        raise ValueError(f"{path} is not a readable table: {error}") from error
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise ValueError(f"{path} has no column {', '.join(missing)}; an ontology has {', '.join(COLUMNS)}")
+    table["term"] = table["term"].str.strip()
+    for row, (kind, term) in enumerate(zip(table["class"], table["term"], strict=True), start=2):
+        if kind not in KINDS:
+            raise ValueError(f"{path}, row {row}: class {kind!r} is none of {', '.join(KINDS)}")
+        if not term:
+            raise ValueError(f"{path}, row {row}: the term is empty")
+    twice = table["term"][table["term"].duplicated()]
+    if len(twice):
+        raise ValueError(f"{path} lists {', '.join(map(repr, twice))} more than once")
+    return table
+
+
+def _split(cell: str) -> list[str]:
+    return [name.strip() for name in cell.split(SEPARATOR) if name.strip()]
+
+
+def _relation(terms: tuple[str, ...], cells: pd.Series) -> np.ndarray:
+    number = {term: i for i, term in enumerate(terms)}
+    matrix = np.zeros((len(terms), len(terms)), dtype=bool)
+    for i, cell in enumerate(cells):
+        matrix[i, [number[name] for name in _split(cell) if name in number]] = True
+    return matrix
