@@ -56,6 +56,17 @@ def read_json(path: Path | str) -> dict:
     return content
 
 
+def write_array(array: np.ndarray, path: Path | str) -> None:
+    """Write an array as .npy, atomically, byte by byte as `numpy.save` does.
+
+    numpy writes through a buffer of its own and does not notice when the disk is full for the last few kB of it.
+    """
+    array = np.ascontiguousarray(array)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
+
+
 def write_table(table: pd.DataFrame, path: Path | str) -> None:
     """Write a table as .csv (for people) or .npz (for millions of rows), atomically, with reproducible bytes.
 

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from lensnb.datasets import deeplesion, lits, luna16, nih_ln
-from lensnb.files import atomic_write, read_json, write_json
+from lensnb.files import read_json, write_array, write_json
 from lensnb.grid_boxes import clip_to_image, key_boxes_to_grid, pad_boxes, slice_boxes_to_grid
 from lensnb.options import available_cores
 from lensnb.progress import progress
@@ -160,8 +160,7 @@ def write_volume(task: tuple) -> dict:
         return record
     path = array_file(task)
     path.with_suffix(".json").unlink(missing_ok=True)
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.save(file, hu)
+    write_array(hu, path)
     write_json(record, path.with_suffix(".json"))
     return record
 

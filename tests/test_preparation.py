@@ -218,7 +218,7 @@ def test_broken_volumes_are_counted_and_a_full_disk_is_not_hidden(tmp_path, monk
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(store_writing, "write_array", full)
     with pytest.raises(OSError, match="No space left"):
         prepare(raw, tmp_path / "third", SPACING, workers=1, datasets=("NIH-LN",))
     assert [p for p in (tmp_path / "third").rglob("*") if p.is_file()] == []
