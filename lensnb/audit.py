@@ -9,7 +9,33 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lensnb.mining import match_intra_patient, on_slices_of, same_slice_pairs, uncertain_boxes
+from lensnb.boxes import trim_tracklets
+from lensnb.mining import cross_slice, match_intra_patient, on_slices_of, same_slice_pairs, uncertain_boxes
+
+
+def choose_trim(
+    tracklets: pd.DataFrame,
+    annotations: pd.DataFrame,
+    lesions: pd.DataFrame,
+    trims: Sequence[float],
+    minimum_precision: float,
+    theta: float = 0.5,
+) -> tuple[float, pd.DataFrame]:
+    """Choose on validation volumes how far tracklets are believed beyond their best slice.
+
+    A tracklet runs on into slices where its lesion has ended, with falling scores; slices under `trim` times its
+    best score are cut off (`boxes.trim_tracklets`). The lowest trim at which at least `minimum_precision` of the
+    cross-slice boxes are right; the highest if none is that precise. `tracklets` are the untrimmed ones, with their
+    origin; `lesions` are complete labels, one row a lesion and slice. Returns trim and a table trim, mined,
+    precision, recall (see `audit_cross_slice`).
+    """
+    rows = []
+    for trim in sorted(trims):
+        mined = cross_slice(trim_tracklets(tracklets, trim), annotations, theta)
+        rows.append({"trim": trim, **audit_cross_slice(mined, annotations, lesions, theta)})
+    table = pd.DataFrame(rows).drop(columns="strategy")
+    precise = table[table["precision"] >= minimum_precision]
+    return float((precise if len(precise) else table.tail(1))["trim"].iloc[0]), table
 
 
 def choose_threshold(
