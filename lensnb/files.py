@@ -6,8 +6,8 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,22 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
             # the system does not say which file, and numpy not even why: "9216 requested and 512 written"
             reason = error.strerror or f"{error}; is the disk full?"
             raise type(error)(error.errno or errno.EIO, f"could not be written: {reason}", str(path)) from error
+        raise
+
+
+@contextmanager
+def all_or_none(folder: Path, names: Sequence[str]) -> Iterator[None]:
+    """Remove the files `names` of `folder`, and the folder if it is empty then, unless the block succeeds.
+
+    For files that make sense only together: without this a full disk leaves some of them, beside older ones.
+    """
+    try:
+        yield
+    except BaseException:
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # other files are in it
+            folder.rmdir()
         raise
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from lensnb.boxes import BOX3D
+from lensnb.files import read_csv
 from lensnb.froc import RATES, require_columns
 from lensnb.volumes import Store, grid_to_mm
 
@@ -60,7 +61,10 @@ class LunaMatches:
 
 def read_seriesuids(path: Path | str) -> list[str]:
     """Read one series uid a line. ValueError for a header or a repeated scan: each would count as a scan."""
-    uids = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
+    try:
+        uids = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} can not be read as text: {error}") from error
     if not uids:
         raise ValueError(f"{path}: no series uid in it")
     if "seriesuid" in uids:
@@ -76,7 +80,7 @@ def read_findings(path: Path | str, value: str) -> pd.DataFrame:
 
     ValueError naming file and row if a column or a number is missing.
     """
-    table = pd.read_csv(path, dtype=str, skipinitialspace=True)
+    table = read_csv(path, dtype=str, skipinitialspace=True)
     require_columns(table, ["seriesuid", *POSITION, value], str(path))
     for column in [*POSITION, value]:
         # Python's float, as in the official script: other parsers may be off by the last digit, and that decides
