@@ -23,7 +23,9 @@ The submission has the columns seriesuid,coordX,coordY,coordZ,probability (LPS m
   python -m lensnb detect CT/ --output found                     (a DICOM folder)
   python -m lensnb detect ct.nii.gz --output found --weights my-run/weights.safetensors
 
-Writes detections.csv, overlay.png, detections.mrk.json (3D Slicer) and about.json, which explains the columns.""",
+Writes detections.csv (every detection, best first), overlay.png (the best ones), detections.mrk.json (drag it into
+3D Slicer, onto the CT) and about.json (warnings, and what the columns mean). A score says how sure the network is; most
+detections have low ones. Not for clinical use.""",
     "train": """examples:
   python -m lensnb train multi-mined --profile phantom --seed 0
   torchrun --nproc-per-node 4 -m lensnb train multi-mined --profile paper
@@ -107,9 +109,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
 
     command = add("detect", detect, "find lesions in a CT")
-    command.add_argument("input", type=Path, metavar="INPUT", help="DICOM folder, NIfTI, MetaImage or NRRD file")
+    command.add_argument("input", type=Path, metavar="INPUT", help="DICOM folder, NIfTI, MetaImage or NRRD file; in HU")
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for what is written")
     command.add_argument("--weights", type=Path, metavar="FILE", help="default: the best run of the phantom profile")
+    command.add_argument("--series", metavar="UID", help="the one to read, if a DICOM folder holds several series")
 
     command = add("train", train, "train one experiment, without notebooks")
     command.add_argument("experiment", metavar="EXPERIMENT", help="its name; a wrong one lists them all")
@@ -196,13 +199,17 @@ def detect(options: argparse.Namespace) -> None:
     from lensnb import detect as detection
     from lensnb.files import read_json
 
-    table = detection.detect(options.input, options.output, options.weights)
-    for warning in read_json(options.output / "about.json")["warnings"]:
+    table = detection.detect(options.input, options.output, options.weights, options.series)
+    about = read_json(options.output / "about.json")
+    for warning in about["warnings"]:
         sys.stderr.write(f"lensnb: warning: {warning}\n")
+    if not len(table):
+        print(f"nothing was found with a score of {about['score_at_least']:g} or more; see {options.output}")
+        return
+    sure = int((table["score"] >= 0.5).sum())
+    print(f"{len(table)} detections, {sure} scored 0.5 or more, in {options.output / 'detections.csv'}; the best:")
     columns = ["lesion", "x_mm", "y_mm", "z_mm", "long_mm", "short_mm", "score"]
-    print(f"{len(table)} detections in {options.output / 'detections.csv'}" + (", the best:" if len(table) else ""))
-    if len(table):
-        print(table[columns].head(10).to_string(index=False, float_format=lambda value: f"{value:.2f}"))
+    print(table[columns].head(10).to_string(index=False, float_format=lambda value: f"{value:.2f}"))
 
 
 def train(options: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ its edges -0.5 and 0.5; z counts the slices of the stack as read, for a DICOM fo
 in patient millimetres, LPS: x grows to the patient's left, y to the back, z to the head.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,19 +15,16 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from lensnb import inference, lens, paths, plots
+from lensnb import inference, lens, measure, paths, plots, slicer
 from lensnb.boxes import BOX, BOX3D, iou
-from lensnb.files import read_json, write_json, write_table
+from lensnb.files import all_or_none, read_json, write_json, write_table
 from lensnb.volumes import CT, Geometry, grid_to_mm, grid_to_original, mm_to_grid, normalise, read_ct, transform
 
 PHANTOM_WARNING = "these weights know only computer-made phantoms; what they mark in a patient's CT means nothing"
 SAME_BOX_IOU = 0.5  # an expert's 2D box that overlaps a detection this much is its opinion on it
-IN_PICTURE, IN_MARKUPS = 12, 50  # the best detections shown; the table has all
+FILES = ("detections.csv", "overlay.png", "detections.mrk.json", "about.json")
+IN_PICTURE = 12  # the best detections; the table has all
 PICTURE_MM = 1.0  # pixels of the picture, where the network's grid is coarser
-MARKUPS_SCHEMA = (
-    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
-    "markups-schema-v1.0.3.json#"
-)
 COLUMNS = {
     "lesion": "number in the picture and the markups, by falling score",
     "x1, y1, z1, x2, y2, z2": "edges of the box in voxels of the input, continuous indices (first voxel's centre is 0)",
@@ -34,7 +32,8 @@ COLUMNS = {
     "x_mm, y_mm, z_mm": "centre of the box in patient millimetres, LPS",
     "x1_mm, y1_mm, z1_mm": "the corner (x1, y1, z1) in patient millimetres, LPS",
     "x2_mm, y2_mm, z2_mm": "the corner (x2, y2, z2) in patient millimetres, LPS",
-    "long_mm, short_mm": "longer and shorter side of the box in the axial plane",
+    "long_mm, short_mm": "longer and shorter side of the box in the axial plane, an estimate of the lesion's axes; "
+    "boxes learned from DeepLesion keep a margin of about 4 mm around a lesion on every side",
     "height_mm": "extent of the box along the body",
     "score": "best score of the fused experts",
 }
@@ -78,37 +77,55 @@ def load_weights(path: Path | str | None = None) -> tuple[lens.LENS, dict]:
     return model, config
 
 
-def detect(input_path: Path | str, output: Path | str, weights: Path | str | None = None) -> pd.DataFrame:
+def detect(
+    input_path: Path | str, output: Path | str, weights: Path | str | None = None, series: str | None = None
+) -> pd.DataFrame:
     """Detect lesions in a DICOM folder, NIfTI, MetaImage or NRRD file of any orientation; return the table.
 
-    Writes into the folder `output`: detections.csv (every detection, best first), overlay.png (the best ones on
-    their slices), detections.mrk.json (for 3D Slicer) and about.json (input, weights, warnings, what the columns
-    mean). FileNotFoundError or ValueError say what is wrong with the input or the weights.
+    `series` chooses by SeriesInstanceUID in a DICOM folder of several. Writes what `save` says into the folder
+    `output`. FileNotFoundError or ValueError say what is wrong with the input or the weights.
     """
     output = Path(output)
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output {output} is a file; name a folder")
+    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"--output {output}: {existing} is a file; name a folder")
+    if not os.access(existing, os.W_OK):
+        raise ValueError(f"--output {output}: {existing} may not be written to; name another folder")
     model, config = load_weights(weights)
-    ct = read_ct(input_path)
-    warnings = [*ct.notes, *([PHANTOM_WARNING] if config["phantom"] else [])]
+    ct = read_ct(input_path, series)
     scan = find_lesions(ct, model, config)
+    return save(output, ct, scan, config, {"input": str(input_path), "weights": str(weights or default_weights())})
+
+
+def save(output: Path, ct: CT, scan: Scan, config: dict, origin: dict) -> pd.DataFrame:
+    """Write detections.csv (every detection, best first), overlay.png (the best ones on their slices),
+    detections.mrk.json (for 3D Slicer) and about.json (`origin`, warnings, what the columns mean); return the table."""
     table = describe(scan)
-    output.mkdir(parents=True, exist_ok=True)
-    write_table(table, output / "detections.csv")
-    plots.save(overlay(ct, scan, PHANTOM_WARNING if config["phantom"] else ""), output / "overlay.png")
-    write_json(markups(scan, table), output / "detections.mrk.json")
+    warning = PHANTOM_WARNING if config["phantom"] else ""
+    experts = [column.removeprefix("score_") for column in table.columns if column.startswith("score_")]
     about = {
-        "input": str(input_path),
-        "weights": str(weights or default_weights()),
+        **origin,
         "experiment": config.get("experiment"),
         "profile": config.get("profile"),
-        "warnings": warnings,
+        "warnings": [*ct.notes, *unlike_ct(ct), *filter(None, [warning])],
         "detections": len(table),
-        "columns": COLUMNS
-        | {f"score_{name}": f"best score of expert {name} for this lesion" for name in model.datasets},
+        "score_at_least": config["inference"]["score"],
+        "columns": COLUMNS | {f"score_{name}": f"best score of expert {name} for this lesion" for name in experts},
     }
-    write_json(about, output / "about.json")
+    with all_or_none(output, FILES):
+        write_table(table, output / "detections.csv")
+        plots.save(overlay(ct, scan, warning), output / "overlay.png")
+        write_json(slicer.markups(table, sides_mm(scan), scan.geometry), output / "detections.mrk.json")
+        write_json(about, output / "about.json")
     return table
+
+
+def unlike_ct(ct: CT) -> list[str]:
+    """A warning if the values do not look like HU: without air, or without anything denser than soft tissue."""
+    low, high = int(ct.hu.min()), int(ct.hu.max())
+    if low < -200 and high > 200:
+        return []
+    return [f"the values reach from {low} to {high}; a CT in HU reaches from about -1000 (air) to 1000 (bone)"]
 
 
 def find_lesions(ct: CT, model: lens.LENS, config: dict) -> Scan:
@@ -143,7 +160,6 @@ def describe(scan: Scan) -> pd.DataFrame:
     """Detections in voxels of the input and in patient millimetres, one row each; see COLUMNS."""
     lesions, geometry = scan.lesions, scan.geometry
     box = lesions[BOX3D].to_numpy(dtype=float).reshape(-1, 2, 3)
-    sides_mm = (box[:, 1] - box[:, 0] + [0, 0, 1]) * geometry.spacing_mm
     edges = box + [[0, 0, -0.5], [0, 0, 0.5]]  # z1 and z2 are slices inside, the box ends half a slice beyond
     corners = grid_to_original(edges, geometry).reshape(-1, 2, 3)
     size = np.array(geometry.original_shape[::-1], dtype=float)
@@ -162,11 +178,17 @@ def describe(scan: Scan) -> pd.DataFrame:
     table["first_slice"], table["last_slice"] = first.astype(int), last.astype(int)
     for prefix, points in positions.items():
         table[[f"{axis}{prefix}_mm" for axis in "xyz"]] = points
-    table["long_mm"] = sides_mm[:, :2].max(axis=1).round(2)
-    table["short_mm"] = sides_mm[:, :2].min(axis=1).round(2)
-    table["height_mm"] = sides_mm[:, 2].round(2)
+    axes = measure.from_boxes(lesions, geometry.spacing_mm, inclusive=False)
+    table[["long_mm", "short_mm"]] = axes[["long_mm", "short_mm"]].round(2)
+    table["height_mm"] = sides_mm(scan)[:, 2].round(2)
     scores = [column for column in lesions.columns if column.startswith("score")]
     return pd.concat([table, lesions[scores].astype(float).round(6)], axis=1)
+
+
+def sides_mm(scan: Scan) -> np.ndarray:
+    """Sides of the detected boxes in mm (n, 3) along the axes of the grid: to the left, to the back, to the head."""
+    box = scan.lesions[BOX3D].to_numpy(dtype=float).reshape(-1, 2, 3)
+    return (box[:, 1] - box[:, 0] + [0, 0, 1]) * scan.geometry.spacing_mm
 
 
 def overlay(ct: CT, scan: Scan, warning: str = "") -> Figure:
@@ -187,11 +209,11 @@ def overlay(ct: CT, scan: Scan, warning: str = "") -> Figure:
         title = f"z = {z_mm:.1f} mm"
         panels.append({"hu": hu[z], "boxes": here, "window": _window(hu[z], here), "title": title})
     if not panels:
-        panels = [{"hu": hu[len(hu) // 2], "title": "nothing was detected; the middle slice"}]
+        panels = [{"hu": hu[len(hu) // 2], "title": "nothing was found; the middle slice"}]
     figure = plots.slice_sheet(panels, columns=min(3, len(panels)), colour_by="expert")
     for ax, panel in zip(figure.axes, panels, strict=False):
         for number, box in panel.get("boxes", shown[:0]).iterrows():
-            label = {"color": plots.COLOURS[box["expert"]], "fontsize": 7, "va": "bottom"}
+            label = {"color": plots.COLOURS[box["expert"]], "fontsize": 7, "va": "bottom", "path_effects": [plots.HALO]}
             ax.text(box["x1"], box["y1"] - 1, f"{number + 1}: {box['score']:.2f}", **label)
     if warning:
         figure.suptitle(f"Not for clinical use: {warning}", fontsize=7, color="#D55E00", wrap=True)
@@ -203,33 +225,3 @@ def _window(image: np.ndarray, boxes: pd.DataFrame) -> str:
     x1, y1, x2, y2 = boxes[BOX].iloc[0].round().astype(int)
     around = image[max(0, y1 - 5) : y2 + 6, max(0, x1 - 5) : x2 + 6]
     return "lung" if -950 < np.median(around) < -300 else "soft tissue"  # below is air outside the body
-
-
-def markups(scan: Scan, table: pd.DataFrame) -> dict:
-    """Markups that 3D Slicer opens (.mrk.json, LPS): a list of the centres, then one box for each detection."""
-    to_mm = scan.geometry.original_to_mm @ scan.geometry.grid_to_original
-    across = to_mm[:3, :3] / np.linalg.norm(to_mm[:3, :3], axis=0)
-    # a tilted gantry shears the grid, Slicer's boxes have right angles
-    across[:, 2] = np.cross(across[:, 0], across[:, 1])
-    grid = scan.lesions[BOX3D].to_numpy(dtype=float).reshape(-1, 2, 3)
-    sizes = ((grid[:, 1] - grid[:, 0] + [0, 0, 1]) * scan.geometry.spacing_mm).round(3)
-    points, boxes = [], []
-    for row, size in list(zip(table.to_dict("records"), sizes.tolist(), strict=True))[:IN_MARKUPS]:
-        centre = [row["x_mm"], row["y_mm"], row["z_mm"]]
-        label = f"{row['lesion']}: {row['score']:.2f}"
-        points.append({"id": str(row["lesion"]), "label": label, "position": centre})
-        boxes.append(
-            {
-                "type": "ROI",
-                "name": f"lesion {label}",
-                "coordinateSystem": "LPS",
-                "coordinateUnits": "mm",
-                "roiType": "Box",
-                "center": centre,
-                "orientation": across.round(6).ravel().tolist(),
-                "size": size,
-                "controlPoints": [{"id": "1", "label": label, "position": centre}],
-            }
-        )
-    centres = {"type": "Fiducial", "name": "lesions", "coordinateSystem": "LPS", "coordinateUnits": "mm"}
-    return {"@schema": MARKUPS_SCHEMA, "markups": [{**centres, "controlPoints": points}, *boxes]}

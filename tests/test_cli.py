@@ -146,17 +146,20 @@ def test_prepare_writes_phantoms_only_where_they_are_used(tmp_path, monkeypatch)
 def test_detect_prints_warnings(tmp_path, monkeypatch, capsys):
     import pandas as pd
 
-    def found(input_path, output, weights):
-        output.mkdir()
-        (output / "about.json").write_text(json.dumps({"warnings": [detect.PHANTOM_WARNING]}))
+    def found(input_path, output, weights, series):
+        output.mkdir(exist_ok=True)
+        (output / "about.json").write_text(json.dumps({"warnings": [detect.PHANTOM_WARNING], "score_at_least": 0.05}))
         row = {"lesion": 1, "x_mm": 1.0, "y_mm": 2.0, "z_mm": 3.0, "long_mm": 9.5, "short_mm": 8.0, "score": 0.75}
-        return pd.DataFrame([row])
+        return pd.DataFrame([row, row | {"score": 0.25}][: 0 if series == "1.2.empty" else 2])
 
     monkeypatch.setattr(detect, "detect", found)
     assert cli.main(["detect", "ct.nii", "--output", str(tmp_path / "out"), "--weights", "w"]) == 0
     captured = capsys.readouterr()
     assert captured.err == f"lensnb: warning: {detect.PHANTOM_WARNING}\n"
-    assert "1 detections" in captured.out and "0.75" in captured.out
+    assert "2 detections, 1 scored 0.5 or more, in" in captured.out and "0.75" in captured.out
+    arguments = ["detect", "ct", "--output", str(tmp_path / "out"), "--series", "1.2.empty"]
+    assert cli.main(arguments) == 0
+    assert "nothing was found with a score of 0.05 or more" in capsys.readouterr().out
 
 
 def test_evaluate_luna(tmp_path, capsys):

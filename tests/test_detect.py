@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import torch
 from scipy import ndimage
+from tiny import write_dicom
 
-from lensnb import detect, lens, profiles, training
+from lensnb import detect, lens, profiles, slicer, training
 from lensnb.boxes import BOX3D, DATASETS
 from lensnb.files import write_json
 
@@ -67,6 +68,26 @@ def check_roi(roi: dict, row: pd.Series, image: "sitk.Image") -> None:
     assert nearest.min(axis=0).max() < 0.01 and nearest.min(axis=1).max() < 0.01
 
 
+def check_schema(markups: list[dict]) -> None:
+    """What Slicer's markups-schema-v1.0.3 asks for, and what its reader of ROIs needs besides."""
+    assert {m["type"] for m in markups} <= {"Fiducial", "Line", "Angle", "Curve", "ClosedCurve", "Plane", "ROI"}
+    for markup in markups:
+        assert markup["coordinateSystem"] in ("LPS", "RAS") and markup["coordinateUnits"] in ("mm", "um")
+        assert isinstance(markup["name"], str) and isinstance(markup["locked"], bool)
+        for point in markup["controlPoints"]:
+            assert all(isinstance(point[key], str) for key in ("id", "label", "description"))
+            assert point["positionStatus"] in ("undefined", "preview", "defined")
+            assert len(point["position"]) == 3 and all(type(v) is float for v in point["position"])
+        if markup["type"] == "ROI":
+            assert markup["roiType"] == "Box"  # BoundingBox would be made from the control points
+            assert [len(markup[key]) for key in ("center", "orientation", "size")] == [3, 9, 3]
+            assert all(type(v) is float for key in ("center", "orientation", "size") for v in markup[key])
+            assert min(markup["size"]) > 0
+            axes = np.array(markup["orientation"]).reshape(3, 3)
+            np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-5)
+            assert np.linalg.det(axes) > 0.99  # right-handed, or Slicer mirrors its handles
+
+
 def bright_blocks(model, hu, settings):
     """Stands in for the network: a box around everything brighter than 1000 HU."""
     rows = []
@@ -107,7 +128,9 @@ def test_a_block_is_found_where_it_is_in_any_orientation(orientation, weights, t
     check_positions(table, image)
     best = table.iloc[0]
     markups = json.loads((tmp_path / "out/detections.mrk.json").read_text())["markups"]
+    check_schema(markups)
     check_roi(markups[1], best, image)
+    check_positions(table, slicer.itk_image(tmp_path / "ct.nrrd"))
     # the block's edges, to within one voxel of the 3 x 3 x 4 mm grid
     coarse = np.abs(DIRECTIONS[orientation]).round().T @ [3, 3, 4] / np.array(image.GetSpacing())
     np.testing.assert_array_less(np.abs(best[["x1", "y1", "z1"]].to_numpy(float) - [29.5, 19.5, 13.5]), coarse)
@@ -154,9 +177,16 @@ def test_everything_written(weights, tmp_path, monkeypatch):
     assert table["lesion"].tolist() == [1, 2] and table["score"].tolist() == [0.9, 0.5]
     about = json.loads((tmp_path / "out/about.json").read_text())
     assert any("phantoms" in warning for warning in about["warnings"]) and about["detections"] == 2
+    assert any("values reach from 40 to 1500" in warning for warning in about["warnings"])
     named = {name.strip() for names in about["columns"] for name in names.split(",")}
     assert named == set(table.columns)
+    boxes = slicer.read_markups(tmp_path / "out/detections.mrk.json")
+    assert boxes["lesion"].tolist() == [1, 2]
+    in_voxels = (table[["x1", "y1", "z1"]].to_numpy() + table[["x2", "y2", "z2"]].to_numpy()) / 2
+    itk = slicer.itk_image(tmp_path / "ct.nii.gz")
+    np.testing.assert_allclose(slicer.itk_positions(itk, in_voxels), boxes[slicer.POSITION], atol=2e-3)
     markups = json.loads((tmp_path / "out/detections.mrk.json").read_text())["markups"]
+    check_schema(markups)
     assert [m["type"] for m in markups] == ["Fiducial", "ROI", "ROI"]
     assert all(m["coordinateSystem"] == "LPS" for m in markups)
     assert [p["position"] for p in markups[0]["controlPoints"]] == table[["x_mm", "y_mm", "z_mm"]].to_numpy().tolist()
@@ -165,6 +195,24 @@ def test_everything_written(weights, tmp_path, monkeypatch):
     np.testing.assert_allclose(markups[1]["size"], span, atol=1e-3)
     assert markups[1]["orientation"] == [1, 0, 0, 0, 1, 0, 0, 0, 1]
     assert (tmp_path / "out/overlay.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_other_markups_are_refused(tmp_path):
+    point = {"id": "1", "position": [1.0, 2.0, 3.0]}
+    centres = {"coordinateSystem": "LPS", "controlPoints": [point]}
+    box = {"name": "lesion 1: 0.90", "coordinateSystem": "LPS", "center": [1.0, 2.0, 3.0], "size": [4.0, 5.0, 6.0]}
+    path = tmp_path / "found.mrk.json"
+    write_json({"@schema": slicer.SCHEMA, "markups": [centres, box]}, path)
+    assert slicer.read_markups(path).to_numpy().tolist() == [[1, "lesion 1: 0.90", 1, 2, 3, 4, 5, 6]]
+    write_json({"@schema": slicer.SCHEMA, "markups": [centres, box | {"center": [-1.0, -2.0, 3.0]}]}, path)
+    with pytest.raises(ValueError, match="found.mrk.json: the listed centres are not those of the boxes"):
+        slicer.read_markups(path)
+    write_json({"@schema": slicer.SCHEMA, "markups": [centres, box | {"coordinateSystem": "RAS"}]}, path)
+    with pytest.raises(ValueError, match="not in LPS"):
+        slicer.read_markups(path)
+    write_json({"markups": []}, path)
+    with pytest.raises(ValueError, match="found.mrk.json is no markups file"):
+        slicer.read_markups(path)
 
 
 def test_nothing_found(weights, tmp_path, monkeypatch):
@@ -180,7 +228,36 @@ def test_weights_of_real_data_carry_no_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(detect.inference, "detect_volume", bright_blocks)
     sitk.WriteImage(sitk.GetImageFromArray(np.full((12, 40, 40), 40, np.int16)), str(tmp_path / "ct.mha"))
     detect.detect(tmp_path / "ct.mha", tmp_path / "out", weights)
-    assert json.loads((tmp_path / "out/about.json").read_text())["warnings"] == []
+    (warning,) = json.loads((tmp_path / "out/about.json").read_text())["warnings"]
+    assert "phantom" not in warning and "values reach from 40 to 40; a CT in HU" in warning
+
+
+def test_values_unlike_hu_are_told():
+    hu = np.full((2, 4, 4), -1000, np.int16)
+    hu[0, 0, 0] = 900
+    assert detect.unlike_ct(detect.CT(hu, np.eye(4))) == []
+    assert "from 0 to 255" in detect.unlike_ct(detect.CT(np.where(hu > 0, 255, 0).astype(np.int16), np.eye(4)))[0]
+
+
+def test_a_series_can_be_chosen(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(detect.inference, "detect_volume", bright_blocks)
+    for number in (1, 2):
+        hu = np.full((6, 30, 30), -1000, np.int16)
+        hu[1:5, 5 : 5 + 8 * number, 5:20] = 1500
+        uid = f"1.2.{number}"
+        write_dicom(
+            tmp_path / "ct" / uid,
+            hu,
+            np.diag([3.0, 3, 4, 1]),
+            edit=lambda d, k, uid=uid: setattr(d, "SeriesInstanceUID", uid),
+        )
+    with pytest.raises(ValueError, match="holds 2 series: 1.2.1 .*--series UID"):
+        detect.detect(tmp_path / "ct", tmp_path / "out", weights)
+    assert not (tmp_path / "out").exists()
+    heights = [
+        detect.detect(tmp_path / "ct", tmp_path / "out", weights, uid)["long_mm"][0] for uid in ("1.2.1", "1.2.2")
+    ]
+    assert heights[0] < heights[1]
 
 
 def test_missing_weights_say_how_to_make_them(tmp_path, monkeypatch):

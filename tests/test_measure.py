@@ -1,0 +1,77 @@
+"""Sizes of lesions, against ellipses and boxes worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lensnb import measure
+from lensnb.boxes import BOX
+
+
+def boxes(*rows) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=BOX)
+
+
+def ellipse(long_mm: float, short_mm: float, degrees: float, spacing: tuple) -> np.ndarray:
+    """A mask (z, y, x) of three slices with an ellipse of these axes; the middle slice shows it largest."""
+    y, x = np.mgrid[:120, :120]
+    x, y = (x - 60) * spacing[0], (y - 60) * spacing[1]
+    turn = np.radians(degrees)
+    along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    return np.stack([(2 * along / long_mm) ** 2 + (2 * across / short_mm) ** 2 <= size for size in (0.5, 1, 0.3)])
+
+
+def test_whole_pixels_include_both_ends():
+    # pixels 10 to 19 are 10 pixels of 0.8 mm, rows 20 to 25 are 6 of 0.5 mm
+    found = measure.from_boxes(boxes([10, 20, 19, 25], [3, 3, 3, 3]), (0.8, 0.5, 2.0))
+    assert found.columns.tolist() == list(measure.COLUMNS)
+    np.testing.assert_allclose(found.to_numpy(), [[8, 3, np.sqrt(73)], [0.8, 0.5, np.sqrt(0.89)]])
+
+
+def test_edges_measure_the_same_box():
+    pixels = measure.from_boxes(boxes([10, 20, 19, 25]), (0.8, 0.5))
+    edges = measure.from_boxes(boxes([9.5, 19.5, 19.5, 25.5]), (0.8, 0.5), inclusive=False)
+    pd.testing.assert_frame_equal(pixels, edges)
+
+
+def test_margins_come_off_again():
+    # 30 x 20 mm with a margin of 4 mm: 22 x 12 mm; a side of 6 mm keeps 3
+    found = measure.from_boxes(boxes([0, 0, 30, 20], [0, 0, 6, 20]), (1, 1), margin_mm=4, inclusive=False)
+    np.testing.assert_allclose(found[["long_mm", "short_mm"]], [[22, 12], [12, 3]])
+    found = measure.from_boxes(boxes([0, 0, 30, 20], [0, 0, 30, 20]), (1, 1), np.array([4, 0]), inclusive=False)
+    np.testing.assert_allclose(found["long_mm"], [22, 30])
+
+
+def test_inverted_boxes_are_named():
+    with pytest.raises(ValueError, match=r"box 1 is \[5.0, 3.0, 2.0, 9.0\]: x1, y1 must be below"):
+        measure.from_boxes(boxes([0, 0, 1, 1], [5.0, 3.0, 2.0, 9.0]), (1, 1))
+    with pytest.raises(ValueError, match="box 0"):
+        measure.from_boxes(boxes([0, np.nan, 1, 1]), (1, 1))
+    assert measure.from_boxes(boxes(), (1, 1)).empty
+
+
+@pytest.mark.parametrize("degrees", [0, 20, 45, 70, 90])
+@pytest.mark.parametrize("spacing", [(0.5, 0.5), (0.4, 0.7)])
+def test_a_mask_gives_the_axes_of_an_ellipse_in_any_direction(degrees, spacing):
+    long, short = measure.from_mask(ellipse(30, 18, degrees, spacing), spacing)
+    # outer edges of pixels lie up to half a pixel's diagonal outside, at both ends
+    assert 30 - 0.8 < long < 30 + 1 and 18 - 0.8 < short < 18 + 1.3
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 45, 80])
+def test_a_box_bounds_the_long_axis(degrees):
+    mask = ellipse(30, 18, degrees, (0.5, 0.5))
+    y, x = np.nonzero(mask[1])
+    found = measure.from_boxes(boxes([x.min(), y.min(), x.max(), y.max()]), (0.5, 0.5)).iloc[0]
+    long, _ = measure.from_mask(mask, (0.5, 0.5))
+    assert found["long_mm"] <= long <= found["at_most_mm"]
+    if degrees == 0:
+        assert found["long_mm"] == pytest.approx(30, abs=0.6) and found["short_mm"] == pytest.approx(18, abs=0.6)
+
+
+def test_single_pixels_and_empty_masks():
+    mask = np.zeros((1, 4, 4), bool)
+    mask[0, 1, 2] = True
+    assert measure.from_mask(mask, (3, 4)) == pytest.approx((5, 4.8))  # its diagonal, and the width across that
+    with pytest.raises(ValueError, match="mask is empty"):
+        measure.from_mask(mask & False, (1, 1))
