@@ -34,8 +34,12 @@ An interrupted training continues; a finished one is left alone.""",
     "prepare": """examples:
   python -m lensnb prepare --profile phantom
   python -m lensnb prepare --profile paper --data /where/the/datasets/lie""",
-    "data": """example:
-  python -m lensnb data check --root /where/the/datasets/lie""",
+    "data": """examples:
+  python -m lensnb data check --root /where/the/datasets/lie
+  python -m lensnb data check --root /where/the/datasets/lie --read --workers 16 --list problems.csv
+
+Counts what is there and says where to get the rest; downloads nothing. A part of a dataset can be used: what is
+missing or broken is left out, named and counted. Exit status: 0 everything is there and whole, 1 something is not.""",
 }
 
 
@@ -128,7 +132,10 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("data", data_check, "which real datasets are there, and where to get them")
     command.add_argument("action", choices=("check",), help="count what is there")
-    command.add_argument("--root", type=_folder, metavar="DIR", help="folder of the datasets (default: data/raw)")
+    command.add_argument("--root", type=Path, metavar="DIR", help="folder of the datasets (default: data/raw)")
+    command.add_argument("--read", action="store_true", help="read every file to its end: hours for all datasets")
+    command.add_argument("--workers", type=_whole(1), metavar="N", help="processes that read (default: one a core)")
+    command.add_argument("--list", type=Path, metavar="CSV", help="write every missing or broken file here")
     return top
 
 
@@ -256,14 +263,20 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def data_check(options: argparse.Namespace) -> int:
-    """`data check`: count what is there; status 1 unless everything is."""
+    """`data check`: say what is there; status 1 unless everything is."""
     from lensnb import data_check as checking
     from lensnb import paths
+    from lensnb.files import write_table
+    from lensnb.options import available_cores
 
     root = options.root or paths.real_data()
-    table = checking.check(root)
-    print(checking.report(table, root))
-    return 0 if checking.complete(table) else 1
+    if options.root and not root.is_dir():
+        raise FileNotFoundError(f"{root} is no folder; --root names the folder that holds the datasets")
+    result = checking.check(root, options.read, options.workers or available_cores())
+    print(checking.report(result, root))
+    if options.list:
+        write_table(result.problems, options.list)
+    return 0 if result.complete else 1
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import pytest
 
 from lensnb import __main__ as cli
 from lensnb import detect, paths, phantom, preparation, training
-from lensnb.data_check import check, complete
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADER = "volume,x1,y1,z1,x2,y2,z2"
@@ -175,22 +174,3 @@ def test_evaluate_luna(tmp_path, capsys):
     assert "1 marks lie on scans" in capsys.readouterr().err
     result = json.loads((tmp_path / "out.json").read_text())
     assert (result["cpm"], result["sensitivity"], result["fp"][0]) == (1.0, [1.0] * 7, 0.125)
-
-
-def test_data_check(tmp_path, capsys):
-    assert cli.main(["data", "check", "--root", str(tmp_path)]) == 1
-    text = capsys.readouterr().out
-    for name in ("DeepLesion", "LUNA16", "LiTS", "NIH-LN", "manual test set"):
-        assert name in text
-    assert text.count("absent") == 5 and text.count("http") >= 5
-
-
-def test_data_check_counts(shared_data):
-    table = check(shared_data / "real").set_index("what")
-    assert table.loc["sub-volumes of the manual test set", ["found", "remark"]].tolist() == [1000, ""]
-    assert table.loc["lesions in DL_info.csv", "found"] == 10857
-    assert "not the whole table" in table.loc["lesions in DL_info.csv", "remark"]
-    scans = table[table["dataset"] == "LUNA16"].loc["scans"]
-    assert scans["found"] == 3 and "885 unusable" in scans["remark"]
-    assert not complete(table)
-    assert complete(table.assign(found=table["expected"]))

@@ -1,12 +1,24 @@
 """The four readers, on tiny files that the tests write and on real ones."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import ndimage
-from tiny import ball, info_row, write_deeplesion, write_image, write_lits, write_luna, write_nih
+from tiny import (
+    INFO_COLUMNS,
+    ball,
+    info_row,
+    write_deeplesion,
+    write_image,
+    write_lits,
+    write_luna,
+    write_nih,
+    write_png,
+)
 
-from lensnb.ct_files import CT, affine, read_image
+from lensnb.ct_files import CT, affine
 from lensnb.datasets import deeplesion, lits, luna16, nih_ln
 from lensnb.datasets.masks import align_mask, mask_boxes
 
@@ -60,7 +72,7 @@ def test_deeplesion_splits_and_noisy_rows(tmp_path):
         info_row("000006_01_01", 12, box, ranges, split=3, noisy=1),
     ]
     manual = {
-        "val": {"000005_01_01_010-014": np.ones((1, 6)), "000006_01_01_010-014": np.zeros((0, 6))},
+        "val": {"000005_01_01_010-014": np.full((1, 6), 12.0), "000006_01_01_010-014": np.zeros((0, 6))},
         "test": {"000009_01_01_001-005": np.zeros((0, 6))},
     }
     write_deeplesion(tmp_path, rows, manual)
@@ -115,6 +127,9 @@ def test_deeplesion_refuses_eight_bits_and_torn_folders(tmp_path):
         ("Spacing_mm_px_", "0, 0, 1", "line 3: Spacing_mm_px_ is not positive"),
         ("Train_Val_Test", 7, "line 3: Train_Val_Test"),
         ("File_name", "../../etc_01.png", "line 3: File_name"),
+        ("Key_slice_index", 13, "line 3: Key_slice_index is not that of File_name"),
+        ("Key_slice_index", "", "line 3: Key_slice_index is not 1 numbers"),
+        ("Image_size", "48.5, 48", "line 3: Image_size is no whole number"),
     ],
 )
 def test_deeplesion_table_errors_name_the_line(tmp_path, column, value, message):
@@ -133,17 +148,49 @@ def test_deeplesion_table_errors_name_the_line(tmp_path, column, value, message)
         deeplesion.find(tmp_path)
 
 
-def test_real_deeplesion(shared_data):
-    found = deeplesion.find(shared_data / "real")
-    assert found["split"].value_counts()[["val", "test"]].to_dict() == {"val": 200, "test": 800}
-    assert not (found["problem"] == "of the manual test set, not in DL_info.csv").any()
-    lesions = found["annotations"].map(lambda a: len(a["lesions"])).groupby(found["split"]).sum()
-    assert lesions[["val", "test", "official-test"]].sum() == 4927 - 15 and lesions["official-val"] == 4889 - 2
-    ct, boxes = deeplesion.read(shared_data / "real", one(found, "000062_01_01_056-084"))
-    assert ct.hu.shape == (29, 512, 512) and ct.first_slice == 56 and len(boxes) == 3 and ct.notes == ()
-    for _, box in boxes.iterrows():  # nodes and masses of the abdomen: soft tissue
-        x, y = int((box.x1 + box.x2) / 2), int((box.y1 + box.y2) / 2)
-        assert -20 < np.median(ct.hu[box.z, y - 4 : y + 5, x - 4 : x + 5]) < 150
+def test_deeplesion_finds_wrong_bits_and_resized_copies(tmp_path):
+    rng = np.random.default_rng(0)
+    write_deeplesion(tmp_path, [ROW], hu=lambda number: rng.integers(-1000, 1000, (48, 48)))
+    file = tmp_path / "DeepLesion" / "Images_png" / "000001_01_01" / "012.png"
+    whole, accepted = file.read_bytes(), 0
+    for position in rng.integers(8, len(whole), 200):
+        changed = bytearray(whole)
+        changed[position] ^= 1 << int(rng.integers(8))
+        file.write_bytes(changed)
+        try:
+            deeplesion.read_png(file)
+            accepted += 1
+        except ValueError as error:
+            assert str(error).startswith("012.png: ")
+    assert accepted == 0
+    write_deeplesion(tmp_path, [ROW], hu=lambda number: np.zeros((24, 24)))
+    with pytest.raises(ValueError, match=r"another size: \(24, 24\) in .*, \(48, 48\) in DL_info.csv"):
+        deeplesion.read(tmp_path, deeplesion.find(tmp_path).loc[0])
+
+
+def test_deeplesion_ranges_of_one_folder_stay_apart(tmp_path):
+    """Slices 13 and 14 belong to no range and 15 begins another: nothing is read across."""
+    rows = [info_row("000001_01_01", 11, (1, 1, 9, 9), (10, 12)), info_row("000001_01_01", 16, (1, 1, 9, 9), (15, 18))]
+    write_deeplesion(tmp_path, rows, hu=lambda number: np.full((48, 48), number))
+    for number in (13, 14):
+        write_png(tmp_path / "DeepLesion" / "Images_png" / "000001_01_01" / f"{number:03d}.png", np.full((48, 48), 999))
+    volumes = [deeplesion.read(tmp_path, row)[0] for _, row in deeplesion.find(tmp_path).iterrows()]
+    assert [list(ct.hu[:, 0, 0]) for ct in volumes] == [[10, 11, 12], [15, 16, 17, 18]]
+    assert [ct.first_slice for ct in volumes] == [10, 15]
+
+
+def test_deeplesion_finds_a_full_table_quickly(tmp_path):
+    rows = [
+        info_row(f"{patient:06d}_01_{series:02d}", 12, (1, 1, 9, 9), (10, 14))
+        for patient in range(1, 1001)
+        for series in range(1, 7)
+    ]
+    folder = tmp_path / "DeepLesion"
+    (folder / "Images_png").mkdir(parents=True)
+    pd.DataFrame(rows, columns=INFO_COLUMNS).to_csv(folder / "DL_info.csv", index=False)
+    start = time.process_time()
+    found = deeplesion.find(tmp_path)
+    assert len(found) == 6000 and time.process_time() - start < 2  # 0.1 s; quadratic work takes minutes
 
 
 # LUNA16
@@ -185,34 +232,34 @@ def test_luna_lists_missing_scans_and_keeps_negatives(tmp_path):
         luna16.find(tmp_path)
 
 
-def test_real_luna_flipped_copies_give_the_same_nodules(shared_data):
-    root = shared_data / "real"
-    found = luna16.find(root)
-    assert (
-        len(found) == 888
-        and found["annotations"].map(len).sum() == 1186
-        and (found["annotations"].map(len) > 0).sum() == 601
-    )
-    checked = 0
-    for _, row in found[found["problem"] == ""].iterrows():
-        plain, boxes = luna16.read(root, row)
-        flipped = read_image(root / row["path"].replace("subset0", "subset0_flipped"))
-        assert flipped.index_to_mm[0, 0] < 0
-        for lesion, *centre, diameter in row["annotations"]:
-            ours = boxes[boxes["lesion"] == lesion]
-            other = np.array(luna16.sphere_boxes(np.array(centre), diameter / 2, flipped))
-            for ct, z, x, y in (
-                (plain, ours["z"], (ours["x1"] + ours["x2"]) / 2, (ours["y1"] + ours["y2"]) / 2),
-                (flipped, other[:, 0], (other[:, 1] + other[:, 3]) / 2, (other[:, 2] + other[:, 4]) / 2),
-            ):
-                index = np.array([np.mean(x), np.mean(y), np.mean(z), 1])
-                mm = (ct.index_to_mm @ index)[:3]
-                np.testing.assert_allclose(mm[:2], centre[:2], atol=0.1)
-                assert abs(mm[2] - centre[2]) <= ct.spacing_mm[2] / 2 + 0.1
-                inside = ct.hu[tuple(np.rint(index[[2, 1, 0]]).astype(int))]
-                checked += 1
-                assert inside > -750  # a nodule is denser than lung
-    assert checked == 8
+def test_luna_loses_no_nodule_silently(tmp_path):
+    scan = (np.zeros((5, 6, 7)), np.diag([1.0, 1, 1, 1]))
+    write_luna(tmp_path, {"1.2": scan, "1.3": scan}, [("1.2", 3.0, 3.0, 20.0, 2.0), ("1.8", 1.0, 1.0, 1.0, 4.0)])
+    folder = tmp_path / "LUNA16"
+    (folder / "CSVFILES" / "seriesuids.csv").unlink()
+    (folder / "subset0" / "subset0").mkdir()
+    for suffix in (".mhd", ".raw"):  # as some programs unpack the zip files
+        (folder / "subset0" / f"1.2{suffix}").rename(folder / "subset0" / "subset0" / f"1.2{suffix}")
+    (folder / "subset0" / "1.3.raw").unlink()
+    found = luna16.find(tmp_path)
+    assert dict(zip(found["volume"], found["problem"], strict=True)) == {
+        "1.2": "",
+        "1.3": "missing voxels: LUNA16/subset0/1.3.raw does not exist",
+        "1.8": "missing scan: 1.8.mhd in no subset folder",
+    }
+    assert list(found["study"]) == ["subset0", "subset0", "none"]
+    ct, boxes = luna16.read(tmp_path, found.loc[0])
+    assert boxes.empty and ct.notes == ("nodule above or below the scan: luna0000",)
+
+
+def test_luna_folds_leave_one_subset_out():
+    found = pd.DataFrame({"study": ["subset0", "subset9", "none", "subset0"]})
+    assert luna16.fold(found, 0) == ["val", "train", "", "val"]
+    assert luna16.fold(found, 9) == ["train", "val", "", "train"]
+    sides = [luna16.fold(found, n) for n in range(10)]
+    assert [sum(side[i] == "val" for side in sides) for i in range(4)] == [1, 1, 0, 1]
+    with pytest.raises(ValueError, match="folds 0 to 9, not 10"):
+        luna16.fold(found, 10)
 
 
 # masks
@@ -280,6 +327,49 @@ def test_lits_disagreeing_matrices_are_matched_by_index(tmp_path):
     write_lits(tmp_path, 50, np.full(LABELS.shape, 60), LABELS * 3, MATRIX)
     with pytest.raises(ValueError, match="segmentation-50.nii: labels other than 0, 1"):
         lits.read(tmp_path, one(lits.find(tmp_path), "volume-50"))
+
+
+def test_lits_trusts_indices_where_the_published_matrices_are_wrong(tmp_path):
+    """A mirrored matrix that covers the same place turns the labels elsewhere, but not in volumes 48 to 52."""
+    mirrored = MATRIX @ affine(np.diag([-1.0, 1, 1]), np.array([LABELS.shape[2] - 1.0, 0, 0]))
+    for number in (47, 48, 52, 53):
+        write_lits(tmp_path, number, np.full(LABELS.shape, 60), LABELS, MATRIX, labels_matrix=mirrored)
+    found = lits.find(tmp_path)
+    for number in (48, 52, 53):
+        ct, boxes = lits.read(tmp_path, one(found, f"volume-{number}"))
+        by_index = number < 53
+        assert [note.split(":")[0] for note in ct.notes] == ["matrices disagree"] * by_index
+        x = boxes.iloc[0]["x1"]
+        assert x == (9.5 if by_index else LABELS.shape[2] - 1 - 12.5)
+
+
+def test_lits_keeps_volumes_without_tumour_and_labels_stored_as_floats(tmp_path):
+    write_lits(tmp_path, 32, np.full(LABELS.shape, 60), np.minimum(LABELS, 1), MATRIX)
+    write_lits(tmp_path, 33, np.full(LABELS.shape, 60), LABELS, MATRIX)
+    file = tmp_path / "LiTS" / "Training_Batch1" / "segmentation-33.nii"
+    write_image(file, LABELS.astype(np.float32) * 0.99999, MATRIX)
+    found = lits.find(tmp_path)
+    assert list(found["problem"]) == ["", ""]
+    assert lits.read(tmp_path, found.loc[0])[1].empty
+    assert lits.read(tmp_path, found.loc[1])[1]["lesion"].nunique() == 2
+    write_image(file, LABELS.astype(np.float32) * 0.75, MATRIX)
+    with pytest.raises(ValueError, match="segmentation-33.nii: labels that are no whole numbers"):
+        lits.read(tmp_path, found.loc[1])
+    labels = LABELS.copy()
+    labels[7, 0, 0] = 3  # one voxel
+    write_lits(tmp_path, 33, np.full(LABELS.shape, 60), labels, MATRIX)
+    with pytest.raises(ValueError, match="labels other than 0, 1"):
+        lits.read(tmp_path, found.loc[1])
+
+
+def test_lits_one_millimetre_is_false_in_the_volumes_that_lost_their_headers_only(tmp_path):
+    one_mm = affine(np.eye(3), np.array([5.0, 6.0, 7.0]))
+    for number in (30, 60):
+        write_lits(tmp_path, number, np.full(LABELS.shape, 60), LABELS, one_mm)
+    found = lits.find(tmp_path)
+    lost, right = (lits.read(tmp_path, one(found, f"volume-{n}"))[0] for n in (30, 60))
+    assert lost.notes[0].startswith("lost header") and right.notes == ()
+    np.testing.assert_allclose(right.index_to_mm, one_mm)
 
 
 @pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (1, -1, -1), (-1, -1, 1)])
@@ -376,20 +466,82 @@ def test_nih_refuses_masks_of_another_ct_and_reports_counts(tmp_path):
     nodes = np.zeros((6, 10, 12), int)
     nodes[2, 3, 4] = 1
     write_nih(tmp_path, "MED_LYMPH_001", nodes * 0, nodes, MATRIX, mask_matrix=affine(MATRIX[:3, :3], np.zeros(3)))
+    annotation(tmp_path, "MED_LYMPH_001", "indices").unlink()
     with pytest.raises(ValueError, match="mask and CT do not coincide"):
         nih_ln.read(tmp_path, nih_ln.find(tmp_path).loc[0])
     write_nih(tmp_path, "MED_LYMPH_001", nodes * 0, nodes, MATRIX)
-    text = tmp_path / "NIH-LN" / "MED_ABD_LYMPH_ANNOTATIONS" / "MED_LYMPH_001" / "MED_LYMPH_001_lymphnodes_indices.txt"
-    text.write_text("4 3 2\n5 5 5\n")
+    annotation(tmp_path, "MED_LYMPH_001", "indices").write_text("4 3 2\n5 5 3\n")
     ct, _ = nih_ln.read(tmp_path, nih_ln.find(tmp_path).loc[0])
     assert ct.notes == ("node counts differ: 1 in the mask, 2 in the annotations",)
 
 
-def test_nih_same_ct_table_is_the_published_one(shared_data):
-    assert len(nih_ln.SAME_CT) == 23 and len(set(nih_ln.SAME_CT.values())) == 23
-    found = nih_ln.find(shared_data / "real")
-    assert len(found) == 176 and found["patient"].nunique() == 153
-    assert found["annotations"].map(lambda a: a[1]).sum() == 983
+def test_nih_mask_with_a_wrong_place_is_used_if_the_annotations_confirm_it(tmp_path):
+    nodes = np.zeros((6, 10, 12), int)
+    nodes[1, 2, 2], nodes[4, 7, 9] = 1, 2
+    elsewhere = affine(MATRIX[:3, :3], np.zeros(3))
+    write_nih(tmp_path, "ABD_LYMPH_001", nodes * 0, nodes, MATRIX, mask_matrix=elsewhere)
+    ct, boxes = nih_ln.read(tmp_path, nih_ln.find(tmp_path).loc[0])
+    assert boxes[["z", "x1", "y1"]].to_numpy().tolist() == [[1, 1.5, 1.5], [4, 8.5, 6.5]]
+    assert [note.split(":")[0] for note in ct.notes] == ["matrices disagree"]
+    text = annotation(tmp_path, "ABD_LYMPH_001", "indices")
+    text.write_text("9 2 4\n2 7 1\n")  # as if the mask were upside down
+    with pytest.raises(ValueError, match="mask and CT do not coincide"):
+        nih_ln.read(tmp_path, nih_ln.find(tmp_path).loc[0])
+
+
+def annotation(root, case, kind):
+    return root / "NIH-LN" / "MED_ABD_LYMPH_ANNOTATIONS" / case / f"{case}_lymphnodes_{kind}.txt"
+
+
+def test_nih_annotations_with_one_and_two_columns(tmp_path):
+    for case, sizes in (("ABD_LYMPH_001", "8.5 11.0\n12.0 9.0\n"), ("MED_LYMPH_001", "0\n7.5\n")):
+        annotation(tmp_path, case, "indices").parent.mkdir(parents=True)
+        annotation(tmp_path, case, "indices").write_text("1 2 3\n4 5 6\n")
+        annotation(tmp_path, case, "physicalPoints").write_text("1.5 2.5 -3\n4 5 6e1\n")
+        annotation(tmp_path, case, "sizes").write_text(sizes)
+    folder = tmp_path / "NIH-LN"
+    abdominal, mediastinal = (nih_ln.read_nodes(folder, f"{kind}_LYMPH_001") for kind in ("ABD", "MED"))
+    assert abdominal[["short_mm", "long_mm"]].to_numpy().tolist() == [[8.5, 11.0], [9.0, 12.0]]
+    np.testing.assert_array_equal(mediastinal[["short_mm", "long_mm"]], [[np.nan, np.nan], [7.5, np.nan]])
+    assert abdominal.loc[1, ["x", "y", "z", "x_mm", "y_mm", "z_mm"]].tolist() == [4, 5, 6, 4, 5, 60]
+    assert nih_ln.read_nodes(folder, "MED_LYMPH_002") is None
+    annotation(tmp_path, "MED_LYMPH_001", "sizes").write_text("7.5\n")
+    with pytest.raises(ValueError, match="sizes.txt has 1 nodes, MED_LYMPH_001_lymphnodes_indices.txt 2"):
+        nih_ln.read_nodes(folder, "MED_LYMPH_001")
+    annotation(tmp_path, "ABD_LYMPH_001", "indices").write_text("1 2 3\n4 5\n")
+    with pytest.raises(ValueError, match="indices.txt: lines of .2, 3. numbers, expected 3"):
+        nih_ln.read_nodes(folder, "ABD_LYMPH_001")
+    found = nih_ln.find(tmp_path)
+    assert found["problem"].str.startswith("missing DICOM").all()
+
+
+def test_nih_segmentation_beside_the_images_and_a_second_series(tmp_path):
+    nodes = np.zeros((4, 10, 12), int)
+    nodes[2, 3, 4] = 1
+    write_nih(tmp_path, "MED_LYMPH_003", nodes * 0, nodes, MATRIX)
+    study = tmp_path / "NIH-LN" / "CT Lymph Nodes" / "MED_LYMPH_003" / "1.2.3"
+    (study / "1.2.3.9").mkdir()
+    (study / "1.2.3.9" / "1-1.dcm").write_bytes(b"a DICOM-SEG")
+    row = nih_ln.find(tmp_path).loc[0]
+    assert row["problem"] == "" and row["path"].endswith("1.2.3.4")
+    assert len(nih_ln.read(tmp_path, row)[1]) == 1
+    (study / "1.2.3.9" / "1-2.dcm").write_bytes(b"another slice")
+    assert nih_ln.find(tmp_path).loc[0, "problem"].startswith("several series: 2 folders of slices")
+
+
+def test_nih_says_where_texts_and_files_disagree(tmp_path):
+    nodes = np.zeros((6, 10, 12), int)
+    nodes[1, 2, 2], nodes[4, 7, 9] = 1, 2
+    write_nih(tmp_path, "ABD_LYMPH_001", nodes * 0, nodes, MATRIX)
+    annotation(tmp_path, "ABD_LYMPH_001", "indices").write_text("2 2 1\n2 9 1\n")
+    right = (MATRIX @ [2, 2, 1, 1])[:3]
+    text = " ".join(f"{v:.6g}" for v in right)
+    annotation(tmp_path, "ABD_LYMPH_001", "physicalPoints").write_text(f"{text}\n1 2 3\n")
+    ct, _ = nih_ln.read(tmp_path, nih_ln.find(tmp_path).loc[0])
+    assert ct.notes == (
+        "annotated nodes outside the mask: 1 of 2",
+        "annotated millimetres differ from the CT's: 1 of 2 nodes",
+    )
 
 
 def test_connected_components_use_all_26_neighbours():

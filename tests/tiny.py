@@ -150,4 +150,5 @@ def write_nih(root: Path, case: str, hu: np.ndarray, nodes: np.ndarray, matrix: 
                 matrix if mask_matrix is None else mask_matrix)  # fmt: skip
     text = folder / "MED_ABD_LYMPH_ANNOTATIONS" / case / f"{case}_lymphnodes_indices.txt"
     text.parent.mkdir(parents=True, exist_ok=True)
-    text.write_text("1 1 1\n" * len(np.unique(nodes[nodes > 0])))
+    centres = [np.argwhere(nodes == n)[0] for n in np.unique(nodes[nodes > 0])]
+    text.write_text("".join(f"{x} {y} {z}\n" for z, y, x in centres))

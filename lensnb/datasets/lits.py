@@ -9,12 +9,14 @@ from scipy import ndimage
 
 from lensnb.ct_files import CT, affine, read_array, read_image
 from lensnb.datasets import FOUND, SLICE_BOXES
-from lensnb.datasets.masks import align_mask, mask_boxes
+from lensnb.datasets.masks import align_mask, mask_boxes, whole_labels
 
 NAME = "LiTS"
 SOURCE = "https://competitions.codalab.org/competitions/17094 (131 training volumes; CC BY-NC-SA 4.0)"
 SCOPE = "liver tumours"
 LOST_SPACING_MM = (0.75, 0.75, 1.5)  # the middle of what the intact headers have
+LOST_HEADERS = range(28, 48)  # published with the identity instead of their matrix
+MATCHED_BY_INDEX = range(28, 53)  # these, and 48 to 52, whose images and segmentations name different places
 
 
 def find(root: Path | str) -> pd.DataFrame:
@@ -25,25 +27,28 @@ def find(root: Path | str) -> pd.DataFrame:
     for number in sorted({*volumes, *segmentations}):
         name = f"volume-{number}"
         problem = ""
-        if number not in volumes:
+        images, labels = (
+            [str(path.relative_to(root)) for path in files.get(number, [])] for files in (volumes, segmentations)
+        )
+        if not images:
             problem = f"missing volume: {name}.nii"
-        elif number not in segmentations:
+        elif not labels:
             problem = f"missing segmentation: segmentation-{number}.nii"
-        path = str(volumes[number].relative_to(root)) if number in volumes else ""
-        labels = [str(segmentations[number].relative_to(root))] if number in segmentations else []
-        rows.append([NAME, name, name, name, name, "", path, SCOPE, labels, problem])
+        elif len(images) > 1 or len(labels) > 1:
+            problem = f"two files: {' and '.join(images if len(images) > 1 else labels)}; remove one"
+        rows.append([NAME, name, name, name, name, "", images[0] if images else "", SCOPE, labels[:1], problem])
     if not rows:
         raise FileNotFoundError(f"{folder} holds no volume-N.nii or .nii.gz; LiTS comes from {SOURCE}")
     return pd.DataFrame(rows, columns=FOUND)
 
 
-def _numbered(folder: Path, kind: str) -> dict[int, Path]:
-    """Number -> file of volume-N or segmentation-N. The official test-volume-N have no labels."""
+def _numbered(folder: Path, kind: str) -> dict[int, list[Path]]:
+    """Number -> files of volume-N or segmentation-N. The official test-volume-N have no labels."""
     files = {}
     for path in sorted(folder.rglob(f"{kind}-*")):
         match = re.fullmatch(rf"{kind}-(\d+)\.nii(\.gz)?", path.name)
         if match and path.is_file():
-            files.setdefault(int(match[1]), path)
+            files.setdefault(int(match[1]), []).append(path)
     return files
 
 
@@ -51,23 +56,26 @@ def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
     """One volume and the boxes of its tumours: connected components (26 neighbours) of label 2.
 
     Two faults of the published files are handled and noted. Where image and segmentation disagree about their
-    place (volumes 48 to 52), voxel indices are right and the image's matrix is used. Where the header was
-    lost (volumes 28 to 47: identity), the spacing is assumed and the orientation is read off the anatomy.
-    Raises ValueError if the sizes differ or a label is not 0, 1 or 2.
+    place (volumes 48 to 52, or any that do not coincide), voxel indices are right and the image's matrix is used.
+    Where the header was lost (volumes 28 to 47: identity), the spacing is assumed and the orientation is read off
+    the anatomy. Raises ValueError if the sizes differ or a label is not 0, 1 or 2.
     """
     ct = read_image(Path(root) / row["path"])
     path = Path(root) / row["annotations"][0]
     labels, labels_to_mm = read_array(path)
-    if not np.isin(labels[:: max(1, len(labels) // 8)], (0, 1, 2)).all():
+    labels = whole_labels(labels, path)
+    if labels.min() < 0 or labels.max() > 2:
         raise ValueError(f"{path}: labels other than 0, 1 (liver) and 2 (tumour)")
+    number = int(row["volume"].removeprefix("volume-"))
     notes = []
-    aligned = align_mask(labels, labels_to_mm, ct)
-    if aligned is None:
-        if labels.shape != ct.hu.shape:
-            raise ValueError(f"sizes differ: {path.name} has {labels.shape}, the CT {ct.hu.shape} (z, y, x)")
+    agree = np.allclose(labels_to_mm, ct.index_to_mm, atol=1e-3)
+    aligned = labels if agree or number in MATCHED_BY_INDEX else align_mask(labels, labels_to_mm, ct)
+    if aligned is None or not agree and number in MATCHED_BY_INDEX:
         notes.append("matrices disagree: the segmentation was matched by voxel index")
         aligned = labels
-    if _header_lost(ct.index_to_mm):
+    if aligned.shape != ct.hu.shape:
+        raise ValueError(f"sizes differ: {path.name} has {labels.shape}, the CT {ct.hu.shape} (z, y, x)")
+    if _header_lost(ct, number):
         notes.append(f"lost header: spacing assumed to be {LOST_SPACING_MM} mm, orientation read off the anatomy")
         signs = anatomical_signs(ct.hu, aligned)
         ct = CT(ct.hu, affine(np.diag(signs * LOST_SPACING_MM), np.zeros(3)))
@@ -80,9 +88,13 @@ def tumour_components(labels: np.ndarray) -> np.ndarray:
     return ndimage.label(labels == 2, structure=np.ones((3, 3, 3)))[0]
 
 
-def _header_lost(index_to_mm: np.ndarray) -> bool:
-    """Whether the file's matrix is the identity (in NIfTI's RAS or in LPS), which no scanner writes."""
-    return np.allclose(np.abs(index_to_mm), np.eye(4), atol=1e-6)
+def _header_lost(ct: CT, number: int) -> bool:
+    """Whether the file's matrix is the identity (in NIfTI's RAS or in LPS), which no scanner writes.
+
+    Of the volumes known to have lost it, voxels of exactly 1 mm are proof enough, whatever their origin.
+    """
+    identity = np.allclose(np.abs(ct.index_to_mm), np.eye(4), atol=1e-6)
+    return identity or number in LOST_HEADERS and np.allclose(ct.spacing_mm, 1, atol=1e-6)
 
 
 def anatomical_signs(hu: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -14,44 +14,51 @@ SCOPE = "lung nodules"
 
 
 def find(root: Path | str) -> pd.DataFrame:
-    """One row per scan that seriesuids.csv lists or a subset folder holds; `study` is the subset.
+    """One row per scan that a csv file names or a subset folder holds; `study` is the subset.
 
     Scans without nodules stay: they are negatives. Raises FileNotFoundError without annotations.csv,
     ValueError naming the row for a nodule that is not five proper values.
     """
     folder = Path(root) / NAME
-    nodules = read_annotations(_csv(folder, "annotations.csv"))
-    files = {}
-    for path in sorted(folder.glob("subset[0-9]/*.mhd")):
-        files.setdefault(path.name.removesuffix(".mhd"), path)
-    listed = read_seriesuids(_csv(folder, "seriesuids.csv")) if _csv(folder, "seriesuids.csv").exists() else []
+    nodules = read_annotations(csv_file(folder, "annotations.csv"))
+    files, copies = {}, {}
+    for path in sorted(folder.glob("subset[0-9]/**/*.mhd")):  # unpacking may make a folder inside the folder
+        uid = path.name.removesuffix(".mhd")
+        if files.setdefault(uid, path) != path:
+            copies[uid] = path
+    seriesuids = csv_file(folder, "seriesuids.csv")
+    listed = read_seriesuids(seriesuids) if seriesuids.exists() else []
     of_scan: dict[str, list] = {}
     for uid, *nodule in nodules.to_numpy(object).tolist():
         of_scan.setdefault(uid, []).append(nodule)
     rows = []
-    for uid in sorted({*files, *listed}):
+    for uid in sorted({*files, *listed, *of_scan}):
         path = files.get(uid)
-        annotations = of_scan.get(uid, [])
         problem = "" if path else f"missing scan: {uid}.mhd in no subset folder"
-        subset = path.parent.name if path else "none"
-        rows.append(
-            [
-                NAME,
-                uid,
-                subset,
-                uid,
-                uid,
-                "",
-                str(path.relative_to(root)) if path else "",
-                SCOPE,
-                annotations,
-                problem,
-            ]
-        )
+        if path and not any(path.with_suffix(suffix).exists() for suffix in (".raw", ".zraw")):
+            problem = f"missing voxels: {path.with_suffix('.raw').relative_to(root)} does not exist"
+        if uid in copies:
+            both = [str(file.relative_to(root)) for file in (path, copies[uid])]
+            problem = f"two files: {' and '.join(both)}; remove one"
+        subset = path.relative_to(folder).parts[0] if path else "none"
+        file = str(path.relative_to(root)) if path else ""
+        rows.append([NAME, uid, subset, uid, uid, "", file, SCOPE, of_scan.get(uid, []), problem])
     return pd.DataFrame(rows, columns=FOUND)
 
 
-def _csv(folder: Path, name: str) -> Path:
+def fold(found: pd.DataFrame, left_out: int) -> list[str]:
+    """train or val for every row of `find`: fold `left_out` (0 to 9) of the challenge's ten validates on that subset.
+
+    A scan that is in no subset folder belongs to neither: empty.
+    """
+    if left_out not in range(10):
+        raise ValueError(f"LUNA16 has the folds 0 to 9, not {left_out}")
+    sides = {f"subset{n}": "val" if n == left_out else "train" for n in range(10)}
+    return [sides.get(subset, "") for subset in found["study"]]
+
+
+def csv_file(folder: Path, name: str) -> Path:
+    """One of the challenge's tables, which lie in CSVFILES or beside the subsets."""
     inside = folder / "CSVFILES" / name
     return inside if inside.exists() else folder / name
 
@@ -60,7 +67,10 @@ def read_annotations(path: Path) -> pd.DataFrame:
     """Nodules: seriesuid, lesion (luna + 0-based row of the file), x_mm, y_mm, z_mm (LPS), diameter_mm."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; LUNA16 comes from {SOURCE}")
-    table = pd.read_csv(path, dtype={"seriesuid": str})
+    try:
+        table = pd.read_csv(path, dtype={"seriesuid": str})
+    except ValueError as error:  # pandas' own errors and those of text encoding; none of them names the file
+        raise ValueError(f"{path} can not be read as a table: {error}") from error
     wanted = ["coordX", "coordY", "coordZ", "diameter_mm"]
     absent = [name for name in ["seriesuid", *wanted] if name not in table]
     if absent:
@@ -69,6 +79,9 @@ def read_annotations(path: Path) -> pd.DataFrame:
     bad = np.flatnonzero(~np.isfinite(numbers).all(axis=1) | (numbers[:, 3] <= 0))
     if len(bad):
         raise ValueError(f"{path}, line {bad[0] + 2}: not a position and a positive diameter ({len(bad)} such rows)")
+    unnamed = np.flatnonzero(table["seriesuid"].isna())
+    if len(unnamed):
+        raise ValueError(f"{path}, line {unnamed[0] + 2}: no seriesuid ({len(unnamed)} such rows)")
     nodules = pd.DataFrame(numbers, columns=["x_mm", "y_mm", "z_mm", "diameter_mm"])
     nodules.insert(0, "lesion", [f"luna{row:04d}" for row in range(len(table))])
     nodules.insert(0, "seriesuid", table["seriesuid"])
@@ -77,17 +90,24 @@ def read_annotations(path: Path) -> pd.DataFrame:
 
 def read_seriesuids(path: Path) -> list[str]:
     """The scans of the challenge. The official file has no header line, but copies with one exist."""
-    lines = [line.split(",")[0].strip() for line in path.read_text().splitlines()]
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} can not be read as text: {error}") from error
+    lines = [line.split(",")[0].strip() for line in text.splitlines()]
     return sorted({line for line in lines if line and line.lower() != "seriesuid"})
 
 
 def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
-    """One scan and its nodules, each a sphere cut by the slices."""
+    """One scan and its nodules, each a sphere cut by the slices. The notes name nodules outside the scan."""
     ct = read_image(Path(root) / row["path"])
-    boxes = []
+    boxes, notes = [], []
     for lesion, *centre, diameter in row["annotations"]:
-        boxes += [[lesion, *box] for box in sphere_boxes(np.array(centre), diameter / 2, ct)]
-    return ct, pd.DataFrame(boxes, columns=SLICE_BOXES)
+        circles = sphere_boxes(np.array(centre), diameter / 2, ct)
+        boxes += [[lesion, *box] for box in circles]
+        if not circles:
+            notes.append(f"nodule above or below the scan: {lesion}")
+    return CT(ct.hu, ct.index_to_mm, notes=tuple(notes)), pd.DataFrame(boxes, columns=SLICE_BOXES)
 
 
 def sphere_boxes(centre_mm: np.ndarray, radius_mm: float, ct: CT) -> list[list[float]]:

@@ -1,11 +1,24 @@
 """From label masks to boxes."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from lensnb.ct_files import CT
+
+
+def whole_labels(labels: np.ndarray, path: Path) -> np.ndarray:
+    """A label image as integers; some writers store them as floats. ValueError if they are no whole numbers."""
+    if labels.dtype.kind in "iu":
+        return labels
+    if labels.dtype.kind != "f":
+        raise ValueError(f"{path} holds {labels.dtype} values, no labels")
+    rounded = np.rint(labels)
+    if not (np.abs(labels - rounded) < 1e-3).all():  # false for nan, too
+        raise ValueError(f"{path}: labels that are no whole numbers")
+    return rounded.astype(np.int32)
 
 
 def mask_boxes(instances: np.ndarray, name: Callable[[int], str]) -> list[list]:
@@ -32,6 +45,8 @@ def align_mask(mask: np.ndarray, mask_to_mm: np.ndarray, ct: CT) -> np.ndarray |
     Axes may be permuted and flipped against each other; positions must agree to half a voxel.
     """
     to_ct = np.linalg.inv(ct.index_to_mm) @ mask_to_mm
+    if not np.isfinite(to_ct).all():
+        return None
     axes = np.rint(to_ct[:3, :3]).astype(int)
     if not (np.abs(axes).sum(axis=0) == 1).all() or not (np.abs(axes).sum(axis=1) == 1).all():
         return None
