@@ -48,6 +48,34 @@ def test_numpy_functions_are_refused_too(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("stream", "asks"),
+    [
+        (b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.", "numpy.ndarray.tofile"),  # dotted names of protocol 4
+        (b"cbuiltins\neval\n(V1\ntR.", "builtins.eval"),
+        (b"(V1\nios\nsystem\n.", "os.system"),  # INST
+        (b"(cposix\nsystem\nV1\no.", "posix.system"),  # OBJ
+        (b"c_codecs\nencode\n(Vx\nVrot13\ntR.", "rot13"),
+        (b"cnumpy.core.multiarray\nfromstring\n.", "numpy.core.multiarray.fromstring"),
+        (b"Pname\n.", "persistent"),
+    ],
+)
+def test_every_way_to_ask_for_a_name_is_closed(tmp_path, stream, asks):
+    file = tmp_path / "bad.pkl"
+    file.write_bytes(stream)
+    with pytest.raises(ValueError, match=f"bad.pkl is not a pickle of numpy arrays: .*{asks}"):
+        load_manual_boxes(file)
+
+
+def test_attack_inside_an_array_is_refused(tmp_path):
+    """An array of objects holds pickles of anything; its class is numpy's own."""
+    file = tmp_path / "bad.pkl"
+    file.write_bytes(pickle.dumps({"val": {"a": np.array([[Attack(tmp_path / "made")]], dtype=object)}}))
+    with pytest.raises(ValueError, match="only numpy arrays"):
+        load_manual_boxes(file)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ([1, 2], "dictionary"),

@@ -11,6 +11,7 @@ import pandas as pd
 
 from lensnb.ct_files import CT
 from lensnb.datasets import FOUND, SLICE_BOXES
+from lensnb.files import read_csv
 from lensnb.safe_pickle import load_manual_boxes
 
 NAME = "DeepLesion"
@@ -129,10 +130,7 @@ def read_info(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; DeepLesion comes from {SOURCE}")
-    try:
-        table = pd.read_csv(path)
-    except ValueError as error:  # pandas' own errors and those of text encoding; none of them names the file
-        raise ValueError(f"{path} can not be read as a table: {error}") from error
+    table = read_csv(path)
     absent = [name for name in COLUMNS if name not in table]
     if absent:
         raise ValueError(f"{path} has no column {', '.join(absent)}; it has {', '.join(table.columns)}")

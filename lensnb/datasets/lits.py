@@ -67,7 +67,7 @@ def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
     if labels.min() < 0 or labels.max() > 2:
         raise ValueError(f"{path}: labels other than 0, 1 (liver) and 2 (tumour)")
     number = int(row["volume"].removeprefix("volume-"))
-    notes = []
+    notes = list(ct.notes)
     agree = np.allclose(labels_to_mm, ct.index_to_mm, atol=1e-3)
     aligned = labels if agree or number in MATCHED_BY_INDEX else align_mask(labels, labels_to_mm, ct)
     if aligned is None or not agree and number in MATCHED_BY_INDEX:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from lensnb.ct_files import CT, read_image
 from lensnb.datasets import FOUND, SLICE_BOXES
+from lensnb.files import read_csv
 
 NAME = "LUNA16"
 SOURCE = "https://luna16.grand-challenge.org (subset0 to subset9, 888 scans, and the csv files; CC BY 4.0)"
@@ -67,10 +68,7 @@ def read_annotations(path: Path) -> pd.DataFrame:
     """Nodules: seriesuid, lesion (luna + 0-based row of the file), x_mm, y_mm, z_mm (LPS), diameter_mm."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; LUNA16 comes from {SOURCE}")
-    try:
-        table = pd.read_csv(path, dtype={"seriesuid": str})
-    except ValueError as error:  # pandas' own errors and those of text encoding; none of them names the file
-        raise ValueError(f"{path} can not be read as a table: {error}") from error
+    table = read_csv(path, dtype={"seriesuid": str})
     wanted = ["coordX", "coordY", "coordZ", "diameter_mm"]
     absent = [name for name in ["seriesuid", *wanted] if name not in table]
     if absent:
@@ -101,7 +99,7 @@ def read_seriesuids(path: Path) -> list[str]:
 def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
     """One scan and its nodules, each a sphere cut by the slices. The notes name nodules outside the scan."""
     ct = read_image(Path(root) / row["path"])
-    boxes, notes = [], []
+    boxes, notes = [], list(ct.notes)
     for lesion, *centre, diameter in row["annotations"]:
         circles = sphere_boxes(np.array(centre), diameter / 2, ct)
         boxes += [[lesion, *box] for box in circles]
