@@ -99,16 +99,25 @@ def write_table(table: pd.DataFrame, path: Path | str) -> None:
             raise ValueError(f"{path}: a table is written as .csv or .npz")
 
 
-def read_table(path: Path | str) -> pd.DataFrame:
-    """Read what `write_table` wrote.
+def read_table(path: Path | str, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Read what `write_table` wrote; `columns` must be among its columns.
 
-    Raises FileNotFoundError if the file is missing, ValueError that names it for another ending or a broken file.
+    Raises FileNotFoundError if the file is missing, ValueError that names it for another ending, a broken file
+    or a missing column.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist; an earlier step makes it (./run_all.sh --list names the steps)"
         )
+    table = _read(path)
+    absent = [name for name in columns if name not in table]
+    if absent:
+        raise ValueError(f"{path} has no column {', '.join(absent)}; it has {', '.join(map(str, table.columns))}")
+    return table
+
+
+def _read(path: Path) -> pd.DataFrame:
     if path.suffix == ".csv":
         return read_csv(path, dtype={"patient": str, "study": str, "series": str, "volume": str, "lesion": str})
     if path.suffix == ".npz":

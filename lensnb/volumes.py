@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb.boxes import COLUMNS
 from lensnb.ct_files import CT, read_ct
 from lensnb.files import read_table
 
@@ -25,6 +26,7 @@ HU_RANGE = (
 BODY_HU = -768  # brighter voxels belong to a body or to what it lies on (MULAN's border clip)
 OPENING_MM = 5.6  # thinner structures do not count: 7 pixels of 0.8 mm in MULAN
 MAX_EXTENT_MM = 3000  # longer than any table of a scanner
+NEEDED = ("dataset", "patient", "volume", "split", "depth", "height", "width", "file", "note")  # of volumes.csv
 MAX_TILT_DEGREES = 30  # gantry tilt reaches this; at 45 degrees the axes of an image have no name any more
 
 
@@ -267,11 +269,11 @@ class Store:
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
-        self.volumes = read_table(self.root / "volumes.csv").set_index("volume", drop=False)
+        self.volumes = read_table(self.root / "volumes.csv", NEEDED).set_index("volume", drop=False)
         self.volumes["note"] = self.volumes["note"].astype(object).fillna("")
-        self.boxes = read_table(self.root / "boxes.csv")
-        self.manual = read_table(self.root / "manual.csv")
-        self.truth = read_table(self.root / "truth.csv") if (self.root / "truth.csv").exists() else None
+        self.boxes = read_table(self.root / "boxes.csv", COLUMNS)
+        self.manual = read_table(self.root / "manual.csv", COLUMNS)
+        self.truth = read_table(self.root / "truth.csv", COLUMNS) if (self.root / "truth.csv").exists() else None
 
     def hu(self, volume: str) -> np.memmap:
         """HU int16 (z, y, x) of a volume, mapped from disk and read-only."""
