@@ -144,6 +144,16 @@ def test_broken_tables_and_rows_out_of_order(whole):
     assert "DeepLesion: incomplete" in report(result, whole)
 
 
+def test_the_published_table_is_known_by_its_git_hash(whole, tmp_path_factory, monkeypatch):
+    file = tmp_path_factory.mktemp("git") / "file"
+    file.write_text("test content\n")
+    assert data_check._git_hash(file) == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"  # the example of git's own book
+    table = whole / "DeepLesion" / "DL_info.csv"
+    pd.read_csv(table).iloc[::-1].to_csv(table, index=False)
+    monkeypatch.setattr(data_check, "USUAL_DL_INFO", data_check._git_hash(table))
+    assert check(whole).complete  # whatever its order
+
+
 def test_many_problems_are_counted_and_few_are_shown(tmp_path):
     rows = [info_row(f"{n:06d}_01_01", 12, (2, 2, 9, 9), (10, 14)) for n in range(1, 21)]
     (tmp_path / "DeepLesion").mkdir()
