@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lensnb import paths, profiles
 from lensnb.files import read_json, write_json
 from lensnb.fitting import best_device, fit, stepped, without_decay
+from lensnb.lesanet import prediction
 from lensnb.lesanet.losses import (
     label_similarity,
     label_weights,
@@ -25,8 +25,7 @@ from lensnb.lesanet.losses import (
     weighted_cross_entropy,
 )
 from lensnb.lesanet.network import LesaNet
-from lensnb.lesanet.views import plain_views, random_views
-from lensnb.progress import progress
+from lensnb.lesanet.views import random_views
 from lensnb.volumes import Store
 
 
@@ -128,23 +127,9 @@ def read_labels(folder: Path, lesions: pd.Series) -> tuple[list[str], np.ndarray
 
 def load(run_dir: Path) -> LesaNet:
     """The trained embedding network of a folder, in eval mode; FileNotFoundError if it is not there."""
-    if not (run_dir / "config.json").exists():
-        raise FileNotFoundError(f"{run_dir} has no trained embedding; `python -m lensnb embedding` makes it")
-    config = SimpleNamespace(**read_json(run_dir / "config.json"))
-    model = LesaNet(config, len(config.labels))
-    model.load_state_dict(load_file(run_dir / "weights.safetensors"))
-    return model.to(best_device()).eval()
+    return prediction.load(run_dir, "`python -m lensnb embedding`")[0]
 
 
-@torch.no_grad()
 def embed(model: LesaNet, store: Store, table: pd.DataFrame, profile: SimpleNamespace, batch: int = 128) -> np.ndarray:
     """Unit embeddings of the 2D boxes of `table` (volume, z, x1, y1, x2, y2): float32 (n, embedding)."""
-    config, device = profile.embedding, next(model.parameters()).device
-    result = np.zeros((len(table), config.embedding), dtype=np.float32)
-    order = np.argsort(table["volume"].astype(str).to_numpy(), kind="stable")  # a batch then opens few volumes
-    for start in progress(range(0, len(table), batch), "embedding"):
-        rows = order[start : start + batch]
-        part = table.iloc[rows]
-        patches, boxes = plain_views(store, part, config, profile.network)
-        result[rows] = model(patches.to(device), boxes.to(device))[0].cpu().numpy()
-    return result
+    return prediction.predict(model, store, table, profile.embedding, profile.network, batch, "embedding")[0]

@@ -1,0 +1,104 @@
+"""How well labels are predicted: per label, averaged over labels, with intervals over patients (Sec. 5.3).
+
+scores (n, C) float: the higher, the surer. labels and unknown (n, C) bool: what is true, and what is not scored.
+A label that no scored lesion has, or that all have, has no AUC; as in the published code, it is in none of the
+averages, and the table says for how many labels they hold.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from lensnb.lesanet.ontology import expand
+
+METRICS = ("auc", "precision", "recall", "f1")
+PUBLISHED_THRESHOLDS = tuple(np.arange(3, 10) / 10)  # the published code tries these and no others
+
+
+def area_under_curve(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Probability that a true entry scores above a false one, ties half: (n,), (n,) bool; nan without both kinds."""
+    positive, negative = int(truth.sum()), int((~truth).sum())
+    if positive == 0 or negative == 0:
+        return float("nan")
+    ranks = rankdata(scores)  # how many entries score below, ties half
+    return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def precision_recall_f1(predicted: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
+    """Precision (1 if nothing is predicted), recall (1 if nothing is true) and their harmonic mean: (n,) bool each."""
+    hits, found, true = int((predicted & truth).sum()), int(predicted.sum()), int(truth.sum())
+    return hits / found if found else 1.0, hits / true if true else 1.0, 2 * hits / max(found + true, 1)
+
+
+def best_threshold(scores: np.ndarray, truth: np.ndarray, candidates: tuple[float, ...] = ()) -> float:
+    """The threshold with the best F1 for `score >= threshold`, the lowest of several; inf if none gets any hit.
+
+    Without `candidates`, every score is tried, so that the best is found whatever the scores' range.
+    """
+    order = np.argsort(scores, kind="stable")
+    sorted_scores, sorted_truth = scores[order], truth[order]
+    tried = np.unique(scores) if len(candidates) == 0 else np.sort(np.asarray(candidates, dtype=np.float64))
+    start = np.searchsorted(sorted_scores, tried)  # entries from here on are predicted
+    hits = np.append(sorted_truth[::-1].cumsum()[::-1], 0)[start]
+    f1 = 2 * hits / np.maximum(len(scores) - start + truth.sum(), 1)
+    return float(tried[f1.argmax()]) if len(tried) and f1.max() > 0 else float("inf")
+
+
+def calibrate(
+    scores: np.ndarray, labels: np.ndarray, unknown: np.ndarray, candidates: tuple[float, ...] = ()
+) -> np.ndarray:
+    """Each label's threshold with the best F1 on validation lesions (Sec. 5.3): (C,), inf where F1 is always 0."""
+    columns = range(scores.shape[1])
+    return np.array([best_threshold(scores[~unknown[:, c], c], labels[~unknown[:, c], c], candidates) for c in columns])
+
+
+def decide(scores: np.ndarray, thresholds: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """Predicted labels (n, C) bool: scores at or above the thresholds, and all their parents (Sec. 4.2)."""
+    return expand(scores >= thresholds, parents)
+
+
+def label_table(
+    names: list[str], scores: np.ndarray, labels: np.ndarray, unknown: np.ndarray,
+    thresholds: np.ndarray, parents: np.ndarray,
+) -> pd.DataFrame:  # fmt: skip
+    """One row per label: label, positive, negative, auc, precision, recall, f1, threshold; nan without both kinds."""
+    predicted = decide(scores, thresholds, parents)
+    rows = []
+    for c, name in enumerate(names):
+        known = ~unknown[:, c]
+        truth = labels[known, c]
+        positive, negative = int(truth.sum()), int((~truth).sum())
+        values = [float("nan")] * len(METRICS)
+        if positive and negative:
+            values = [area_under_curve(scores[known, c], truth), *precision_recall_f1(predicted[known, c], truth)]
+        rows.append((name, positive, negative, *values, thresholds[c]))
+    return pd.DataFrame(rows, columns=["label", "positive", "negative", *METRICS, "threshold"])
+
+
+def averages(table: pd.DataFrame) -> pd.Series:
+    """Means over the labels of a `label_table`, every label counting the same, and `labels`, their number."""
+    scored = table[table["auc"].notna()]
+    return pd.Series({name: scored[name].mean() for name in METRICS} | {"labels": len(scored)})
+
+
+def resampled_auc(
+    scores: np.ndarray, labels: np.ndarray, unknown: np.ndarray, patients: np.ndarray, draws: int, seed: int
+) -> np.ndarray:
+    """Macro AUC on `draws` sets of patients, drawn with replacement: (draws,).
+
+    Two methods get the same sets under the same seed, so the difference of their results is that of pairs. A label
+    that a set lacks is not in that set's mean.
+    """
+    _, patient = np.unique(patients, return_inverse=True)
+    number = patient.max() + 1
+    drawn = np.random.default_rng((seed, 12)).integers(number, size=(draws, number))
+    copies = np.stack([np.bincount(one, minlength=number) for one in drawn])[:, patient].astype(np.float64)
+    result = np.full((draws, scores.shape[1]), np.nan)
+    for c in range(scores.shape[1]):
+        true, false = (np.flatnonzero(~unknown[:, c] & (labels[:, c] == kind)) for kind in (True, False))
+        above = scores[true, c][:, None] - scores[false, c][None, :]
+        wins = (above > 0) + 0.5 * (above == 0)
+        pairs = copies[:, true].sum(1) * copies[:, false].sum(1)
+        won = ((copies[:, true] @ wins) * copies[:, false]).sum(1)
+        result[pairs > 0, c] = won[pairs > 0] / pairs[pairs > 0]
+    return np.nanmean(result[:, ~np.isnan(result).all(0)], axis=1)

@@ -1,0 +1,53 @@
+"""A trained LesaNet's answer for any 2D boxes: embeddings and label scores."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+
+from lensnb.files import read_json
+from lensnb.fitting import best_device
+from lensnb.lesanet.network import LesaNet
+from lensnb.lesanet.views import plain_views
+from lensnb.progress import progress
+from lensnb.volumes import Store
+
+
+def load(run_dir: Path, make: str) -> tuple[LesaNet, SimpleNamespace]:
+    """The trained network of a folder, in eval mode, and its config.json, whose `labels` names the scores.
+
+    FileNotFoundError if it is not there; `make` is the command that makes it, for the message.
+    """
+    if not (run_dir / "config.json").exists():
+        raise FileNotFoundError(f"{run_dir} has no trained network; {make} makes it")
+    config = SimpleNamespace(**read_json(run_dir / "config.json"))
+    model = LesaNet(config, len(config.labels))
+    model.load_state_dict(load_file(run_dir / "weights.safetensors"))
+    return model.to(best_device()).eval(), config
+
+
+@torch.no_grad()
+def predict(
+    model: LesaNet, store: Store, table: pd.DataFrame, config: SimpleNamespace, network: SimpleNamespace,
+    batch: int = 128, label: str = "LesaNet",
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Unit embeddings float32 (n, d) and label scores float64 (n, C) of the 2D boxes of `table`.
+
+    table: volume, z, x1, y1, x2, y2. Scores are the sigmoid of the propagated logits; a network without labels has
+    none (C = 0). `config` says how patches are cut, `network` is the profile's section.
+    """
+    device = next(model.parameters()).device
+    embeddings = np.zeros((len(table), model.embedding.out_features), dtype=np.float32)
+    scores = np.zeros((len(table), model.scores.out_features if model.scores else 0))
+    order = np.argsort(table["volume"].astype(str).to_numpy(), kind="stable")  # a batch then opens few volumes
+    for start in progress(range(0, len(table), batch), label):
+        rows = order[start : start + batch]
+        patches, boxes = plain_views(store, table.iloc[rows], config, network)
+        embedding, _, propagated = model(patches.to(device), boxes.to(device))
+        embeddings[rows] = embedding.cpu().numpy()
+        if propagated is not None:
+            scores[rows] = torch.sigmoid(propagated.double()).cpu().numpy()
+    return embeddings, scores
