@@ -73,12 +73,10 @@ def luna_chart(matches: dict[str, LunaMatches], seed: int = 0) -> Figure:
         ax.plot(froc.RATES, sensitivity, "o", color=colour, markersize=4)
         if place == 0:
             bounds = np.array([luna.interval(samples) for samples in luna.bootstrap(one, seed=seed).T])
-            ax.fill_between(
-                froc.RATES, *bounds.T, color=colour, alpha=0.18, linewidth=0, label="95 % of its scans' draws"
-            )
+            ax.fill_between(froc.RATES, *bounds.T, color=colour, alpha=0.18, linewidth=0, label=f"{name}, 95 %")
     ax.set_xscale("log", base=2)
     ax.set_xticks(froc.RATES, [f"{rate:g}" for rate in froc.RATES])
-    ax.set(xlabel="false positives per scan", ylabel="sensitivity", ylim=(0, 1))
+    ax.set(xlabel="false positives per scan", ylabel="sensitivity", xlim=(0.11, 9), ylim=(0, 1))
     ax.grid(alpha=0.25)
     ax.legend(fontsize=7, loc="lower right", title="CPM, %", title_fontsize=7)
     return fig
