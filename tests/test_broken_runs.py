@@ -1,0 +1,450 @@
+"""Every entrance behind the datasets with broken inputs: evaluation, detection, training, profiles, tables, notebooks.
+
+The rows are like those of test_broken_inputs.py."""
+
+import functools
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import broken
+import nibabel
+import numpy as np
+import pytest
+from broken import (
+    BOX,
+    HU,
+    MATRIX,
+    STORE,
+    Malice,
+    Place,
+    a_folder_instead,
+    cell,
+    change,
+    cut,
+    deeplesion,
+    fill_disk,
+    lits,
+    nothing,
+    refused,
+    run,
+    table,
+    told,
+    without,
+)  # fmt: skip
+from tiny import write_dicom, write_image
+
+from lensnb import execution, files, lens, notebook, options, preparation, profiles, runner, training
+from lensnb.boxes import DATASETS
+from lensnb.ct_files import affine
+
+HEADER = "volume,x1,y1,z1,x2,y2,z2"
+RUN = "root/data/runs/smoke/experiments/single-seed0/"
+PRETEXT = "root/data/runs/smoke/pretext/weights.safetensors"
+PREPARED = "root/data/prepared/smoke"
+
+
+# sound files
+
+
+def boxes(folder: Path) -> None:
+    (folder / "truth.csv").write_text(f"{HEADER}\na,10,10,5,19,19,9\nb,,,,,,\n")
+    (folder / "mine.csv").write_text(f"{HEADER},score\nb,1,1,1,2,2,2,.9\na,15,10,5,24,19,9,.8\n")
+    (folder / "truth.pkl").write_bytes(pickle.dumps({"val": {"a": BOX}, "test": {"a": BOX, "b": BOX[:0]}}))
+
+
+def marks(folder: Path) -> None:
+    (folder / "annotations.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\ns,0,0,0,10\n")
+    (folder / "excluded.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\ns,50,0,0,-1\n")
+    (folder / "seriesuids.csv").write_text("s\nt\n")
+    (folder / "mine.csv").write_text("seriesuid,coordX,coordY,coordZ,probability\ns,1,1,1,0.5\nt,1,1,1,0.9\n")
+
+
+@functools.cache
+def network() -> lens.LENS:
+    return lens.LENS(profiles.load("smoke").network, DATASETS)
+
+
+def write_run(folder: Path) -> None:
+    """A run with a random network."""
+    profile = profiles.load("smoke")
+    config = {
+        "datasets": list(DATASETS), "proposal_network": "afp", "network": profiles.to_dict(profile.network),
+        "inference": profiles.to_dict(profile.inference), "spacing_mm": profile.grid.spacing_mm, "phantom": True,
+    }  # fmt: skip
+    training.save_weights(network(), folder / "run/weights.safetensors")
+    files.write_json(config, folder / "run/config.json")
+
+
+def scan(folder: Path) -> None:
+    write_run(folder)
+    write_image(folder / "ct.nii.gz", np.full((9, 24, 24), 40, np.int16), affine(np.diag([3.0, 3, 4]), np.zeros(3)))
+
+
+def prepared(folder: Path) -> None:
+    """A store with DeepLesion, the weights to start from, and mined tables."""
+    deeplesion(folder)
+    preparation.prepare(folder / "raw", folder / PREPARED, (3.0, 3.0, 4.0), workers=1, datasets=("DeepLesion",))
+    training.save_weights(network(), folder / PRETEXT, ("backbone.", "head.fc1.", "head.fc2."))
+    boxes = folder / PREPARED / "boxes.csv"
+    for name in ("cross-slice", "intra-patient", "uncertain"):
+        (folder / "root/data/runs/smoke/mined").mkdir(exist_ok=True)
+        shutil.copy(boxes, folder / f"root/data/runs/smoke/mined/{name}.csv")
+
+
+def profile_files(folder: Path) -> None:
+    shutil.copytree(profiles.FOLDER, folder / "profiles", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+
+
+def tables(folder: Path) -> None:
+    rows = files.pd.DataFrame({"volume": ["a", "b"] * 50, "score": np.linspace(0, 1, 100)})
+    files.write_table(rows, folder / "t.csv")
+    files.write_table(rows, folder / "t.npz")
+    files.write_json({"a": 1}, folder / "t.json")
+
+
+def a_notebook(folder: Path) -> None:
+    code = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "execution_count": None, "outputs": [],
+            "source": 'profile = "phantom"\nseed = 0\nshare = 0.5\nflag = False'}  # fmt: skip
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    content = {"cells": [code], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    (folder / "n.ipynb").write_text(json.dumps(content))
+
+
+# what breaks, and the calls that are no command
+
+
+def write(name: str, content: str | bytes):
+    """Put another file in the place of one."""
+
+    def replace(at: Place) -> None:
+        (at / name).parent.mkdir(parents=True, exist_ok=True)
+        (at / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return replace
+
+
+def remove(name: str):
+    return lambda at: (at / name).unlink()
+
+
+def cut_off(name: str):
+    return lambda at: cut(at / name)
+
+
+def full_at(name: str):
+    return lambda at: fill_disk(at / name)
+
+
+def replaced(name: str, old: str, new: str):
+    return lambda at: change(at / name, old, new)
+
+
+def ct(array: np.ndarray, matrix: np.ndarray):
+    """Another CT, array (x, y, z) with its matrix as sform."""
+
+    def replace(at: Place) -> None:
+        image = nibabel.Nifti1Image(array, None)
+        image.header.set_sform(matrix, code=1)
+        nibabel.save(image, at / "ct.nii.gz")
+
+    return replace
+
+
+def tilted(degrees: float) -> np.ndarray:
+    matrix, angle = np.eye(4), np.radians(degrees)
+    matrix[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return matrix
+
+
+def config_without(*keys: str):
+    def drop(at: Place) -> None:
+        content = files.read_json(at / "run/config.json")
+        place = content
+        for key in keys[:-1]:
+            place = place[key]
+        del place[keys[-1]]
+        files.write_json(content, at / "run/config.json")
+
+    return drop
+
+
+def two_series(at: Place) -> None:
+    (at / "ct.nii.gz").unlink()
+    for k in range(2):
+        write_dicom(at / f"ct.nii.gz/{k}", HU, MATRIX)
+
+
+def setting(old: str, new: str):
+    """Change a line of the smoke profile."""
+
+    def replace(at: Place) -> None:
+        change(at / "profiles/smoke.yml", old, new)
+
+    return replace
+
+
+def load_profile(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profiles, "FOLDER", folder / "profiles")
+        profiles.load("smoke")
+
+
+def parameters(**given: str):
+    """What a step's notebook is called with, as StepError tells it."""
+
+    def call(folder: Path) -> None:
+        try:
+            execution.parameters(folder / "n.ipynb", "smoke", given)
+        except execution.StepError as error:
+            raise ValueError(str(error)) from error
+
+    return call
+
+
+def run_all(*arguments: str):
+    """run_all.sh, up to its planning."""
+
+    def call(folder: Path) -> None:
+        try:
+            runner.make(options.parse([word.replace("{}", str(folder)) for word in arguments]))
+        except runner.RunError as error:
+            raise ValueError(str(error)) from error
+
+    return call
+
+
+def keep_variables(at: Place) -> None:
+    """runner.make sets these; what is set here is put back after the case."""
+    for variable in ("LENSNB_DATA", "PYTHONPATH"):
+        at.patch.setenv(variable, os.environ.get(variable, ""))
+
+
+def no_damage(at: Place) -> None:
+    """The call itself is the broken input."""
+
+
+def read(name: str, *columns: str):
+    return lambda folder: files.read_table(folder / name, columns)
+
+
+EVALUATE = "evaluate --truth {}/truth.csv --predictions {}/mine.csv --json {}/out/result.json"
+PICKLE = EVALUATE.replace("truth.csv", "truth.pkl")
+LUNA = ("evaluate-luna --annotations {}/annotations.csv --excluded {}/excluded.csv --seriesuids {}/seriesuids.csv "
+        "--submission {}/mine.csv --json {}/out/result.json")  # fmt: skip
+DETECT = "detect {}/ct.nii.gz --output {}/out --weights {}/run/weights.safetensors"
+TRAIN = "train single --profile smoke"
+BINARY = b"\x89\xff\x00" * 99
+
+# fmt: off
+CASES = [
+    *table(
+        "evaluate", boxes, EVALUATE,
+        ("truth missing", remove("truth.csv"), refused("truth.csv does not exist")),
+        ("truth empty", write("truth.csv", ""), refused("truth.csv", "No columns")),
+        ("truth is binary", write("truth.csv", BINARY), refused("truth.csv can not be read as a csv")),
+        ("truth is a folder", a_folder_instead("truth.csv"), refused("truth.csv")),
+        ("truth without any lesion", write("truth.csv", f"{HEADER}\na,,,,,,\nb,,,,,,\n"),
+         refused("truth", "no lesion")),
+        ("truth with swapped corners", write("truth.csv", f"{HEADER}\na,19,10,5,10,19,9\n"),
+         refused("truth.csv", "row 1", "inverted box")),
+        ("volume with and without lesions", write("truth.csv", f"{HEADER}\na,1,1,1,2,2,2\na,,,,,,\n"),
+         refused("truth.csv", "for a", "remove one")),
+        ("column missing", lambda at: without(at / "mine.csv", "z2"), refused("mine.csv", "z2 missing")),
+        ("ragged rows", write("mine.csv", f"{HEADER},score\na,1,1,1,2,2,2,.5\na,1,1,1,2,2,2,.5,9,9\n"),
+         refused("mine.csv")),
+        ("coordinate is a word", lambda at: cell(at / "mine.csv", "y1", "ten", 1),
+         refused("mine.csv, row 2: y1 is 'ten', not a number")),
+        ("coordinate infinite", lambda at: cell(at / "mine.csv", "x2", "inf"), refused("mine.csv", "row 1", "finite")),
+        ("score NaN", lambda at: cell(at / "mine.csv", "score", "nan"),
+         refused("mine.csv", "row 1", "the score is nan")),
+        ("volume of another split", lambda at: cell(at / "mine.csv", "volume", "zz"),
+         refused("mine.csv", "the first is zz", "choose the right split")),
+        ("disk full", full_at("out/result.json"), refused("result.json", "No space left", status=1)),
+        ("a file where the folder of the result belongs", write("out", ""), refused("out: ", status=1)),
+    ),
+    *table(
+        "evaluate, pickle", boxes, PICKLE,
+        ("runs a program", write("truth.pkl", pickle.dumps({"test": {"a": Malice()}})),
+         refused("truth.pkl", "only numpy arrays are admitted")),
+        ("cut off", cut_off("truth.pkl"), refused("truth.pkl is not a pickle of numpy arrays")),
+        ("is a csv", write("truth.pkl", f"{HEADER}\n"), refused("truth.pkl is not a pickle")),
+        ("split missing", write("truth.pkl", pickle.dumps({"val": {"a": BOX}})),
+         refused("truth.pkl has no split 'test'")),
+        ("two corners swapped", write("truth.pkl", pickle.dumps({"test": {"a": BOX[:, [3, 1, 2, 0, 4, 5]]}})),
+         refused("truth.pkl, sub-volume a", "ends before it begins")),
+    ),
+    *table(
+        "evaluate-luna", marks, LUNA,
+        ("annotations missing", remove("annotations.csv"), refused("annotations.csv")),
+        ("excluded findings empty", write("excluded.csv", ""), refused("excluded.csv", "No columns")),
+        ("submission is binary", write("mine.csv", BINARY), refused("mine.csv can not be read as a csv")),
+        ("seriesuids binary", write("seriesuids.csv", BINARY), refused("seriesuids.csv can not be read")),
+        ("seriesuids with a header", write("seriesuids.csv", "seriesuid\ns\n"),
+         refused("seriesuids.csv", "header", "remove it")),
+        ("a scan listed twice", write("seriesuids.csv", "s\nt\ns\n"),
+         refused("seriesuids.csv", "repeated", "the first is s")),
+        ("probability missing", lambda at: without(at / "mine.csv", "probability"),
+         refused("mine.csv", "probability missing")),
+        ("probability NaN", lambda at: cell(at / "mine.csv", "probability", "nan", 1),
+         refused("mine.csv, row 2: probability is nan")),
+        ("no nodule in the scans", write("seriesuids.csv", "t\n"),
+         refused("no nodule is annotated in the evaluated scans")),
+    ),
+    *table(
+        "detect, input", scan, DETECT,
+        ("missing", remove("ct.nii.gz"), refused("ct.nii.gz does not exist")),
+        ("empty folder", a_folder_instead("ct.nii.gz"), refused("ct.nii.gz holds no CT image")),
+        ("cut off", cut_off("ct.nii.gz"), refused("ct.nii.gz can not be read")),
+        ("a picture", write("ct.nii.gz", b"\x89PNG\r\n\x1a\n"), refused("ct.nii.gz can not be read")),
+        ("two series", two_series, refused("2 series")),
+        ("voxels NaN", ct(np.full((24, 24, 9), np.nan, np.float32), np.eye(4)), refused("ct.nii.gz", "not finite")),
+        ("no slice", ct(np.zeros((24, 24, 0), np.int16), np.eye(4)), refused("ct.nii.gz")),
+        ("a film: four dimensions", ct(np.zeros((24, 24, 9, 3), np.int16), np.eye(4)),
+         refused("ct.nii.gz", "expected 3D")),
+        ("axes in one plane", ct(np.zeros((24, 24, 9), np.int16), np.eye(4)[:, [0, 0, 2, 3]]),
+         refused("ct.nii.gz", "degenerate")),
+        ("tilted by 40 degrees", ct(np.zeros((24, 24, 9), np.int16), tilted(40)), refused("tilted by 40 degrees")),
+        ("spacing of a metre", ct(np.zeros((24, 24, 9), np.int16), np.diag([1000.0, 1000, 1000, 1])),
+         refused("m long", "spacing")),
+    ),
+    *table(
+        "detect, input", scan, DETECT.replace("ct.nii.gz", "run/config.json"),
+        ("a text file", no_damage, refused("config.json is neither a DICOM")),
+    ),
+    *table(
+        "detect, weights", scan, DETECT,
+        ("missing", remove("run/weights.safetensors"), refused("weights.safetensors is missing")),
+        ("cut off", cut_off("run/weights.safetensors"), refused("weights.safetensors does not hold the network")),
+        ("a pickle that runs a program", write("run/weights.safetensors", pickle.dumps(Malice())),
+         refused("weights.safetensors does not hold the network")),
+        ("config missing", remove("run/config.json"), refused("config.json is missing")),
+        ("config cut off", cut_off("run/config.json"), refused("config.json is not valid JSON")),
+        ("config is a list", write("run/config.json", "[1, 2]"), refused("config.json should hold names and values")),
+        ("config without spacing", config_without("spacing_mm"), refused("config.json does not say spacing_mm")),
+    ),
+    *table(
+        "detect, output", scan, DETECT,
+        ("a file where the folder belongs", write("out", ""), refused("out is a file; name a folder")),
+        ("disk full at the first file", full_at("out/detections.csv"),
+         refused("detections.csv", "No space left", status=1)),
+        ("disk full at the last file", full_at("out/about.json"), refused("about.json", "No space left", status=1)),
+    ),
+    *table(
+        "detect, output", scan, DETECT.replace("{}/out", "{}/ct.nii.gz/out"),
+        ("a folder below a file", no_damage, refused("ct.nii.gz is a file; name a folder")),
+    ),
+    *table("train", nothing, "train doubly --profile smoke",
+           ("unknown experiment", no_damage, refused("'doubly' is not an experiment", "single-mined"))),
+    *table("train", nothing, "train single --profile smoky",
+           ("unknown profile", no_damage, refused("'smoky' is not a profile", "smoke, phantom, paper"))),
+    *table("train", prepared, "train single-complete --profile smoke",
+           ("complete truth of real data", no_damage, refused("single-complete needs the complete truth", "phantoms"))),
+    *table("train", prepared, "train single-mined --profile smoke",
+           ("mined table missing", remove("root/data/runs/smoke/mined/uncertain.csv"),
+            refused("uncertain.csv does not exist", "run_all.sh")),
+           ("mined table empty", write("root/data/runs/smoke/mined/uncertain.csv", ""),
+            refused("uncertain.csv", "No columns"))),
+    *table(
+        "train", prepared, TRAIN,
+        ("nothing prepared", remove(f"{PREPARED}/volumes.csv"), refused("volumes.csv does not exist", "run_all.sh")),
+        ("volumes.csv without a column", lambda at: without(at / PREPARED / "volumes.csv", "depth"),
+         refused("volumes.csv has no column depth")),
+        ("boxes.csv without rows", lambda at: (at / PREPARED / "boxes.csv").write_text(
+            (at / PREPARED / "boxes.csv").read_text().split("\n")[0] + "\n"), refused("no lesion to train on")),
+        ("a volume cut off", cut_off(f"{STORE}DeepLesion/000001_01_01_005-010.npy"),
+         refused("000001_01_01_005-010.npy is broken", "prepare")),
+        ("a volume empty", write(f"{STORE}DeepLesion/000001_01_01_005-010.npy", b""),
+         refused("000001_01_01_005-010.npy is broken", "prepare")),
+        ("a volume missing", remove(f"{STORE}DeepLesion/000001_01_01_005-010.npy"),
+         refused("000001_01_01_005-010.npy")),
+        ("start weights missing", remove(PRETEXT), refused("weights.safetensors is missing", "lensnb pretext")),
+    ),
+    *table(
+        "profile", profile_files, load_profile,
+        ("missing", remove("profiles/smoke.yml"), refused("smoke.yml")),
+        ("empty", write("profiles/smoke.yml", ""), refused("smoke.yml should hold sections")),
+        ("broken YAML", write("profiles/smoke.yml", "seed: [0,\nphantom: {"), refused("smoke.yml is not valid YAML")),
+        ("binary", write("profiles/smoke.yml", BINARY), refused("smoke.yml is not valid YAML")),
+        ("a list", write("profiles/smoke.yml", "- 1\n- 2\n"), refused("smoke.yml should hold sections")),
+        ("unknown key", setting("  batch_size: 8\n  deeplesion", "  batchsize: 8\n  deeplesion"),
+         refused("profile smoke: training", "missing ['batch_size']", "unknown ['batchsize']")),
+        ("section missing", setting("fpr:\n", "fpr_:\n"), refused("profile smoke", "missing ['fpr']")),
+        ("6e-3, a text in YAML", setting("learning_rate: 6.0e-3\n  schedule", "learning_rate: 6e-3\n  schedule"),
+         refused("profile smoke: training: learning_rate is '6e-3'; it must be of type float")),
+        ("part of a step", setting("iterations: 60 ", "iterations: 60.5 "), refused("iterations is 60.5", "type int")),
+        ("a switch that is a text", setting("freeze_batch_norm: true", 'freeze_batch_norm: "false"'),
+         refused("freeze_batch_norm is 'false'", "type bool")),
+        ("one number instead of three", setting("spacing_mm: [3.0, 3.0, 4.0]", "spacing_mm: 3.0"),
+         refused("grid: spacing_mm is 3.0", "type list")),
+        ("a list with a word", setting("hu: [-1024, -200, 250, 1100]", "hu: [-1024, low, 250, 1100]"),
+         refused("network: hu is", "list of numbers")),
+        ("blank value", setting("theta: 0.5\n  score", "theta:\n  score"), refused("inference: theta is None")),
+    ),
+    *table("table", tables, read("t.csv"),
+           ("missing", remove("t.csv"), refused("t.csv does not exist")),
+           ("empty", write("t.csv", ""), refused("t.csv can not be read as a csv")),
+           ("binary", write("t.csv", BINARY), refused("t.csv can not be read as a csv")),
+           ("ragged rows", write("t.csv", "a,b\n1,2\n1,2,3\n"), refused("t.csv can not be read as a csv"))),
+    *table("table", tables, read("t.csv", "volume", "x1"),
+           ("column missing", no_damage, refused("t.csv has no column x1"))),
+    *table("table", tables, read("t.xlsx"),
+           ("of a spreadsheet", write("t.xlsx", BINARY), refused("t.xlsx", ".csv or .npz"))),
+    *table("table, npz", tables, read("t.npz"),
+           ("cut off", cut_off("t.npz"), refused("t.npz is no table")),
+           ("a text", write("t.npz", "volume,score\n"), refused("t.npz is no table")),
+           ("empty", write("t.npz", b""), refused("t.npz is no table")),
+           ("other arrays", lambda at: np.savez(at / "t.npz", a=np.zeros(3)), refused("t.npz is no table", "columns")),
+           ("a pickle that runs a program", lambda at: np.savez(at / "t.npz", columns=np.array([Malice()], object)),
+            refused("t.npz is no table"))),
+    *table("table", nothing, lambda folder: tables(folder),
+           ("disk full at an npz", full_at("t.npz"), refused("t.npz", "No space left", status=1, keeps=("t.csv",)))),
+    *table("JSON", tables, lambda folder: files.read_json(folder / "t.json"),
+           ("cut off", cut_off("t.json"), refused("t.json is not valid JSON")),
+           ("a list", write("t.json", "[1]"), refused("t.json should hold names and values"))),
+    *table("notebook", a_notebook, parameters(sede="1"),
+           ("unknown parameter", no_damage, refused("n: has no parameter 'sede'"))),
+    *table("notebook", a_notebook, parameters(seed="one"),
+           ("seed is a word", no_damage, refused("parameter seed is 'one'"))),
+    *table("notebook", a_notebook, parameters(flag="1"),
+           ("switch is a number", no_damage, refused("parameter flag is 1"))),
+    *table("notebook", a_notebook, parameters(),
+           ("default that is computed", replaced("n.ipynb", "share = 0.5", "share = 1 / len(dir())"),
+            refused("n: parameter share is not a literal"))),
+    *table("notebook", nothing, lambda folder: notebook.start("smoke", "0"),
+           ("seed is a text, inside", no_damage, refused("parameter seed is '0'; it must be of type int"))),
+    *table("run_all.sh", nothing, run_all("--data", "{}/none"),
+           ("--data that does not exist", no_damage, told("there is no folder", "none", status=2))),
+    *table("run_all.sh", boxes, run_all("--data", "{}/truth.csv"),
+           ("--data is a file", no_damage, told("there is no folder", "truth.csv", status=2))),
+    *table("run_all.sh", nothing, run_all("--data", "{}/raw"),
+           ("--data without a dataset", keep_variables, refused("raw holds none of DeepLesion"))),
+    *table("run_all.sh", lits, run_all("--data", "{}/raw", "--profile", "smoke"),
+           ("real data for phantoms", keep_variables, refused("--data", "--profile paper"))),
+    *table("run_all.sh", nothing, run_all("--cores", "0"),
+           ("no core", no_damage, told("'0' is not a number", status=2))),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
+def test_broken_runs(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(case, tmp_path, monkeypatch)
+    assert not (tmp_path / "made-by-a-pickle").exists()
+
+
+def test_the_rows_are_distinct():
+    names = [case.name for case in CASES]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("make, call", [(boxes, EVALUATE), (boxes, PICKLE), (marks, LUNA), (scan, DETECT)])
+def test_sound_files_pass(make, call, tmp_path, monkeypatch):
+    """Without the damage these commands succeed, so no row of the table fails for another reason."""
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path / "root"))
+    make(tmp_path)
+    status, _, error = broken.call(call, tmp_path)
+    assert status == 0, error
