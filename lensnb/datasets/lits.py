@@ -69,8 +69,8 @@ def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
     number = int(row["volume"].removeprefix("volume-"))
     notes = list(ct.notes)
     agree = np.allclose(labels_to_mm, ct.index_to_mm, atol=1e-3)
-    aligned = labels if agree or number in MATCHED_BY_INDEX else align_mask(labels, labels_to_mm, ct)
-    if aligned is None or not agree and number in MATCHED_BY_INDEX:
+    aligned = labels if agree else align_mask(labels, labels_to_mm, ct)
+    if aligned is None or (number in MATCHED_BY_INDEX and not agree):
         notes.append("matrices disagree: the segmentation was matched by voxel index")
         aligned = labels
     if aligned.shape != ct.hu.shape:
