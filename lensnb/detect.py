@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from lensnb import inference, lens, measure, paths, plots, slicer
 from lensnb.boxes import BOX, BOX3D, iou
@@ -211,9 +212,10 @@ def overlay(ct: CT, scan: Scan, warning: str = "") -> Figure:
     if not panels:
         panels = [{"hu": hu[len(hu) // 2], "title": "nothing was found; the middle slice"}]
     figure = plots.slice_sheet(panels, columns=min(3, len(panels)), colour_by="expert")
+    halo = withStroke(linewidth=1.6, foreground="black")
     for ax, panel in zip(figure.axes, panels, strict=False):
         for number, box in panel.get("boxes", shown[:0]).iterrows():
-            label = {"color": plots.COLOURS[box["expert"]], "fontsize": 7, "va": "bottom", "path_effects": [plots.HALO]}
+            label = {"color": plots.COLOURS[box["expert"]], "fontsize": 7, "va": "bottom", "path_effects": [halo]}
             ax.text(box["x1"], box["y1"] - 1, f"{number + 1}: {box['score']:.2f}", **label)
     if warning:
         figure.suptitle(f"Not for clinical use: {warning}", fontsize=7, color="#D55E00", wrap=True)

@@ -12,6 +12,7 @@ import pandas as pd
 from lensnb.boxes import BOX
 
 COLUMNS = ("long_mm", "short_mm", "at_most_mm")
+DEEPLESION_MARGIN_MM = 4.0  # its boxes are the hull of the two RECIST diameters and 5 pixels, of 0.8 mm mostly
 
 
 def from_boxes(
@@ -21,8 +22,8 @@ def from_boxes(
 
     boxes: x1, y1, x2, y2 in pixels. inclusive: both ends are pixels inside the lesion, as whole pixel numbers are, so
     a box from 10 to 19 is 10 pixels wide; False if they are edges, as in detections.csv, so that 9.5 to 19.5 is.
-    spacing_mm: of the pixels along x and y. margin_mm (one, or one a box): what boxes keep free around a lesion (those
-    of DeepLesion: 5 pixels, about 4 mm) on every side, taken off again; no side becomes less than half of itself.
+    spacing_mm: of the pixels along x and y. margin_mm (one, or one a box): what boxes keep free around a lesion on
+    every side (DEEPLESION_MARGIN_MM); it is taken off again, but no side becomes less than half of itself.
     """
     values = boxes[BOX].to_numpy(dtype=float)
     sides = (values[:, 2:] - values[:, :2] + (1 if inclusive else 0)) * np.asarray(spacing_mm, dtype=float)[:2]
@@ -36,27 +37,46 @@ def from_boxes(
     return pd.DataFrame(values, index=boxes.index, columns=COLUMNS)
 
 
+def lesions_in(instances: np.ndarray, spacing_mm: tuple) -> pd.DataFrame:
+    """Every lesion of a mask (z, y, x) with one number each: number, x, y, z, x1, y1, x2, y2, long_mm, short_mm.
+
+    x, y, z: centre of mass in voxels. x1 to y2: the box on the slice with the longest diameter, z_long, whole pixels
+    that are inside. spacing_mm: of the voxels along x and y.
+    """
+    rows = []
+    for number in np.unique(instances[instances > 0]).tolist():
+        mask = instances == number
+        centre = [float(index.mean()) for index in np.nonzero(mask)[::-1]]
+        long, short, slice_index = _longest(mask, spacing_mm)
+        y, x = np.nonzero(mask[slice_index])
+        rows.append([number, *centre, slice_index, x.min(), y.min(), x.max(), y.max(), long, short])
+    return pd.DataFrame(rows, columns=["number", "x", "y", "z", "z_long", *BOX, "long_mm", "short_mm"])
+
+
 def from_mask(mask: np.ndarray, spacing_mm: tuple) -> tuple[float, float]:
     """Long and short axis in mm of the lesion in a mask: (z, y, x), on its slice with the longest diameter.
 
-    Diameters go from outer edge to outer edge of the pixels: the long axis is the largest distance of two pixel
-    corners, the short axis the extent at right angles to it. ValueError for an empty mask.
+    The long axis is the largest distance between two pixel centres, the short axis the extent at right angles to it;
+    half a pixel is added at either end, where the lesion's edge is. ValueError for an empty mask.
     """
-    best = (0.0, 0.0)
-    for image in mask:
-        y, x = np.nonzero(image)
-        if len(y) == 0:
-            continue
-        corners = np.concatenate([np.column_stack([x + dx, y + dy]) for dx in (-0.5, 0.5) for dy in (-0.5, 0.5)])
-        points = np.unique(corners, axis=0) * np.asarray(spacing_mm, dtype=float)[:2]
-        points = _ends_of_rows(points)
+    return _longest(mask, spacing_mm)[:2]
+
+
+def _longest(mask: np.ndarray, spacing_mm: tuple) -> tuple[float, float, int]:
+    spacing = np.asarray(spacing_mm, dtype=float)[:2]
+    best = (0.0, 0.0, -1)
+    for z in np.flatnonzero(mask.any(axis=(1, 2))):
+        y, x = np.nonzero(mask[z])
+        points = _ends_of_rows(np.column_stack([x, y]) * spacing)
         between = points[:, None] - points[None]
         distance = np.hypot(between[..., 0], between[..., 1])
         a, b = np.unravel_index(distance.argmax(), distance.shape)
-        long = float(distance[a, b])
+        one = spacing == spacing.max() if distance[a, b] == 0 else between[a, b] / distance[a, b]
+        along = one / np.linalg.norm(one)
+        across = points @ [-along[1], along[0]]
+        long = float(distance[a, b] + np.hypot(*(along * spacing)))
         if long > best[0]:
-            across = points @ np.array([-between[a, b, 1], between[a, b, 0]]) / long
-            best = (long, float(across.max() - across.min()))
+            best = (long, float(np.ptp(across) + np.hypot(*(along[::-1] * spacing))), int(z))
     if best[0] == 0:
         raise ValueError("the mask is empty; there is nothing to measure")
     return best
