@@ -287,3 +287,33 @@ class Malice:
 
     def __reduce__(self):
         return Path("made-by-a-pickle").mkdir, ()
+
+
+def write(name: str, content: str | bytes):
+    """Put another file in the place of one."""
+
+    def replace(at: Place) -> None:
+        (at / name).parent.mkdir(parents=True, exist_ok=True)
+        (at / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return replace
+
+
+def remove(name: str):
+    return lambda at: (at / name).unlink()
+
+
+def cut_off(name: str):
+    return lambda at: cut(at / name)
+
+
+def full_at(name: str):
+    return lambda at: fill_disk(at / name)
+
+
+def replaced(name: str, old: str, new: str):
+    return lambda at: change(at / name, old, new)
+
+
+def no_damage(at: Place) -> None:
+    """The call itself is the broken input."""

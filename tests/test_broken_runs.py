@@ -3,8 +3,6 @@
 The rows are like those of test_broken_inputs.py."""
 
 import functools
-import json
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -22,21 +20,21 @@ from broken import (
     Place,
     a_folder_instead,
     cell,
-    change,
-    cut,
+    cut_off,
     deeplesion,
-    fill_disk,
-    lits,
+    full_at,
+    no_damage,
     nothing,
     refused,
+    remove,
     run,
     table,
-    told,
     without,
-)  # fmt: skip
+    write,
+)
 from tiny import write_dicom, write_image
 
-from lensnb import execution, files, lens, notebook, options, preparation, profiles, runner, training
+from lensnb import files, lens, preparation, profiles, training
 from lensnb.boxes import DATASETS
 from lensnb.ct_files import affine
 
@@ -94,52 +92,7 @@ def prepared(folder: Path) -> None:
         shutil.copy(boxes, folder / f"root/data/runs/smoke/mined/{name}.csv")
 
 
-def profile_files(folder: Path) -> None:
-    shutil.copytree(profiles.FOLDER, folder / "profiles", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-
-
-def tables(folder: Path) -> None:
-    rows = files.pd.DataFrame({"volume": ["a", "b"] * 50, "score": np.linspace(0, 1, 100)})
-    files.write_table(rows, folder / "t.csv")
-    files.write_table(rows, folder / "t.npz")
-    files.write_json({"a": 1}, folder / "t.json")
-
-
-def a_notebook(folder: Path) -> None:
-    code = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "execution_count": None, "outputs": [],
-            "source": 'profile = "phantom"\nseed = 0\nshare = 0.5\nflag = False'}  # fmt: skip
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    content = {"cells": [code], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
-    (folder / "n.ipynb").write_text(json.dumps(content))
-
-
-# what breaks, and the calls that are no command
-
-
-def write(name: str, content: str | bytes):
-    """Put another file in the place of one."""
-
-    def replace(at: Place) -> None:
-        (at / name).parent.mkdir(parents=True, exist_ok=True)
-        (at / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-
-    return replace
-
-
-def remove(name: str):
-    return lambda at: (at / name).unlink()
-
-
-def cut_off(name: str):
-    return lambda at: cut(at / name)
-
-
-def full_at(name: str):
-    return lambda at: fill_disk(at / name)
-
-
-def replaced(name: str, old: str, new: str):
-    return lambda at: change(at / name, old, new)
+# what breaks
 
 
 def ct(array: np.ndarray, matrix: np.ndarray):
@@ -175,59 +128,6 @@ def two_series(at: Place) -> None:
     (at / "ct.nii.gz").unlink()
     for k in range(2):
         write_dicom(at / f"ct.nii.gz/{k}", HU, MATRIX)
-
-
-def setting(old: str, new: str):
-    """Change a line of the smoke profile."""
-
-    def replace(at: Place) -> None:
-        change(at / "profiles/smoke.yml", old, new)
-
-    return replace
-
-
-def load_profile(folder: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(profiles, "FOLDER", folder / "profiles")
-        profiles.load("smoke")
-
-
-def parameters(**given: str):
-    """What a step's notebook is called with, as StepError tells it."""
-
-    def call(folder: Path) -> None:
-        try:
-            execution.parameters(folder / "n.ipynb", "smoke", given)
-        except execution.StepError as error:
-            raise ValueError(str(error)) from error
-
-    return call
-
-
-def run_all(*arguments: str):
-    """run_all.sh, up to its planning."""
-
-    def call(folder: Path) -> None:
-        try:
-            runner.make(options.parse([word.replace("{}", str(folder)) for word in arguments]))
-        except runner.RunError as error:
-            raise ValueError(str(error)) from error
-
-    return call
-
-
-def keep_variables(at: Place) -> None:
-    """runner.make sets these; what is set here is put back after the case."""
-    for variable in ("LENSNB_DATA", "PYTHONPATH"):
-        at.patch.setenv(variable, os.environ.get(variable, ""))
-
-
-def no_damage(at: Place) -> None:
-    """The call itself is the broken input."""
-
-
-def read(name: str, *columns: str):
-    return lambda folder: files.read_table(folder / name, columns)
 
 
 EVALUATE = "evaluate --truth {}/truth.csv --predictions {}/mine.csv --json {}/out/result.json"
@@ -362,69 +262,6 @@ CASES = [
          refused("000001_01_01_005-010.npy")),
         ("start weights missing", remove(PRETEXT), refused("weights.safetensors is missing", "lensnb pretext")),
     ),
-    *table(
-        "profile", profile_files, load_profile,
-        ("missing", remove("profiles/smoke.yml"), refused("smoke.yml")),
-        ("empty", write("profiles/smoke.yml", ""), refused("smoke.yml should hold sections")),
-        ("broken YAML", write("profiles/smoke.yml", "seed: [0,\nphantom: {"), refused("smoke.yml is not valid YAML")),
-        ("binary", write("profiles/smoke.yml", BINARY), refused("smoke.yml is not valid YAML")),
-        ("a list", write("profiles/smoke.yml", "- 1\n- 2\n"), refused("smoke.yml should hold sections")),
-        ("unknown key", setting("  batch_size: 8\n  deeplesion", "  batchsize: 8\n  deeplesion"),
-         refused("profile smoke: training", "missing ['batch_size']", "unknown ['batchsize']")),
-        ("section missing", setting("fpr:\n", "fpr_:\n"), refused("profile smoke", "missing ['fpr']")),
-        ("6e-3, a text in YAML", setting("learning_rate: 6.0e-3\n  schedule", "learning_rate: 6e-3\n  schedule"),
-         refused("profile smoke: training: learning_rate is '6e-3'; it must be of type float")),
-        ("part of a step", setting("iterations: 60 ", "iterations: 60.5 "), refused("iterations is 60.5", "type int")),
-        ("a switch that is a text", setting("freeze_batch_norm: true", 'freeze_batch_norm: "false"'),
-         refused("freeze_batch_norm is 'false'", "type bool")),
-        ("one number instead of three", setting("spacing_mm: [3.0, 3.0, 4.0]", "spacing_mm: 3.0"),
-         refused("grid: spacing_mm is 3.0", "type list")),
-        ("a list with a word", setting("hu: [-1024, -200, 250, 1100]", "hu: [-1024, low, 250, 1100]"),
-         refused("network: hu is", "list of numbers")),
-        ("blank value", setting("theta: 0.5\n  score", "theta:\n  score"), refused("inference: theta is None")),
-    ),
-    *table("table", tables, read("t.csv"),
-           ("missing", remove("t.csv"), refused("t.csv does not exist")),
-           ("empty", write("t.csv", ""), refused("t.csv can not be read as a csv")),
-           ("binary", write("t.csv", BINARY), refused("t.csv can not be read as a csv")),
-           ("ragged rows", write("t.csv", "a,b\n1,2\n1,2,3\n"), refused("t.csv can not be read as a csv"))),
-    *table("table", tables, read("t.csv", "volume", "x1"),
-           ("column missing", no_damage, refused("t.csv has no column x1"))),
-    *table("table", tables, read("t.xlsx"),
-           ("of a spreadsheet", write("t.xlsx", BINARY), refused("t.xlsx", ".csv or .npz"))),
-    *table("table, npz", tables, read("t.npz"),
-           ("cut off", cut_off("t.npz"), refused("t.npz is no table")),
-           ("a text", write("t.npz", "volume,score\n"), refused("t.npz is no table")),
-           ("empty", write("t.npz", b""), refused("t.npz is no table")),
-           ("other arrays", lambda at: np.savez(at / "t.npz", a=np.zeros(3)), refused("t.npz is no table", "columns")),
-           ("a pickle that runs a program", lambda at: np.savez(at / "t.npz", columns=np.array([Malice()], object)),
-            refused("t.npz is no table"))),
-    *table("table", nothing, lambda folder: tables(folder),
-           ("disk full at an npz", full_at("t.npz"), refused("t.npz", "No space left", status=1, keeps=("t.csv",)))),
-    *table("JSON", tables, lambda folder: files.read_json(folder / "t.json"),
-           ("cut off", cut_off("t.json"), refused("t.json is not valid JSON")),
-           ("a list", write("t.json", "[1]"), refused("t.json should hold names and values"))),
-    *table("notebook", a_notebook, parameters(sede="1"),
-           ("unknown parameter", no_damage, refused("n: has no parameter 'sede'"))),
-    *table("notebook", a_notebook, parameters(seed="one"),
-           ("seed is a word", no_damage, refused("parameter seed is 'one'"))),
-    *table("notebook", a_notebook, parameters(flag="1"),
-           ("switch is a number", no_damage, refused("parameter flag is 1"))),
-    *table("notebook", a_notebook, parameters(),
-           ("default that is computed", replaced("n.ipynb", "share = 0.5", "share = 1 / len(dir())"),
-            refused("n: parameter share is not a literal"))),
-    *table("notebook", nothing, lambda folder: notebook.start("smoke", "0"),
-           ("seed is a text, inside", no_damage, refused("parameter seed is '0'; it must be of type int"))),
-    *table("run_all.sh", nothing, run_all("--data", "{}/none"),
-           ("--data that does not exist", no_damage, told("there is no folder", "none", status=2))),
-    *table("run_all.sh", boxes, run_all("--data", "{}/truth.csv"),
-           ("--data is a file", no_damage, told("there is no folder", "truth.csv", status=2))),
-    *table("run_all.sh", nothing, run_all("--data", "{}/raw"),
-           ("--data without a dataset", keep_variables, refused("raw holds none of DeepLesion"))),
-    *table("run_all.sh", lits, run_all("--data", "{}/raw", "--profile", "smoke"),
-           ("real data for phantoms", keep_variables, refused("--data", "--profile paper"))),
-    *table("run_all.sh", nothing, run_all("--cores", "0"),
-           ("no core", no_damage, told("'0' is not a number", status=2))),
 ]
 # fmt: on
 
