@@ -45,7 +45,7 @@ def training_targets(
 def scoring_targets(
     relevant: np.ndarray, uncertain: np.ndarray, parents: np.ndarray, exclusive: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """True labels of lesions that predictions are scored on, and what is not scored: uncertain labels and their parents.
+    """True labels of lesions to score predictions on, and what is not scored: uncertain labels and their parents.
 
     An uncertain label that is also true, follows from a true one or is excluded by one is scored.
     """
