@@ -127,18 +127,16 @@ class Batches(torch.utils.data.Dataset):
 def make_schedule(sizes: list[int], training: SimpleNamespace, seed: int) -> np.ndarray:
     """Which dataset each iteration's batch comes from: (iterations,) of dataset numbers.
 
-    With `training.epochs` every dataset is visited that often in full. Otherwise there are `training.iterations`
-    batches, of which the first dataset gets `deeplesion_share` and the others equal parts of the rest.
+    `sizes` are the samples of an epoch of each dataset. With `training.epochs` every dataset is visited that often in
+    full. Otherwise there are `training.iterations` batches, shared in proportion to the sizes, as epochs would: a
+    dataset that gains labels by mining gains batches.
     """
     rng = np.random.default_rng((seed, 2))
     if training.epochs:
         batches = np.repeat(np.arange(len(sizes)), [-(-size // training.batch_size) for size in sizes])
         return np.concatenate([rng.permutation(batches) for _ in range(training.epochs)])
-    share = [1.0] if len(sizes) == 1 else [training.deeplesion_share] + [
-        (1 - training.deeplesion_share) / (len(sizes) - 1)] * (len(sizes) - 1)  # fmt: skip
-    counts = np.floor(np.array(share) * training.iterations + 1e-9).astype(int)
-    counts[0] += training.iterations - counts.sum()
-    return rng.permutation(np.repeat(np.arange(len(sizes)), counts))
+    ends = np.rint(np.cumsum(sizes) / np.sum(sizes) * training.iterations).astype(int)
+    return rng.permutation(np.repeat(np.arange(len(sizes)), np.diff(ends, prepend=0)))
 
 
 def learning_rate(t: int, iterations: int, training: SimpleNamespace) -> float:

@@ -113,8 +113,9 @@ def test_batches_are_padded_and_boxes_stay_on_their_lesions():
 
 
 def test_schedule_of_iterations_and_of_epochs():
-    fixed = SimpleNamespace(iterations=100, epochs=0, deeplesion_share=0.55, batch_size=8)
-    assert np.bincount(make_schedule([9, 9, 9, 9], fixed, 0)).tolist() == [55, 15, 15, 15]
+    fixed = SimpleNamespace(iterations=100, epochs=0, batch_size=8)
+    assert np.bincount(make_schedule([55, 25, 15, 5], fixed, 0)).tolist() == [55, 25, 15, 5]
+    assert np.bincount(make_schedule([1, 1, 1], fixed, 0)).tolist() == [33, 34, 33]
     assert make_schedule([9], fixed, 0).tolist() == [0] * 100
     epochs = SimpleNamespace(epochs=2, batch_size=4)
     schedule = make_schedule([8, 5], epochs, 0)  # 2 and 2 batches an epoch
