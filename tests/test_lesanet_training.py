@@ -243,8 +243,8 @@ def test_training_resumes_to_the_same_weights_and_predicts(lesions, dl_info, tmp
 
 def test_it_learns_what_can_be_seen(lesions, tmp_path):
     """Bright blobs are told from dark ones after some dozen steps, and by each kind of loss."""
-    profile = SimpleNamespace(lesanet=SimpleNamespace(**(vars(CONFIG) | {"iterations": 25, "patch_px": 24})), network=NETWORK,
-                              training=SimpleNamespace(threads=1))  # fmt: skip
+    config = SimpleNamespace(**(vars(CONFIG) | {"iterations": 25, "patch_px": 24}))
+    profile = SimpleNamespace(lesanet=config, network=NETWORK, training=SimpleNamespace(threads=1))
     for name in ("lesanet", "cnn", "warp", "older"):
         out = training.train(name, lesions, ONTOLOGY, TinyStore(), profile, 0, tmp_path / name)
         model, config = prediction.load(out, "training")

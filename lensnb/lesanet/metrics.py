@@ -45,9 +45,16 @@ def best_threshold(scores: np.ndarray, truth: np.ndarray, candidates: tuple[floa
 
 
 def calibrate(
-    scores: np.ndarray, labels: np.ndarray, unknown: np.ndarray, candidates: tuple[float, ...] = ()
+    scores: np.ndarray,
+    labels: np.ndarray,
+    unknown: np.ndarray,
+    candidates: tuple[float, ...] = PUBLISHED_THRESHOLDS,
 ) -> np.ndarray:
-    """Each label's threshold with the best F1 on validation lesions (Sec. 5.3): (C,), inf where F1 is always 0."""
+    """Each label's threshold with the best F1 on validation lesions (Sec. 5.3): (C,), inf where F1 is always 0.
+
+    The published code tries seven thresholds. With no `candidates` every score is tried; a label with a handful of
+    positive validation lesions then gets a threshold that fits those.
+    """
     columns = range(scores.shape[1])
     return np.array([best_threshold(scores[~unknown[:, c], c], labels[~unknown[:, c], c], candidates) for c in columns])
 
