@@ -19,11 +19,11 @@ class SliceSampler:
     """The training slices of one dataset.
 
     labels: 2D boxes (volume, lesion, z, x1, y1, x2, y2, source); source "uncertain" is ignored in the losses.
-    depths: volume -> number of slices, for every volume that negatives may come from.
+    searched: volume -> the slices that negatives may come from (see `searched_slices`).
     negatives: whether slices without a lesion are used (an unmarked slice of a partly labelled dataset may have one).
     """
 
-    def __init__(self, labels: pd.DataFrame, depths: dict[str, int], negatives: bool, key: tuple[int, ...]):
+    def __init__(self, labels: pd.DataFrame, searched: dict[str, range], negatives: bool, key: tuple[int, ...]):
         known = labels[labels["source"] != "uncertain"]
         if known.empty:
             raise ValueError("no lesion to train on: the label table has no box that is not uncertain")
@@ -42,7 +42,7 @@ class SliceSampler:
         positive = {(volume, z) for (volume, z), (lesions, _) in self.boxes.items() if len(lesions)}
         self.negatives = []
         if negatives:
-            self.negatives = [(v, z) for v in sorted(depths) for z in range(depths[v]) if (v, z) not in positive]
+            self.negatives = [(v, z) for v in sorted(searched) for z in searched[v] if (v, z) not in positive]
         self._epoch = (-1, [])
 
     def __len__(self) -> int:
@@ -68,6 +68,18 @@ class SliceSampler:
         """The lesions (n, 4) and uncertain lesions (m, 4) of a slice."""
         empty = np.zeros((0, 4), np.float32)
         return self.boxes.get((volume, z), (empty, empty))
+
+
+def searched_slices(dataset: str, depths: pd.Series, labels: pd.DataFrame) -> dict[str, range]:
+    """The slices of each volume that somebody has searched for lesions, or that count as such: volume -> range.
+
+    All slices, except in NIH-LN: a case lists the nodes of its own region, mediastinum or abdomen, and what lies above
+    the first or below the last of them may hold others. depths: slices of each volume, by volume name.
+    """
+    if dataset != "NIH-LN":
+        return {str(volume): range(depth) for volume, depth in depths.items()}
+    z = labels.groupby(labels["volume"].astype(str))["z"]
+    return {volume: range(int(low), int(high) + 1) for volume, low, high in z.agg(["min", "max"]).itertuples()}
 
 
 def make_batch(

@@ -21,7 +21,7 @@ from lensnb.boxes import DATASETS
 from lensnb.experiments import EXPERIMENTS, Experiment, training_labels
 from lensnb.files import atomic_write, write_json, write_table
 from lensnb.lens import LENS, total_loss
-from lensnb.samples import SliceSampler, make_batch
+from lensnb.samples import SliceSampler, make_batch, searched_slices
 from lensnb.volumes import Store
 
 
@@ -96,10 +96,11 @@ class Batches(torch.utils.data.Dataset):
         train_volumes = store.volumes[store.volumes["split"] == "train"]
         self.samplers = []
         for name in experiment.datasets:
-            depths = train_volumes.loc[train_volumes["dataset"] == name, "depth"].to_dict()
+            rows = labels[labels["dataset"] == name]
+            searched = searched_slices(name, train_volumes.loc[train_volumes["dataset"] == name, "depth"], rows)
             negatives = experiment.negatives or name != "DeepLesion"
             key = (seed, DATASETS.index(name))
-            self.samplers.append(SliceSampler(labels[labels["dataset"] == name], depths, negatives, key))
+            self.samplers.append(SliceSampler(rows, searched, negatives, key))
         self.size = profile.training.batch_size
         if self.size % world:
             raise ValueError(f"a batch of {self.size} cannot be shared by {world} processes")

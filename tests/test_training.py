@@ -17,7 +17,7 @@ from lensnb.boxes import COLUMNS, DATASETS
 from lensnb.experiments import EXPERIMENTS, available, training_labels
 from lensnb.files import atomic_write, read_table, write_table
 from lensnb.pretext import paste_blob, train_pretext
-from lensnb.samples import SliceSampler, place_batch
+from lensnb.samples import SliceSampler, place_batch, searched_slices
 from lensnb.training import learning_rate, make_schedule
 from lensnb.volumes import Store
 
@@ -60,7 +60,7 @@ def tiny_store(tmp_path, monkeypatch):
 
 def test_an_epoch_has_one_slice_of_each_lesion_and_half_as_many_negatives():
     rows = [("LUNA16", "v", f"n{k}", z, "annotated") for k in range(4) for z in (1, 2, 3)]
-    sampler = SliceSampler(label_rows(rows), {"v": 6}, negatives=True, key=(0, 1))
+    sampler = SliceSampler(label_rows(rows), {"v": range(6)}, negatives=True, key=(0, 1))
     assert len(sampler) == 6
     for epoch in range(3):
         slices = [sampler.slice(i)[1] for i in range(6 * epoch, 6 * epoch + 6)]
@@ -74,7 +74,7 @@ def test_uncertain_boxes_are_neither_lesions_nor_negatives_on_their_own():
         ("DeepLesion", "v", "u", 2, "uncertain"),
         ("DeepLesion", "v", "w", 4, "uncertain"),
     ]
-    sampler = SliceSampler(label_rows(rows), {"v": 5}, negatives=True, key=(0,))
+    sampler = SliceSampler(label_rows(rows), {"v": range(5)}, negatives=True, key=(0,))
     assert sampler.lesions == [("v", np.array([2]))]
     assert {z for _, z in sampler.negatives} == {0, 1, 3, 4}  # slice 4 is used, its uncertain box ignored
     lesions, uncertain = sampler.target("v", 4)
@@ -83,16 +83,25 @@ def test_uncertain_boxes_are_neither_lesions_nor_negatives_on_their_own():
 
 def test_samples_follow_from_seed_and_number_alone():
     rows = [("LiTS", "v", f"n{k}", z, "annotated") for k in range(5) for z in range(9)]
-    one, two = (SliceSampler(label_rows(rows), {"v": 20}, True, (3, 1)) for _ in range(2))
+    one, two = (SliceSampler(label_rows(rows), {"v": range(20)}, True, (3, 1)) for _ in range(2))
     forward = [one.slice(i) for i in range(30)]
     assert [two.slice(i) for i in reversed(range(30))][::-1] == forward
-    other_seed = SliceSampler(label_rows(rows), {"v": 20}, True, (4, 1))
+    other_seed = SliceSampler(label_rows(rows), {"v": range(20)}, True, (4, 1))
     assert [other_seed.slice(i) for i in range(30)] != forward
+
+
+def test_negatives_of_nih_ln_come_from_the_region_that_its_case_lists():
+    depths = pd.Series({"v": 20, "w": 9})
+    labels = label_rows(
+        [("NIH-LN", "v", "n0", z, "annotated") for z in (4, 5)] + [("NIH-LN", "v", "n1", 8, "annotated")]
+    )
+    assert searched_slices("NIH-LN", depths, labels) == {"v": range(4, 9)}  # w has no node that tells its region
+    assert searched_slices("LUNA16", depths, labels) == {"v": range(20), "w": range(9)}
 
 
 def test_nothing_to_train_on_is_an_error():
     with pytest.raises(ValueError, match="no lesion to train on"):
-        SliceSampler(label_rows([("LiTS", "v", "u", 1, "uncertain")]), {"v": 3}, True, (0,))
+        SliceSampler(label_rows([("LiTS", "v", "u", 1, "uncertain")]), {"v": range(3)}, True, (0,))
 
 
 def test_batches_are_padded_and_boxes_stay_on_their_lesions():
