@@ -2,7 +2,7 @@
 
 A volume's array appears whole or not at all, then its record, which says what it was made from. A start that follows
 an interrupted one finds the records and goes on with the rest. Memory does not grow with the number of volumes: each
-process holds one at a time, about 1 GB for the largest real scans.
+process holds one at a time, and needs up to 2 GB for a real scan of 900 slices.
 """
 
 import errno
@@ -57,7 +57,7 @@ def _in_processes(tasks: list[tuple], workers: int) -> Iterator[dict]:
             yield from pool.map(write_volume, tasks)
     except BrokenProcessPool as error:
         raise MemoryError(
-            f"one of {workers} processes was killed, as happens when memory runs out; a large scan takes 1 GB in each. "
+            f"one of {workers} processes was killed, as happens when memory runs out; a scan of 900 slices takes 2 GB. "
             "Finished volumes are kept: start again, with fewer processes (prepare --workers)"
         ) from error
 
