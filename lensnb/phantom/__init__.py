@@ -9,7 +9,8 @@ from pathlib import Path
 from lensnb.files import read_json, write_json
 from lensnb.phantom.annotations import write_annotations
 from lensnb.phantom.marking import mark
-from lensnb.phantom.patients import deeplesion_patients, single_type_patients
+from lensnb.phantom.patients import Patient, deeplesion_patients, single_type_patients
+from lensnb.phantom.report_files import GROUPS, complete, write_report_files
 from lensnb.phantom.writing import write_patient
 from lensnb.progress import progress
 
@@ -40,23 +41,25 @@ def write(root: Path | str, spec: object, seed: int, workers: int = 2) -> dict:
 
     `spec` has the attributes SETTINGS (a profile's `phantom` section). Training and validation data follow `seed`,
     the test set spec.test_seed. The same spec and seed give the same bytes whatever `workers` is. An interrupted call
-    is continued by the next one; a finished folder is left as it is. Raises ValueError if a setting is missing, or if
-    `root` was written with other settings or another seed: what was made from it would then mix two benchmarks, so
-    the folder is never replaced silently.
+    is continued by the next one; a finished folder is left as it is, but for files of reports that it lacks. Raises
+    ValueError if a setting is missing, or if `root` was written with other settings or another seed: what was made
+    from it would then mix two benchmarks, so the folder is never replaced silently.
     """
     root = Path(root)
     asked = _stamp(spec, seed)
     for name in ("complete.json", "started.json"):
         if (root / name).exists():
             _check_same(read_json(root / name), asked, root)
-    if (root / "complete.json").exists():
+    finished = (root / "complete.json").exists()
+    if finished and complete(root):
+        return read_json(root / "truth" / "summary.json")
+    patients = {group: deeplesion_patients(spec, seed, group) for group in GROUPS}
+    if finished:  # by a version that wrote no ontology
+        write_report_files(root, patients, _marks(spec, patients))
         return read_json(root / "truth" / "summary.json")
     write_json(asked, root / "started.json")
-    patients = {group: deeplesion_patients(spec, seed, group) for group in ("train", "val", "test")}
     patients |= {dataset: single_type_patients(spec, seed, dataset) for dataset in SINGLE_TYPE}
-    marked = {
-        group: [mark(p, spec.marking_noise, spec.second_mark) for p in listed] for group, listed in patients.items()
-    }
+    marked = _marks(spec, patients)
     jobs = [(p, m) for group in patients for p, m in zip(patients[group], marked[group], strict=True)]
     work = partial(_write_one, root, spec)
     if workers > 1:
@@ -67,10 +70,17 @@ def write(root: Path | str, spec: object, seed: int, workers: int = 2) -> dict:
         for job in progress(jobs, "phantom patients"):
             work(job)
     write_annotations(root, spec, patients, marked)
+    write_report_files(root, patients, marked)
     write_json(asked, root / "complete.json")
     (root / "started.json").unlink()
     shutil.rmtree(root / "truth" / "parts")
     return read_json(root / "truth" / "summary.json")
+
+
+def _marks(spec: object, patients: dict[str, list[Patient]]) -> dict[str, list]:
+    return {
+        group: [mark(p, spec.marking_noise, spec.second_mark) for p in listed] for group, listed in patients.items()
+    }
 
 
 def _write_one(root: Path, spec: object, job: tuple) -> int:

@@ -1,0 +1,126 @@
+"""Labels from whole files of report sentences: anybody's, and those of the phantoms' DeepLesion folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lensnb import paths
+from lensnb.files import write_table
+from lensnb.lesanet.label_files import RELATIONS, SPLITS, MinedLabels, write_mined
+from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
+from lensnb.lesanet.relations import RelationNet, relate, train_relations
+from lensnb.lesanet.text_mining import label_matrices, labels_of_sentences, mention_table, read_sentences
+
+PUBLISHED = "text_mined_labels_171_and_split.json"
+PRACTICE_PATIENTS = 80  # whose sentences are drawn for who has no relations to learn from
+# lesions of each split that a label must have; the paper says 2 of val, its published file has labels with 1
+LEAST = {"train": 10, "val": 1, "test": 2}
+
+
+def label_sentences(sentences: Path, ontology: Path, output: Path, examples: Path | None = None) -> pd.DataFrame:
+    """Write what the sentences of a csv say of their lesions; the command `labels`. Returns the table.
+
+    sentences: csv with the column sentence. ontology: .xlsx or .csv. examples: a folder with sentences.csv (row,
+    sentence) and relations.csv (row, start, end, label, relation) to learn relations from; without it, they are
+    learned from sentences that phantoms' radiologists write. Columns of the result: those of the csv, then label,
+    kind, relation, probability, mention; see `labels_of_sentences`.
+    """
+    table, known = read_sentences(sentences), read_ontology(ontology)
+    taken = [name for name in ("label", "kind", "relation", "probability", "mention") if name in table.columns]
+    if taken:
+        raise ValueError(f"{sentences} has a column {', '.join(taken)}, which is to be written; rename it")
+    if examples is None:
+        model = practised(seed=0)
+    else:
+        model = train_relations(*read_examples(examples, read_ontology(find_ontology(examples))))
+    result = labels_of_sentences(table, known, lambda rows, mentions: relate(model, rows, mentions))
+    write_table(result, output)
+    return result
+
+
+def practised(seed: int) -> RelationNet:
+    """A relation network that has learned from sentences about phantom lesions, drawn for the purpose."""
+    from lensnb.phantom import ontology, report_files
+
+    table, mentions = report_files.practice(PRACTICE_PATIENTS, seed)
+    return train_relations(table, with_kinds(mentions, ontology.read()), seed, epochs=15)
+
+
+def read_examples(folder: Path, ontology: Ontology) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Sentences, and their mentions with a known relation, of a folder: tables for `train_relations`.
+
+    Raises FileNotFoundError, and ValueError for a missing column, a mention outside its sentence, a relation or label
+    that does not exist, and a row without a sentence.
+    """
+    table, path = read_sentences(folder / "sentences.csv"), folder / "relations.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; it should hold the relations of mentions to learn from")
+    mentions = pd.read_csv(path, dtype={"row": str})
+    for name, columns, file in (
+        (table, ("row",), "sentences.csv"),
+        (mentions, ("row", "start", "end", "label", "relation"), "relations.csv"),
+    ):
+        missing = [column for column in columns if column not in name.columns]
+        if missing:
+            raise ValueError(f"{folder / file} has no column {', '.join(missing)}")
+    number = {row: i for i, row in enumerate(table["row"])}
+    length = table["sentence"].str.len().tolist()
+    for line, m in enumerate(mentions.to_dict("records"), start=2):
+        if m["row"] not in number:
+            raise ValueError(f"{path}, line {line}: sentences.csv has no row {m['row']}")
+        if not 0 <= m["start"] < m["end"] <= length[number[m["row"]]]:
+            raise ValueError(f"{path}, line {line}: characters {m['start']} to {m['end']} are not in the sentence")
+        if m["relation"] not in RELATIONS:
+            raise ValueError(f"{path}, line {line}: relation {m['relation']!r} is none of {', '.join(RELATIONS)}")
+    mentions.insert(0, "sentence_number", mentions["row"].map(number))
+    return table, with_kinds(mentions, ontology)
+
+
+def with_kinds(mentions: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
+    """Mentions with the kind of each label; ValueError for a label that the ontology does not have."""
+    return mentions.assign(kind=[ontology.kinds[ontology.index(label)] for label in mentions["label"]])
+
+
+def mined_labels_file(profile_name: str, seed: int = 0) -> Path:
+    """The label file of a profile: the published one if it is there, else one mined from the phantoms' sentences.
+
+    The mined one is written to runs/lesanet/text_mined_labels.json, if it is not there yet, with relations.csv
+    beside it: every mention in the sentences of training lesions and what became of it.
+    """
+    folder = paths.raw(profile_name, seed) / "DeepLesion"
+    if (folder / PUBLISHED).exists():
+        return folder / PUBLISHED
+    path = paths.runs(profile_name, seed) / "lesanet" / "text_mined_labels.json"
+    if not path.exists():
+        mined, mentions = mine(folder, seed)
+        write_table(mentions, path.with_name("relations.csv"))
+        write_mined(mined, path)
+    return path
+
+
+def mine(folder: Path, seed: int = 0) -> tuple[MinedLabels, pd.DataFrame]:
+    """Labels of a DeepLesion folder's sentences as the paper made them (Sec. 3.2 and 5.1), and the training mentions.
+
+    The relations of validation and test lesions are those that experts gave (relations.csv). The network learns from
+    the validation lesions' and decides for the training lesions. A label is kept if at least LEAST lesions of each
+    split have it, relevant or uncertain. Mentions: row, start, end, mention, label, kind, relation, probability.
+    """
+    ontology = read_ontology(find_ontology(folder))
+    table, known = read_examples(folder, ontology)
+    wrong = set(table.get("split", ["none"])) - set(SPLITS)
+    if wrong:
+        raise ValueError(f"{folder / 'sentences.csv'} needs a column split with train, val or test")
+    split = table["split"].to_numpy()
+    learn = known[split[known["sentence_number"]] == "val"]
+    model = train_relations(table, learn, seed)
+    found = mention_table(table, ontology)
+    found = relate(model, table, found[split[found["sentence_number"]] == "train"].reset_index(drop=True))
+    matrices = label_matrices(len(table), pd.concat([found, known], ignore_index=True), ontology)
+    positive = matrices[0] | matrices[1]
+    keep = np.logical_and.reduce([positive[split == name].sum(0) >= least for name, least in LEAST.items()])
+    order = np.argsort([SPLITS.index(name) for name in split], kind="stable")
+    lesions = pd.DataFrame({"split": split, "row": table["row"].astype(np.int64)}).iloc[order].reset_index(drop=True)
+    labels = tuple(label for label, kept in zip(ontology.labels, keep, strict=True) if kept)
+    found.insert(0, "row", table["row"].to_numpy()[found["sentence_number"]])
+    return MinedLabels(labels, lesions, *(m[order][:, keep] for m in matrices)), found.drop(columns="sentence_number")

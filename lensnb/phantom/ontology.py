@@ -1,0 +1,70 @@
+"""What is true of a phantom lesion, in the words of the phantoms' ontology: lesion_ontology.csv beside this module.
+
+Every label follows from how the lesion was painted: where, how dense, with what margin, core and shape, and how
+large it came out. Most terms, their parents and exclusions are those of the published ontology.
+"""
+
+import numpy as np
+
+from lensnb.lesanet.ontology import Ontology, expand, read_ontology
+from lensnb.paths import repository
+from lensnb.phantom.lesions import Lesion
+
+FILE = repository() / "lensnb" / "phantom" / "lesion_ontology.csv"
+MASS_MM = 30.0  # a longer lesion is a mass, a shorter one a nodule
+LARGE_MM, SMALL_MM = 40.0, 18.0
+ENLARGED_MM, ADENOPATHY_MM = 20.0, 26.0  # short diameter of a node
+OVAL, ROUND = 0.80, 0.94  # short over long diameter
+LOBULATED = 0.13  # root of the summed squares of the surface waves' amplitudes
+
+
+def read() -> Ontology:
+    """The phantoms' ontology."""
+    return read_ontology(FILE)
+
+
+def complete_labels(lesion: Lesion, long_mm: float, short_mm: float) -> set[str]:
+    """Every label that holds for a lesion whose visible diameters on its key slice are `long_mm` and `short_mm`.
+
+    Without the parents that follow from them: `with_parents` adds those.
+    """
+    labels = {lesion.organ, *lesion.attributes} | _type(lesion, long_mm, short_mm) | _shape(lesion)
+    if {"necrosis", "cavitary"} & labels or ("calcified" in labels and lesion.type != "lung"):
+        labels.add("heterogeneous")  # a core of another density
+    if "calcified" in labels and lesion.type == "lung":
+        labels.add("hyperattenuation")  # calcified throughout
+    if lesion.type == "lung" and not {"calcified", "ground-glass opacity"} & labels:
+        labels.add("noncalcified")
+    if long_mm >= LARGE_MM:
+        labels.add("large")
+    if long_mm < SMALL_MM:
+        labels.add("small")
+    return labels
+
+
+def with_parents(labels: set[str], ontology: Ontology) -> set[str]:
+    """Labels and all their ancestors."""
+    row = np.array([[label in labels for label in ontology.labels]])
+    return {ontology.labels[i] for i in np.flatnonzero(expand(row, ontology.parents)[0])}
+
+
+def _type(lesion: Lesion, long_mm: float, short_mm: float) -> set[str]:
+    size = "mass" if long_mm >= MASS_MM else "nodule"
+    if lesion.type in ("lung", "liver"):
+        return {f"{lesion.type} {size}"}
+    if lesion.type == "node":
+        enlarged = {"enlargement"} if short_mm >= ENLARGED_MM else set()
+        return {"lymph node"} | enlarged | ({"lymphadenopathy"} if short_mm >= ADENOPATHY_MM else set())
+    if lesion.type == "bone":
+        return set()
+    if "cyst" in lesion.attributes:
+        return {"kidney cyst"}
+    return {size}
+
+
+def _shape(lesion: Lesion) -> set[str]:
+    shape = {"oval"} if lesion.aspect < OVAL else {"round"} if lesion.aspect > ROUND else set()
+    if "spiculated" in lesion.attributes:
+        return shape - {"round"}
+    rough = np.sqrt(sum(wave[4] ** 2 for wave in lesion.waves))
+    return shape | ({"lobular"} if rough > LOBULATED else set())
