@@ -41,6 +41,13 @@ Says first how much disk the volumes need, and how long it will take while it ru
 
 Prepares some volumes of each dataset into a temporary folder, on one core beside what SimpleITK alone needs to read and
 resample the same files, and on all cores. Disks are not measured: the files are in memory from the second time on.""",
+    "labels": """examples:
+  python -m lensnb labels sentences.csv --ontology lesion_ontology_181022.xlsx --output labels.csv
+  python -m lensnb labels sentences.csv --ontology lesion_ontology.csv --output labels.csv --examples my-sentences/
+
+The csv has the column sentence; BOOKMARK stands in it where the lesion of interest is linked, OTHER_BMK where another
+one is, and a sentence that is about two lesions stands there twice. Other columns are kept. Each row of the output is a
+label: relevant, uncertain or irrelevant for the lesion. A label without a mention follows from another one.""",
     "data": """examples:
   python -m lensnb data check --root /where/the/datasets/lie
   python -m lensnb data check --root /where/the/datasets/lie --read --workers 16 --list problems.csv
@@ -142,6 +149,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--profile", default="paper", metavar="P", help="whose grid (default: paper)")
     command.add_argument("--volumes", type=_whole(1), default=4, metavar="N", help="of each dataset (default: 4)")
     command.add_argument("--cores", type=_whole(1), metavar="N", help="default: all")
+
+    command = add("labels", labels, "what report sentences say of the lesions that they link")
+    command.add_argument("sentences", type=Path, metavar="SENTENCES", help="csv with the column sentence")
+    command.add_argument("--ontology", type=Path, required=True, metavar="FILE", help="xlsx or csv of terms")
+    command.add_argument("--output", type=Path, required=True, metavar="CSV", help="write the labels here")
+    command.add_argument("--examples", type=Path, metavar="DIR", help="sentences.csv and relations.csv to learn from")
 
     command = add("data", data_check, "which real datasets are there, and where to get them")
     command.add_argument("action", choices=("check",), help="count what is there")
@@ -284,6 +297,16 @@ def benchmark(options: argparse.Namespace) -> None:
     root = options.root or paths.raw(options.profile)
     grid = tuple(profiles.load(options.profile).grid.spacing_mm)
     print(measuring.report(measuring.benchmark(root, grid, options.volumes, options.cores or 0)))
+
+
+def labels(options: argparse.Namespace) -> None:
+    """`labels`: mine labels from a csv of sentences."""
+    from lensnb.lesanet import report_labels
+
+    table = report_labels.label_sentences(options.sentences, options.ontology, options.output, options.examples)
+    counts = table["relation"].value_counts()
+    numbers = ", ".join(f"{counts.get(name, 0)} {name}" for name in report_labels.RELATIONS)
+    print(f"{numbers} labels in {options.output}")
 
 
 def data_check(options: argparse.Namespace) -> int:
