@@ -65,7 +65,8 @@ def training_labels(experiment: Experiment, store, runs: Path) -> pd.DataFrame:
     if experiment.labels == "annotated":
         return boxes
     if experiment.labels == "mined":
-        mined = [read_table(runs / "mined" / f"{name}.csv") for name in ("cross-slice", "intra-patient", "uncertain")]
+        strategies = ("cross-slice", "intra-patient", "uncertain")
+        mined = [read_table(runs / "mined" / f"{name}.csv", COLUMNS) for name in strategies]
         return pd.concat([boxes, *(table[COLUMNS] for table in mined)], ignore_index=True)
     if store.truth is None:
         raise ValueError(f"experiment {experiment.name} needs the complete truth, which only phantoms have")

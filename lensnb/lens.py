@@ -115,10 +115,14 @@ def load_file_weights(path: Path | str, device: str = "cpu") -> LENS:
         if not needed.exists():
             raise FileNotFoundError(f"{needed} is missing; a finished training run has it")
     config = read_json(config_path)
-    network = SimpleNamespace(**config["network"])
-    model = LENS(network, tuple(config["datasets"]), config["proposal_network"])
+    try:
+        model = LENS(SimpleNamespace(**config["network"]), tuple(config["datasets"]), config["proposal_network"])
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{config_path} does not describe a network: {type(error).__name__}, {error}") from error
     try:
         model.load_state_dict(load_file(path))
     except Exception as error:
-        raise ValueError(f"{path} does not hold the network that {config_path} describes: {error}") from error
+        raise ValueError(
+            f"{path} does not hold the network that {config_path} describes: {str(error)[:300]}"
+        ) from error
     return model.to(device).eval()

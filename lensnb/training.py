@@ -4,6 +4,7 @@ One process or several (`torchrun -m lensnb train ...`): each process takes its 
 averaged, which is exact because every loss is a mean over images.
 """
 
+import io
 import os
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from lensnb import paths, profiles
@@ -78,7 +79,10 @@ def initialise(model: LENS, weights: Path) -> None:
     """Start from the initial weights that all experiments share: ImageNet's or the pretext task's (see pretext.py)."""
     if not weights.exists():
         raise FileNotFoundError(f"{weights} is missing; `python -m lensnb pretext` makes it")
-    unexpected = model.load_state_dict(load_file(weights), strict=False).unexpected_keys
+    try:
+        unexpected = model.load_state_dict(load_file(weights), strict=False).unexpected_keys
+    except Exception as error:  # cut off, no weights, or of another size
+        raise ValueError(f"{weights}: {first_words(error)}; delete it to make it again") from error
     if unexpected:
         raise ValueError(
             f"{weights} does not fit the network, which has no {unexpected[0]}; delete it to make it again"
@@ -207,18 +211,35 @@ def save_checkpoint(
 ) -> None:
     """Write what `restore` reads, atomically: after `done` iterations, with the log rows and losses not yet in one."""
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": (rows, recent), "done": done}
+    content = io.BytesIO()
+    torch.save(state, content)  # into memory: writing a file itself, torch does not say when the disk is full
     with atomic_write(checkpoint) as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, tuple[list, list]]:
-    """Load a checkpoint if there is one; return the iterations done, the log rows and the losses not yet in a row."""
+    """Load a checkpoint if there is one; return the iterations done, the log rows and the losses not yet in a row.
+
+    Raises ValueError for a file that is broken or belongs to another network.
+    """
     if not checkpoint.exists():
         return 0, ([], [])
-    state = torch.load(checkpoint, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["done"], state["log"]
+    try:
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return state["done"], state["log"]
+    except Exception as error:  # cut off, no checkpoint, a pickle of something else, of another size
+        reason = first_words(error)
+        raise ValueError(
+            f"cannot continue from {checkpoint}: {reason}; delete it to start this training again"
+        ) from error
+
+
+def first_words(error: Exception, length: int = 160) -> str:
+    """What an error of torch begins with; all of it can be pages."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def average_gradients(model: nn.Module, world: int) -> None:
@@ -234,4 +255,4 @@ def save_weights(model: nn.Module, path: Path, prefixes: tuple[str, ...] = ("",)
     """Write the weights whose names start with one of `prefixes` as safetensors, atomically."""
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if k.startswith(prefixes)}
     with atomic_write(path) as temporary:
-        save_file(weights, temporary)
+        temporary.write_bytes(save(weights))  # safetensors' own writing has an error of its own for a full disk

@@ -1,6 +1,4 @@
-"""Every entrance behind the datasets with broken inputs: evaluation, detection, training, profiles, tables, notebooks.
-
-The rows are like those of test_broken_inputs.py."""
+"""Evaluation, detection and training with broken inputs; the rows are like those of test_broken_inputs.py."""
 
 import functools
 import pickle
@@ -10,7 +8,9 @@ from pathlib import Path
 import broken
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from broken import (
     BOX,
     HU,
@@ -20,13 +20,16 @@ from broken import (
     Place,
     a_folder_instead,
     cell,
+    cut,
     cut_off,
     deeplesion,
+    fill_disk,
     full_at,
     no_damage,
     nothing,
     refused,
     remove,
+    replaced,
     run,
     table,
     without,
@@ -122,6 +125,28 @@ def config_without(*keys: str):
         files.write_json(content, at / "run/config.json")
 
     return drop
+
+
+def checkpoint(model: torch.nn.Module):
+    """A checkpoint of this model where the training would continue from one."""
+    optimizer = torch.optim.RAdam(model.parameters())
+    return lambda at: training.save_checkpoint(at / RUN / "checkpoint.pt", model, optimizer, 20, [], [])
+
+
+def other_start(at: Place) -> None:
+    wide = profiles.load("smoke").network
+    wide.growth_rate = 4
+    training.save_weights(lens.LENS(wide, DATASETS), at / PRETEXT, ("backbone.",))
+
+
+def no_training(at: Place) -> None:
+    """Let a training come to its checkpoint and its end at once."""
+
+    def fit(model, batches, section, path, *_):
+        training.save_checkpoint(path, model, torch.optim.RAdam(model.parameters()), 20, [], [])
+        return pd.DataFrame({"iteration": [20]})
+
+    at.patch.setattr(training, "fit", fit)
 
 
 def two_series(at: Place) -> None:
@@ -223,6 +248,12 @@ CASES = [
         ("config missing", remove("run/config.json"), refused("config.json is missing")),
         ("config cut off", cut_off("run/config.json"), refused("config.json is not valid JSON")),
         ("config is a list", write("run/config.json", "[1, 2]"), refused("config.json should hold names and values")),
+        ("config without a network", config_without("network"),
+         refused("config.json does not describe a network", "network")),
+        ("network without a size", config_without("network", "fpn_channels"),
+         refused("config.json does not describe a network", "fpn_channels")),
+        ("of another network", replaced("run/config.json", '"fpn_channels": 24', '"fpn_channels": 16'),
+         refused("weights.safetensors does not hold the network", "config.json")),
         ("config without spacing", config_without("spacing_mm"), refused("config.json does not say spacing_mm")),
     ),
     *table(
@@ -245,6 +276,9 @@ CASES = [
     *table("train", prepared, "train single-mined --profile smoke",
            ("mined table missing", remove("root/data/runs/smoke/mined/uncertain.csv"),
             refused("uncertain.csv does not exist", "run_all.sh")),
+           ("mined table without a column",
+            lambda at: without(at / "root/data/runs/smoke/mined/uncertain.csv", "source"),
+            refused("uncertain.csv has no column source")),
            ("mined table empty", write("root/data/runs/smoke/mined/uncertain.csv", ""),
             refused("uncertain.csv", "No columns"))),
     *table(
@@ -261,6 +295,21 @@ CASES = [
         ("a volume missing", remove(f"{STORE}DeepLesion/000001_01_01_005-010.npy"),
          refused("000001_01_01_005-010.npy")),
         ("start weights missing", remove(PRETEXT), refused("weights.safetensors is missing", "lensnb pretext")),
+        ("start weights cut off", cut_off(PRETEXT), refused("pretext/weights.safetensors", "delete it")),
+        ("start weights of another size", other_start,
+         refused("pretext/weights.safetensors", "size mismatch", "delete it")),
+        ("checkpoint cut off", lambda at: (checkpoint(network())(at), cut(at / RUN / "checkpoint.pt")),
+         refused("checkpoint.pt", "delete it to start this training again")),
+        ("checkpoint empty", write(f"{RUN}checkpoint.pt", b""), refused("checkpoint.pt", "delete it")),
+        ("checkpoint of another network", checkpoint(torch.nn.Linear(2, 2)), refused("checkpoint.pt", "delete it")),
+        ("checkpoint that runs a program", write(f"{RUN}checkpoint.pt", pickle.dumps(Malice())),
+         refused("checkpoint.pt", "delete it")),
+        ("disk full at the checkpoint", lambda at: (no_training(at), fill_disk(at / RUN / "checkpoint.pt")),
+         refused("checkpoint.pt", "No space left", status=1)),
+        ("disk full at the log", lambda at: (no_training(at), fill_disk(at / RUN / "log.csv")),
+         refused("log.csv", "No space left", status=1, keeps=(f"{RUN}checkpoint.pt",))),
+        ("disk full at the weights", lambda at: (no_training(at), fill_disk(at / RUN / "weights.safetensors")),
+         refused("weights.safetensors", "No space left", status=1, keeps=(RUN,))),
     ),
 ]
 # fmt: on
