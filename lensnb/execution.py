@@ -298,8 +298,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ[processes.JOB] = processes.identity()
     os.environ[processes.FOLDER] = str(runs)
     os.environ["PYTHONPATH"] = str(paths.repository())  # the kernel starts in another folder
-    for variable in THREAD_VARIABLES:
-        os.environ[variable] = str(profiles.load(options.profile).training.threads)
+    if threads := profiles.load(options.profile).training.threads:  # 0: torch decides, which libgomp does not know
+        for variable in THREAD_VARIABLES:
+            os.environ[variable] = str(threads)
     if owner := os.environ.get(processes.OWNER):
         threading.Thread(target=_end_with_owner, args=(owner,), daemon=True).start()
 
