@@ -14,9 +14,10 @@ from test_lesanet import NETWORK, TinyStore
 from lensnb.lesanet import prediction, training
 from lensnb.lesanet.label_files import MinedLabels
 from lensnb.lesanet.lesions import LabelledLesions, labelled_lesions, resplit
+from lensnb.lesanet.methods import METHODS, TABLE1
 from lensnb.lesanet.network import LesaNet, load_imagenet
 from lensnb.lesanet.ontology import Ontology
-from lensnb.lesanet.training import METHODS, TABLE1, Batch, comparable, method_losses, rows_of_batch, targets_of
+from lensnb.lesanet.training import Batch, comparable, method_losses, rows_of_batch, targets_of
 from lensnb.lesanet.views import plain_views, random_views
 
 CONFIG = SimpleNamespace(

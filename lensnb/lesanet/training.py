@@ -1,4 +1,4 @@
-"""Training of LesaNet, of its ablations and of its rivals: one function, and one record of what is switched on.
+"""Training of LesaNet, of its ablations and of its rivals: one function; `methods` says what is switched on.
 
 LesaNet, Sec. 4 and 5.2, Tables 1 and 3. Everything that is random follows from the seed, so a stopped training goes
 on to the same weights.
@@ -18,54 +18,13 @@ from lensnb.files import write_json
 from lensnb.fitting import best_device, fit, stepped, without_decay
 from lensnb.lesanet import losses
 from lensnb.lesanet.lesions import LabelledLesions
+from lensnb.lesanet.methods import METHODS, Method
 from lensnb.lesanet.network import LesaNet, load_imagenet
 from lensnb.lesanet.ontology import Ontology
 from lensnb.lesanet.rivals import coarse_parts, cues, likeness, sequence_loss, warp_loss
 from lensnb.lesanet.targets import Targets, most_specific, training_targets
 from lensnb.lesanet.views import random_views
 from lensnb.volumes import Store
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row of Table 1: which parts of LesaNet are used, or which rival takes their place.
-
-    expansion: parents of true labels are true. hard_examples: RHEM. propagation: SPL. triplet: the multilabel triplet
-    loss. text_mining: irrelevant labels of a sentence are left out. rival: "" for the weighted cross-entropy, "warp",
-    or "older embedding".
-    """
-
-    title: str
-    expansion: bool = True
-    hard_examples: bool = True
-    propagation: bool = True
-    triplet: bool = True
-    text_mining: bool = True
-    rival: str = ""
-
-
-def _plain(title: str, **switches: bool | str) -> Method:
-    off = dict.fromkeys(("expansion", "hard_examples", "propagation", "triplet"), False)
-    return Method(title, **(off | switches))
-
-
-METHODS = {
-    "cnn": _plain("Multiscale multilabel CNN"),
-    # its rank of a parent below its child means something only if parents are labels
-    "warp": _plain("WARP", expansion=True, rival="warp"),
-    "older": _plain("Lesion embedding", expansion=True, rival="older embedding"),
-    "lesanet": Method("LesaNet"),
-    "without-propagation": Method("w/o score propagation layer", propagation=False),
-    "without-hard-examples": Method("w/o RHEM", hard_examples=False),
-    "without-expansion": Method("w/o label expansion", expansion=False),
-    "without-text-mining": Method("w/o text-mining module", text_mining=False),
-    "without-triplet": Method("w/o triplet loss", triplet=False),
-    "cnn-expansion": _plain("CNN + label expansion", expansion=True),
-    "cnn-hard-examples": _plain("CNN + RHEM", hard_examples=True),
-    "cnn-propagation": _plain("CNN + score propagation layer", propagation=True),
-    "cnn-triplet": _plain("CNN + triplet loss", triplet=True),
-}
-TABLE1 = tuple(METHODS)[:9]
 
 
 def train(

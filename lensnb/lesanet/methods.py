@@ -1,0 +1,64 @@
+"""What is trained for LesaNet's tables and figures: rows of Table 1, splits for Table 3, label subsets for Fig. 5."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of Table 1: which parts of LesaNet are used, or which rival takes their place.
+
+    expansion: parents of true labels are true. hard_examples: RHEM. propagation: SPL. triplet: the multilabel triplet
+    loss. text_mining: irrelevant labels of a sentence are left out. rival: "" for the weighted cross-entropy, "warp",
+    or "older embedding".
+    """
+
+    title: str
+    expansion: bool = True
+    hard_examples: bool = True
+    propagation: bool = True
+    triplet: bool = True
+    text_mining: bool = True
+    rival: str = ""
+
+
+def _plain(title: str, **switches: bool | str) -> Method:
+    off = dict.fromkeys(("expansion", "hard_examples", "propagation", "triplet"), False)
+    return Method(title, **(off | switches))
+
+
+METHODS = {
+    "cnn": _plain("Multiscale multilabel CNN"),
+    # its rank of a parent below its child means something only if parents are labels
+    "warp": _plain("WARP", expansion=True, rival="warp"),
+    "older": _plain("Lesion embedding", expansion=True, rival="older embedding"),
+    "lesanet": Method("LesaNet"),
+    "without-propagation": Method("w/o score propagation layer", propagation=False),
+    "without-hard-examples": Method("w/o RHEM", hard_examples=False),
+    "without-expansion": Method("w/o label expansion", expansion=False),
+    "without-text-mining": Method("w/o text-mining module", text_mining=False),
+    "without-triplet": Method("w/o triplet loss", triplet=False),
+    "cnn-expansion": _plain("CNN + label expansion", expansion=True),
+    "cnn-hard-examples": _plain("CNN + RHEM", hard_examples=True),
+    "cnn-propagation": _plain("CNN + score propagation layer", propagation=True),
+    "cnn-triplet": _plain("CNN + triplet loss", triplet=True),
+}
+TABLE1 = tuple(METHODS)[:9]
+TABLE3 = TABLE1[3:]  # LesaNet and its five ablations
+PARTS = (1 / 3, 2 / 3)  # of the labels, the most frequent ones; Fig. 5
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a method, a split of the training and validation patients (0 is the label file's own), and which
+    part of the labels, the most frequent ones."""
+
+    method: str
+    split: int = 0
+    part: float = 1.0
+
+
+def runs(splits: int) -> dict[str, Run]:
+    """All trainings by name: TABLE1, TABLE3 on further splits (`splits` in all), and LesaNet on parts of the labels."""
+    found = {name: Run(name) for name in TABLE1}
+    found |= {f"{name}-split{k}": Run(name, split=k) for k in range(1, splits) for name in TABLE3}
+    return found | {f"lesanet-part{k}": Run("lesanet", part=part) for k, part in enumerate(PARTS, start=1)}

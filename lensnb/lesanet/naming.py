@@ -1,0 +1,73 @@
+"""Labels for lesions of any CT: a trained LesaNet with its thresholds, as `python -m lensnb detect` uses it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from lensnb.files import read_json
+from lensnb.lesanet import prediction
+from lensnb.lesanet.metrics import decide
+from lensnb.lesanet.targets import most_specific
+
+FILES = ("weights.safetensors", "config.json", "labels.json")
+
+
+@dataclass(frozen=True)
+class OneVolume:
+    """One volume, hu (z, y, x) with its spacing (x, y, z) in mm, in the form of a prepared store."""
+
+    array: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+    def hu(self, volume: str) -> np.ndarray:
+        """The volume, whatever it is called."""
+        return self.array
+
+    @property
+    def volumes(self) -> pd.DataFrame:
+        """Its row in a table of volumes."""
+        return pd.DataFrame([self.spacing_mm], columns=[f"spacing_{a}_mm" for a in "xyz"], index=["input"])
+
+
+def find_lesanet(weights: Path) -> Path | None:
+    """The folder of a trained LesaNet that belongs to a detector's weights; None if there is none.
+
+    It is `lesanet` beside the weights, or the one of the same profile's run.
+    """
+    folder = weights.absolute().parent
+    candidates = (folder / "lesanet", folder.parent.parent / "lesanet" / "lesanet")
+    return next((path for path in candidates if all((path / name).exists() for name in FILES)), None)
+
+
+def name_lesions(
+    folder: Path, hu: np.ndarray, spacing_mm: tuple[float, float, float], boxes: pd.DataFrame
+) -> list[str]:
+    """The predicted labels of each box (z, x1, y1, x2, y2 in pixels of hu), as "lung nodule 0.93, right lung 0.88".
+
+    Predicted are labels over their thresholds and all their parents; listed are those from which the others follow,
+    the surest first. Raises FileNotFoundError if `folder` lacks one of FILES, ValueError if these do not agree.
+    """
+    missing = [name for name in FILES if not (folder / name).exists()]
+    if missing:
+        raise FileNotFoundError(f"{folder} has no {', '.join(missing)}; notebook 15 makes a folder that has")
+    model, config = prediction.load(folder, "notebook 15")
+    known = read_json(folder / "labels.json")
+    absent = [name for name in ("labels", "thresholds", "parents", "network") if name not in known]
+    if absent or known["labels"] != config.labels:
+        reason = f"has no {', '.join(absent)}" if absent else "has other labels than config.json"
+        raise ValueError(f"{folder / 'labels.json'} {reason}; run notebook 15 again")
+    names, network = known["labels"], SimpleNamespace(**known["network"])
+    parents = np.array([[name in above for name in names] for above in known["parents"]])
+    thresholds = np.array([np.inf if t is None else t for t in known["thresholds"]])
+    table = boxes.assign(volume="input")
+    scores = prediction.predict(model, OneVolume(hu, spacing_mm), table, config, network, label="labels")[1]
+    chosen = most_specific(decide(scores, thresholds, parents), parents)
+    return [_listed(names, row, own) for row, own in zip(chosen, scores, strict=True)]
+
+
+def _listed(names: list[str], chosen: np.ndarray, scores: np.ndarray) -> str:
+    order = [c for c in np.argsort(-scores, kind="stable") if chosen[c]]
+    return ", ".join(f"{names[c]} {scores[c]:.2f}" for c in order)

@@ -1,0 +1,196 @@
+"""LesaNet's study on one label file: its lesions, its trainings, and what these say of lesions they have not seen.
+
+Two test sets are scored (Sec. 5.1): "text-mined", the labels that sentences of test lesions name, and "complete", every
+label of some test lesions (hand_labeled_test_set.json).
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from lensnb import profiles
+from lensnb.files import read_table, write_json, write_table
+from lensnb.lesanet import metrics, prediction, training
+from lensnb.lesanet.label_files import MinedLabels, read_complete
+from lensnb.lesanet.lesions import LabelledLesions, labelled_lesions, resplit
+from lensnb.lesanet.methods import Run
+from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
+from lensnb.lesanet.targets import scoring_targets
+from lensnb.volumes import Store
+
+COMPLETE = "hand_labeled_test_set.json"
+TEXT_MINED = "text-mined"
+
+
+@dataclass(frozen=True)
+class Exam:
+    """n lesions (volume, patient, lesion, box), what is true of them, and what is not scored: (n, C) bool each."""
+
+    table: pd.DataFrame
+    labels: np.ndarray
+    unknown: np.ndarray
+
+    def of_labels(self, columns: np.ndarray) -> "Exam":
+        """The same lesions with some of the labels."""
+        return Exam(self.table, self.labels[:, columns], self.unknown[:, columns])
+
+
+@dataclass(frozen=True)
+class Study:
+    """Lesions to learn from and to calibrate on, and the test sets by name."""
+
+    ontology: Ontology
+    train: LabelledLesions
+    val: LabelledLesions
+    exams: dict[str, Exam]
+
+    def exam_of(self, lesions: LabelledLesions) -> Exam:
+        """What is scored on lesions with mined labels: relevant labels with their parents, uncertain ones left out."""
+        truth = scoring_targets(lesions.relevant, lesions.uncertain, self.ontology.parents, self.ontology.exclusive)
+        return Exam(lesions.table, *truth)
+
+    def tables(self) -> pd.DataFrame:
+        """Every lesion of the study once: what a trained network is asked for."""
+        parts = [self.train.table, self.val.table, *(exam.table for exam in self.exams.values())]
+        return pd.concat(parts, ignore_index=True).drop_duplicates("lesion", ignore_index=True)
+
+
+def open_study(mined: MinedLabels, store: Store, folder: Path) -> Study:
+    """The study of a label file; `folder` is the DeepLesion folder with ontology, DL_info.csv and complete labels.
+
+    Without a file of complete labels there is no such test set, and a line says so.
+    """
+    ontology = read_ontology(find_ontology(folder), list(mined.labels))
+    train, val, test = (
+        labelled_lesions(mined, store, split, folder / "DL_info.csv") for split in ("train", "val", "test")
+    )
+    study = Study(ontology, train, val, {})
+    study.exams[TEXT_MINED] = study.exam_of(test)
+    if (folder / COMPLETE).exists():
+        rows, labels = read_complete(folder / COMPLETE, mined.labels)
+        nothing = np.zeros_like(labels)
+        listed = pd.DataFrame({"split": "complete", "row": rows})
+        complete = MinedLabels(mined.labels, listed, labels, nothing, nothing)
+        study.exams["complete"] = study.exam_of(labelled_lesions(complete, store, "complete", folder / "DL_info.csv"))
+    else:
+        print(f"{folder} has no {COMPLETE}: there is no completely labelled test set")
+    return study
+
+
+def label_counts(lesions: LabelledLesions) -> np.ndarray:
+    """How many lesions have each label, relevant or uncertain: (C,)."""
+    return (lesions.relevant | lesions.uncertain).sum(0)
+
+
+def most_frequent(study: Study, part: float) -> np.ndarray:
+    """Positions of the most frequent `part` of the labels in training, in the ontology's order."""
+    counts = label_counts(study.train)
+    return np.sort(np.argsort(-counts, kind="stable")[: max(1, round(part * len(counts)))])
+
+
+def of_run(study: Study, run: Run) -> tuple[Study, np.ndarray]:
+    """The study as a run sees it, with its own split and its part of the labels, and these labels' positions."""
+    train, val = resplit(study.train, study.val, run.split) if run.split else (study.train, study.val)
+    columns = most_frequent(study, run.part)
+    if len(columns) == len(study.ontology.labels):
+        return replace(study, train=train, val=val), columns
+    exams = {name: exam.of_labels(columns) for name, exam in study.exams.items()}
+    lesions = (_of_labels(part, columns) for part in (train, val))
+    return Study(_part_of(study.ontology, columns), *lesions, exams), columns
+
+
+def _of_labels(lesions: LabelledLesions, columns: np.ndarray) -> LabelledLesions:
+    return replace(lesions, **{n: getattr(lesions, n)[:, columns] for n in ("relevant", "uncertain", "irrelevant")})
+
+
+def _part_of(ontology: Ontology, columns: np.ndarray) -> Ontology:
+    lists = {name: tuple(getattr(ontology, name)[c] for c in columns) for name in ("labels", "kinds", "synonyms")}
+    names = ("parents", "exclusive", "listed_parents", "listed_exclusive")
+    return Ontology(**lists, **{name: getattr(ontology, name)[np.ix_(columns, columns)] for name in names})
+
+
+def train_run(
+    run: Run, study: Study, store: Store, profile: SimpleNamespace, seed: int, folder: Path
+) -> tuple[pd.DataFrame, Path]:
+    """Train a run into `folder`, if it is not trained, ask it about every lesion, and write its answers.
+
+    Returns them, and their file, <parent of folder>/predictions/<name>.npz: lesion, "label <name>" (scores) and
+    "embedding <i>". Written answers are read again.
+    """
+    own, columns = of_run(study, run)
+    out = folder.parent / "predictions" / f"{folder.name}.npz"
+    if out.exists() and (folder / "config.json").exists():
+        return read_table(out), out
+    training.train(run.method, own.train, own.ontology, store, profile, seed + run.split, folder)
+    model, config = prediction.load(folder, "notebook 15")
+    table = study.tables()
+    embedding, scores = prediction.predict(model, store, table, config, profile.network, label=folder.name)
+    answers = {f"label {study.ontology.labels[c]}": scores[:, i] for i, c in enumerate(columns)}
+    answers |= {f"embedding {i}": values for i, values in enumerate(embedding.T)}
+    answers = pd.DataFrame({"lesion": table["lesion"].astype(str)} | answers)
+    write_table(answers, out)
+    return answers, out
+
+
+def scores_of(answers: pd.DataFrame, table: pd.DataFrame, names: tuple[str, ...]) -> np.ndarray:
+    """Scores of some labels for the lesions of `table` (column lesion): (n, C)."""
+    return _rows(answers, table)[[f"label {name}" for name in names]].to_numpy()
+
+
+def embedding_of(answers: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
+    """Unit embeddings of the lesions of `table`: (n, d)."""
+    return _rows(answers, table)[[name for name in answers if name.startswith("embedding ")]].to_numpy()
+
+
+def _rows(answers: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    by_lesion = answers.set_index(answers["lesion"].astype(str))
+    missing = sorted(set(table["lesion"].astype(str)) - set(by_lesion.index))
+    if missing:
+        raise ValueError(
+            f"the answers lack {len(missing)} lesions, for example {missing[0]}; delete them and start again"
+        )
+    return by_lesion.loc[table["lesion"].astype(str)]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run on one test set: `labels` (see `metrics.label_table`, with kind and train, the lesions it has in training),
+    `means` over labels, and the macro AUC of resampled sets of patients (draws,)."""
+
+    labels: pd.DataFrame
+    means: pd.Series
+    samples: np.ndarray
+
+
+def thresholds_of(answers: pd.DataFrame, study: Study) -> np.ndarray:
+    """Each label's threshold with the best F1 on the study's validation lesions (Sec. 5.3): (C,)."""
+    val = study.exam_of(study.val)
+    return metrics.calibrate(scores_of(answers, val.table, study.ontology.labels), val.labels, val.unknown)
+
+
+def evaluate(answers: pd.DataFrame, study: Study, name: str, seed: int, draws: int = 1000) -> Result:
+    """Score a run's answers on the test set `name`; `study` is the run's own (see `of_run`). No draws: no samples."""
+    exam, ontology = study.exams[name], study.ontology
+    scores, thresholds = scores_of(answers, exam.table, ontology.labels), thresholds_of(answers, study)
+    table = metrics.label_table(list(ontology.labels), scores, exam.labels, exam.unknown, thresholds, ontology.parents)
+    table.insert(1, "kind", ontology.kinds)
+    table.insert(2, "train", label_counts(study.train))
+    patients = exam.table["patient"].astype(str).to_numpy()
+    samples = metrics.resampled_auc(scores, exam.labels, exam.unknown, patients, draws, seed) if draws else np.zeros(0)
+    return Result(table, metrics.averages(table), samples)
+
+
+def write_labels(folder: Path, answers: pd.DataFrame, study: Study, profile: SimpleNamespace) -> None:
+    """Write labels.json beside a run's weights: thresholds, parents and the window, all that naming lesions needs."""
+    names, thresholds = study.ontology.labels, thresholds_of(answers, study)
+    content = {
+        "labels": list(names),
+        "kinds": list(study.ontology.kinds),
+        "thresholds": [float(t) if np.isfinite(t) else None for t in thresholds],  # None: never predicted
+        "parents": [[names[p] for p in np.flatnonzero(row)] for row in study.ontology.parents],
+        "network": profiles.to_dict(profile.network),
+    }
+    write_json(content, folder / "labels.json")
