@@ -131,6 +131,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for what is written")
     command.add_argument("--weights", type=Path, metavar="FILE", help="default: the best run of the phantom profile")
     command.add_argument("--series", metavar="UID", help="the one to read, if a DICOM folder holds several series")
+    command.add_argument(
+        "--lesanet",
+        type=Path,
+        metavar="DIR",
+        help="trained LesaNet that labels lesions; default: the weights' own, if any",
+    )
 
     command = add("train", train, "train one experiment, without notebooks")
     command.add_argument("experiment", metavar="EXPERIMENT", help="its name; a wrong one lists them all")
@@ -232,7 +238,7 @@ def detect(options: argparse.Namespace) -> None:
     from lensnb import detect as detection
     from lensnb.files import read_json
 
-    table = detection.detect(options.input, options.output, options.weights, options.series)
+    table = detection.detect(options.input, options.output, options.weights, options.series, options.lesanet)
     about = read_json(options.output / "about.json")
     for warning in about["warnings"]:
         sys.stderr.write(f"lensnb: warning: {warning}\n")

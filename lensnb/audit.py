@@ -66,9 +66,9 @@ def choose_threshold(
         annotations, annotation_embedding, centres, centre_embedding, max(deltas), min(scores), nearest_only=False
     )
     pairs["score"] = centres.set_index("tracklet")["score"].loc[pairs["tracklet"]].to_numpy()
-    reached = _lesions_reached(tracklets, lesions, theta)
+    reached = lesions_reached(tracklets, lesions, theta)
     known = set(tracklets["tracklet"].to_numpy()[overlapping(tracklets, annotations, theta)])
-    unmarked = set(_instances(lesions)) - set(_instances(lesions[_marked(lesions, annotations, theta)]))
+    unmarked = set(instances(lesions)) - set(instances(lesions[is_annotated(lesions, annotations, theta)]))
     rows = []
     for score in scores:
         strong = pairs[pairs["score"] >= score]
@@ -124,7 +124,7 @@ def audit_cross_slice(mined: pd.DataFrame, annotations: pd.DataFrame, truth: pd.
     lesions on slices other than those of their annotation, the share that a mined box reaches.
     """
     pairs = same_slice_pairs(truth, annotations)
-    keys = _instances(truth)
+    keys = instances(truth)
     marked = set(keys[pairs.loc[pairs["iou"] > theta, "a"]])
     of_marked = truth[[key in marked for key in keys]]
     others = of_marked[~overlapping(of_marked, annotations, theta)]
@@ -141,16 +141,16 @@ def audit_intra_patient(
     reach the very lesion they were matched to, and `recoverable`, the share of the instances without an annotation
     that are annotated in another volume of the patient: what perfect matching would recall.
     """
-    reached = _lesions_reached(mined, truth, theta, of="lesion")
+    reached = lesions_reached(mined, truth, theta, of="lesion")
     instances = truth.drop_duplicates(["volume", "lesion"])
     identity = dict(
         zip(
-            _instances(instances),
+            instances(instances),
             zip(instances["patient"].astype(str), instances["identity"], strict=True),
             strict=False,
         )
     )
-    marked = set(_instances(truth[_marked(truth, annotations, theta)]))
+    marked = set(instances(truth[is_annotated(truth, annotations, theta)]))
     unmarked = set(identity) - marked
     marked_identities = {identity[key] for key in marked}
     annotation_identity = _annotation_identity(annotations, truth, identity, theta)
@@ -228,22 +228,22 @@ def _audit_boxes(mined: pd.DataFrame, truth: pd.DataFrame, wanted: pd.DataFrame,
     }
 
 
-def _lesions_reached(boxes: pd.DataFrame, lesions: pd.DataFrame, theta: float, of: str = "tracklet") -> dict:
+def lesions_reached(boxes: pd.DataFrame, lesions: pd.DataFrame, theta: float, of: str = "tracklet") -> dict:
     """For each tracklet (or mined lesion) the set of lesion instances that one of its boxes overlaps."""
     pairs = same_slice_pairs(boxes, lesions)
     pairs = pairs[pairs["iou"] > theta]
-    keys = pd.Series(_instances(lesions)[pairs["b"]])
+    keys = pd.Series(instances(lesions)[pairs["b"]])
     return keys.groupby(boxes[of].to_numpy()[pairs["a"]]).agg(set).to_dict()
 
 
-def _marked(lesions: pd.DataFrame, annotations: pd.DataFrame, theta: float) -> np.ndarray:
+def is_annotated(lesions: pd.DataFrame, annotations: pd.DataFrame, theta: float) -> np.ndarray:
     """For each row of `lesions` whether its lesion has an annotation on any slice: (n,) bool."""
-    keys = _instances(lesions)
+    keys = instances(lesions)
     hit = set(keys[overlapping(lesions, annotations, theta)])
     return np.array([key in hit for key in keys], dtype=bool)
 
 
-def _instances(lesions: pd.DataFrame) -> np.ndarray:
+def instances(lesions: pd.DataFrame) -> np.ndarray:
     """A name for each row's lesion that is unique over volumes."""
     return (lesions["volume"].astype(str) + "/" + lesions["lesion"].astype(str)).to_numpy(object)
 
@@ -252,7 +252,7 @@ def _annotation_identity(annotations: pd.DataFrame, truth: pd.DataFrame, identit
     pairs = same_slice_pairs(annotations, truth).sort_values("iou", kind="stable")
     pairs = pairs[pairs["iou"] > theta]
     lesions = annotations["lesion"].to_numpy()[pairs["a"]]
-    return {lesion: identity[key] for lesion, key in zip(lesions, _instances(truth)[pairs["b"]], strict=True)}
+    return {lesion: identity[key] for lesion, key in zip(lesions, instances(truth)[pairs["b"]], strict=True)}
 
 
 def _count_3d(labels: pd.DataFrame) -> int:

@@ -6,7 +6,7 @@ in patient millimetres, LPS: x grows to the patient's left, y to the back, z to 
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +19,7 @@ from matplotlib.patheffects import withStroke
 from lensnb import inference, lens, measure, paths, plots, slicer
 from lensnb.boxes import BOX, BOX3D, iou
 from lensnb.files import all_or_none, read_json, write_json, write_table
+from lensnb.lesanet.naming import check_lesanet, find_lesanet, name_lesions
 from lensnb.volumes import CT, Geometry, grid_to_mm, grid_to_original, mm_to_grid, normalise, read_ct, transform
 
 PHANTOM_WARNING = "these weights know only computer-made phantoms; what they mark in a patient's CT means nothing"
@@ -38,6 +39,7 @@ COLUMNS = {
     "height_mm": "extent of the box along the body",
     "score": "best score of the fused experts",
 }
+LABELS = "what a trained LesaNet calls the lesion: labels over their thresholds with scores, the most specific ones"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Scan:
     """A CT on the network's grid and what was found in it.
 
     hu: (z, y, x) on the grid; geometry: its way back; lesions: one row per detection in grid coordinates, best
-    first: x1, y1, z1, x2, y2, z2, z (slice of the best score), score, expert, and each expert's own score.
+    first: x1, y1, z1, x2, y2, z2, z (slice of the best score), score, expert, each expert's own score, and labels if
+    a LesaNet was there.
     """
 
     hu: np.ndarray
@@ -79,12 +82,17 @@ def load_weights(path: Path | str | None = None) -> tuple[lens.LENS, dict]:
 
 
 def detect(
-    input_path: Path | str, output: Path | str, weights: Path | str | None = None, series: str | None = None
+    input_path: Path | str,
+    output: Path | str,
+    weights: Path | str | None = None,
+    series: str | None = None,
+    lesanet: Path | str | None = None,
 ) -> pd.DataFrame:
     """Detect lesions in a DICOM folder, NIfTI, MetaImage or NRRD file of any orientation; return the table.
 
-    `series` chooses by SeriesInstanceUID in a DICOM folder of several. Writes what `save` says into the folder
-    `output`. FileNotFoundError or ValueError say what is wrong with the input or the weights.
+    `series` chooses by SeriesInstanceUID in a DICOM folder of several. `lesanet` is the folder of a trained LesaNet,
+    which adds the column `labels`; without it, one that belongs to the weights is looked for. Writes what `save` says
+    into the folder `output`. FileNotFoundError or ValueError say what is wrong with the input or the weights.
     """
     output = Path(output)
     existing = next(path for path in (output, *output.absolute().parents) if path.exists())
@@ -93,9 +101,17 @@ def detect(
     if not os.access(existing, os.W_OK):
         raise ValueError(f"--output {output}: {existing} may not be written to; name another folder")
     model, config = load_weights(weights)
+    named = Path(lesanet) if lesanet else find_lesanet(Path(weights or default_weights()))
+    if named:
+        check_lesanet(named)
     ct = read_ct(input_path, series)
     scan = find_lesions(ct, model, config)
-    return save(output, ct, scan, config, {"input": str(input_path), "weights": str(weights or default_weights())})
+    origin = {"input": str(input_path), "weights": str(weights or default_weights())}
+    if named:
+        labels = name_lesions(named, scan.hu, scan.geometry.spacing_mm, scan.lesions)
+        scan = replace(scan, lesions=scan.lesions.assign(labels=labels))
+        origin["lesanet"] = str(named)
+    return save(output, ct, scan, config, origin)
 
 
 def save(output: Path, ct: CT, scan: Scan, config: dict, origin: dict) -> pd.DataFrame:
@@ -103,6 +119,7 @@ def save(output: Path, ct: CT, scan: Scan, config: dict, origin: dict) -> pd.Dat
     detections.mrk.json (for 3D Slicer) and about.json (`origin`, warnings, what the columns mean); return the table."""
     table = describe(scan)
     warning = PHANTOM_WARNING if config["phantom"] else ""
+    columns = COLUMNS | ({"labels": LABELS} if "labels" in table else {})
     experts = [column.removeprefix("score_") for column in table.columns if column.startswith("score_")]
     about = {
         **origin,
@@ -111,7 +128,7 @@ def save(output: Path, ct: CT, scan: Scan, config: dict, origin: dict) -> pd.Dat
         "warnings": [*ct.notes, *unlike_ct(ct), *filter(None, [warning])],
         "detections": len(table),
         "score_at_least": config["inference"]["score"],
-        "columns": COLUMNS | {f"score_{name}": f"best score of expert {name} for this lesion" for name in experts},
+        "columns": columns | {f"score_{name}": f"best score of expert {name} for this lesion" for name in experts},
     }
     with all_or_none(output, FILES):
         write_table(table, output / "detections.csv")
@@ -183,7 +200,8 @@ def describe(scan: Scan) -> pd.DataFrame:
     table[["long_mm", "short_mm"]] = axes[["long_mm", "short_mm"]].round(2)
     table["height_mm"] = sides_mm(scan)[:, 2].round(2)
     scores = [column for column in lesions.columns if column.startswith("score")]
-    return pd.concat([table, lesions[scores].astype(float).round(6)], axis=1)
+    labels = lesions[["labels"]] if "labels" in lesions else lesions[[]]
+    return pd.concat([table, lesions[scores].astype(float).round(6), labels], axis=1)
 
 
 def sides_mm(scan: Scan) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""The numbers that LENS (Yan et al., IEEE Trans. Med. Imaging 2020) prints, as fractions, each with its place."""
+"""The numbers that LENS (Yan et al., IEEE Trans. Med. Imaging 2020) and LesaNet (Yan et al., CVPR 2019) print, as
+fractions, each with its place."""
 
 import pandas as pd
 
@@ -43,3 +44,66 @@ TABLE4 = pd.DataFrame(
 )
 INTRA_PATIENT_PRECISION = 0.90  # Sec. VI-D: 90 of 100 randomly checked new instances were true lesions
 LUNA16_CPM = 0.898  # Sec. VI-E, by the official rules; on which scans is not said
+
+# LesaNet, Table 1: AUC, precision, recall and F1 on the text-mined and on the completely (hand-) labelled test set
+LESANET_TABLE1 = {
+    "cnn": ((0.9048, 0.2738, 0.5224, 0.2823), (0.9151, 0.3823, 0.5340, 0.3894)),
+    "warp": ((0.9250, 0.2441, 0.6202, 0.3017), (0.9316, 0.6677, 0.3273, 0.3325)),
+    "older": ((0.8933, 0.2290, 0.5767, 0.2610), (0.9017, 0.3496, 0.5776, 0.3615)),
+    "lesanet": ((0.9344, 0.3593, 0.5327, 0.3423), (0.9398, 0.4737, 0.5274, 0.4344)),
+    "without-propagation": ((0.9275, 0.3680, 0.4733, 0.3233), (0.9326, 0.4833, 0.4965, 0.4092)),
+    "without-hard-examples": ((0.9338, 0.2983, 0.5550, 0.3178), (0.9374, 0.4341, 0.5327, 0.4303)),
+    "without-expansion": ((0.9148, 0.3523, 0.5104, 0.3270), (0.9236, 0.4503, 0.5420, 0.4205)),
+    "without-text-mining": ((0.9334, 0.3365, 0.5350, 0.3324), (0.9392, 0.4869, 0.5361, 0.4250)),
+    "without-triplet": ((0.9312, 0.3201, 0.5394, 0.3274), (0.9335, 0.4645, 0.5624, 0.4337)),
+}
+
+# LesaNet, Table 2: AUC and F1 of labels on the text-mined test set, under the names of the published label file
+LESANET_TABLE2 = {
+    "chest": (0.962, 0.902),
+    "lung": (0.986, 0.920),
+    "liver": (0.986, 0.788),
+    "lymph node": (0.937, 0.762),
+    "adrenal gland": (0.995, 0.762),
+    "right mid lung": (0.987, 0.566),
+    "pancreatic tail": (0.975, 0.353),
+    "paraspinal": (0.975, 0.098),
+    "nodule": (0.891, 0.669),
+    "cyst": (0.960, 0.407),
+    "adenoma": (0.999, 0.308),
+    "metastasis": (0.740, 0.107),
+    "hypoattenuation": (0.877, 0.509),
+    "sclerotic": (0.997, 0.754),
+    "cavitary": (0.949, 0.250),
+    "large": (0.806, 0.175),
+}
+LESANET_AUC_OF_KINDS = {"bodypart": 0.9656, "type": 0.9044, "attribute": 0.8384}  # Sec. 5.4
+
+# LesaNet, Table 3: as Table 1, mean and standard deviation over ten splits
+LESANET_TABLE3 = {
+    "lesanet": (
+        ((0.9324, 0.0008), (0.3089, 0.0123), (0.5374, 0.0162), (0.3176, 0.0090)),
+        ((0.9383, 0.0018), (0.4701, 0.0209), (0.5463, 0.0141), (0.4229, 0.0108)),
+    ),
+    "without-propagation": (
+        ((0.9242, 0.0009), (0.3425, 0.0260), (0.4961, 0.0155), (0.3089, 0.0083)),
+        ((0.9328, 0.0030), (0.5060, 0.0206), (0.5174, 0.0172), (0.4109, 0.0109)),
+    ),
+    "without-hard-examples": (
+        ((0.9321, 0.0010), (0.2840, 0.0149), (0.5605, 0.0219), (0.3102, 0.0093)),
+        ((0.9362, 0.0022), (0.4309, 0.0149), (0.5765, 0.0211), (0.4204, 0.0106)),
+    ),
+    "without-expansion": (
+        ((0.9237, 0.0012), (0.3016, 0.0172), (0.5568, 0.0195), (0.3073, 0.0060)),
+        ((0.9332, 0.0030), (0.4561, 0.0209), (0.5587, 0.0314), (0.4094, 0.0124)),
+    ),
+    "without-text-mining": (
+        ((0.9327, 0.0009), (0.3079, 0.0143), (0.5377, 0.0190), (0.3194, 0.0116)),
+        ((0.9368, 0.0023), (0.4616, 0.0205), (0.5405, 0.0268), (0.4149, 0.0065)),
+    ),
+    "without-triplet": (
+        ((0.9303, 0.0007), (0.3065, 0.0194), (0.5391, 0.0186), (0.3160, 0.0119)),
+        ((0.9356, 0.0018), (0.4629, 0.0130), (0.5473, 0.0153), (0.4184, 0.0122)),
+    ),
+}
+LESANET_GAIN = {"lesanet": 2.36, "older": 2.25}  # Sec. 7.3: common labels of a lesion and its five neighbours

@@ -105,10 +105,10 @@ def claims(evaluations: dict[str, Evaluation], resamples: int = 1000) -> pd.Data
         if claim.first in averages and claim.second in averages:
             ours = _compare(claim, averages)
             paper = _compare(claim, published.AVERAGES) if claim in PAPER_CLAIMS else np.nan
-            lines.append(_line(claim.text, paper, ours, claim.bound))
+            lines.append(claim_line("table2", claim.text, paper, ours, claim.bound))
     if {"g", "a", "complete"} <= averages.keys():
         share = _ratio(averages["g"] - averages["a"], averages["complete"] - averages["a"])
-        lines.append(_line(GAP_TEXT, np.nan, share, 1 / 3))
+        lines.append(claim_line("table2", GAP_TEXT, np.nan, share, 1 / 3))
     return pd.DataFrame(lines, columns=["table", "claim", "paper", "ours", "low", "high", "verdict"])
 
 
@@ -123,12 +123,12 @@ def _ratio(above: np.ndarray | float, below: np.ndarray | float) -> np.ndarray:
     return np.divide(above, below, out=np.full_like(below, np.nan), where=below != 0)
 
 
-def _line(text: str, paper: float, ours: np.ndarray, bound: float) -> dict:
-    """A line of claims.csv; `ours` is the value followed by its bootstrap samples."""
+def claim_line(table: str, text: str, paper: float, ours: np.ndarray, bound: float = 0.0) -> dict:
+    """A line of a table of claims; `ours` is the value followed by its bootstrap samples."""
     low, high = froc.interval(ours[1:]) if np.isfinite(ours[1:]).any() else (np.nan, np.nan)
     verdict = "holds" if low > bound else "fails" if high < bound else "undecided"
     return {
-        "table": "table2",
+        "table": table,
         "claim": text,
         "paper": paper,
         "ours": ours[0],

@@ -96,10 +96,7 @@ def resampled_auc(
     Two methods get the same sets under the same seed, so the difference of their results is that of pairs. A label
     that a set lacks is not in that set's mean.
     """
-    _, patient = np.unique(patients, return_inverse=True)
-    number = patient.max() + 1
-    drawn = np.random.default_rng((seed, 12)).integers(number, size=(draws, number))
-    copies = np.stack([np.bincount(one, minlength=number) for one in drawn])[:, patient].astype(np.float64)
+    copies = copies_of_patients(patients, draws, seed)
     result = np.full((draws, scores.shape[1]), np.nan)
     for c in range(scores.shape[1]):
         true, false = (np.flatnonzero(~unknown[:, c] & (labels[:, c] == kind)) for kind in (True, False))
@@ -109,3 +106,31 @@ def resampled_auc(
         won = ((copies[:, true] @ wins) * copies[:, false]).sum(1)
         result[pairs > 0, c] = won[pairs > 0] / pairs[pairs > 0]
     return np.nanmean(result[:, ~np.isnan(result).all(0)], axis=1)
+
+
+def resampled_decisions(
+    predicted: np.ndarray, labels: np.ndarray, unknown: np.ndarray, patients: np.ndarray, draws: int, seed: int
+) -> pd.DataFrame:
+    """Macro precision, recall and F1 on the sets of patients of `resampled_auc`: one row per draw.
+
+    predicted, labels, unknown: (n, C) bool. Labels without both kinds in all lesions are left out, as in `averages`,
+    and so is a label that a set lacks from the set's recall and F1.
+    """
+    copies, known = copies_of_patients(patients, draws, seed), ~unknown
+    scored = (labels & known).any(0) & (~labels & known).any(0)
+    predicted, labels, known = predicted[:, scored], labels[:, scored], known[:, scored]
+    hits, found, true = (copies @ (part & known) for part in (predicted & labels, predicted, labels))
+    there = true > 0
+    precision = np.divide(hits, found, out=np.ones_like(hits), where=found > 0)
+    recall = np.divide(hits, true, out=np.full_like(hits, np.nan), where=there)
+    f1 = np.where(there, 2 * hits / np.maximum(found + true, 1), np.nan)
+    means = {"precision": np.where(there, precision, np.nan), "recall": recall, "f1": f1}
+    return pd.DataFrame({name: np.nanmean(values, axis=1) for name, values in means.items()})
+
+
+def copies_of_patients(patients: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """How often each lesion is in each of `draws` sets of patients drawn with replacement: (draws, n)."""
+    _, patient = np.unique(patients, return_inverse=True)
+    number = patient.max() + 1
+    drawn = np.random.default_rng((seed, 12)).integers(number, size=(draws, number))
+    return np.stack([np.bincount(one, minlength=number) for one in drawn])[:, patient].astype(np.float64)

@@ -42,23 +42,31 @@ def find_lesanet(weights: Path) -> Path | None:
     return next((path for path in candidates if all((path / name).exists() for name in FILES)), None)
 
 
+def check_lesanet(folder: Path) -> None:
+    """FileNotFoundError if `folder` lacks one of FILES, ValueError if labels.json is not whole or not of its network."""
+    missing = [name for name in FILES if not (folder / name).exists()]
+    if missing:
+        raise FileNotFoundError(f"{folder} has no {', '.join(missing)}; notebook 15 makes a folder that has")
+    known = read_json(folder / "labels.json")
+    absent = [name for name in ("labels", "thresholds", "parents", "network") if name not in known]
+    if absent or known["labels"] != read_json(folder / "config.json").get("labels"):
+        reason = f"has no {', '.join(absent)}" if absent else "has other labels than config.json"
+        raise ValueError(f"{folder / 'labels.json'} {reason}; run notebook 15 again")
+
+
 def name_lesions(
     folder: Path, hu: np.ndarray, spacing_mm: tuple[float, float, float], boxes: pd.DataFrame
 ) -> list[str]:
     """The predicted labels of each box (z, x1, y1, x2, y2 in pixels of hu), as "lung nodule 0.93, right lung 0.88".
 
     Predicted are labels over their thresholds and all their parents; listed are those from which the others follow,
-    the surest first. Raises FileNotFoundError if `folder` lacks one of FILES, ValueError if these do not agree.
+    the surest first. Raises what `check_lesanet` raises.
     """
-    missing = [name for name in FILES if not (folder / name).exists()]
-    if missing:
-        raise FileNotFoundError(f"{folder} has no {', '.join(missing)}; notebook 15 makes a folder that has")
+    check_lesanet(folder)
+    if not len(boxes):
+        return []
     model, config = prediction.load(folder, "notebook 15")
     known = read_json(folder / "labels.json")
-    absent = [name for name in ("labels", "thresholds", "parents", "network") if name not in known]
-    if absent or known["labels"] != config.labels:
-        reason = f"has no {', '.join(absent)}" if absent else "has other labels than config.json"
-        raise ValueError(f"{folder / 'labels.json'} {reason}; run notebook 15 again")
     names, network = known["labels"], SimpleNamespace(**known["network"])
     parents = np.array([[name in above for name in names] for above in known["parents"]])
     thresholds = np.array([np.inf if t is None else t for t in known["thresholds"]])

@@ -82,7 +82,7 @@ def with_kinds(mentions: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
     return mentions.assign(kind=[ontology.kinds[ontology.index(label)] for label in mentions["label"]])
 
 
-def mined_labels_file(profile_name: str, seed: int = 0) -> Path:
+def mined_labels_file(profile_name: str, seed: int = 0, least: dict[str, int] = LEAST) -> Path:
     """The label file of a profile: the published one if it is there, else one mined from the phantoms' sentences.
 
     The mined one is written to runs/lesanet/text_mined_labels.json, if it is not there yet, with relations.csv
@@ -93,18 +93,19 @@ def mined_labels_file(profile_name: str, seed: int = 0) -> Path:
         return folder / PUBLISHED
     path = paths.runs(profile_name, seed) / "lesanet" / "text_mined_labels.json"
     if not path.exists():
-        mined, mentions = mine(folder, seed)
+        mined, mentions = mine(folder, seed, least)
         write_table(mentions, path.with_name("relations.csv"))
         write_mined(mined, path)
     return path
 
 
-def mine(folder: Path, seed: int = 0) -> tuple[MinedLabels, pd.DataFrame]:
+def mine(folder: Path, seed: int = 0, least: dict[str, int] = LEAST) -> tuple[MinedLabels, pd.DataFrame]:
     """Labels of a DeepLesion folder's sentences as the paper made them (Sec. 3.2 and 5.1), and the training mentions.
 
     The relations of validation and test lesions are those that experts gave (relations.csv). The network learns from
-    the validation lesions' and decides for the training lesions. A label is kept if at least LEAST lesions of each
-    split have it, relevant or uncertain. Mentions: row, start, end, mention, label, kind, relation, probability.
+    the validation lesions' and decides for the training lesions. A label is kept if at least so many lesions of each
+    split have it (`least`), relevant or uncertain. Mentions: row, start, end, mention, label, kind, relation,
+    probability.
     """
     ontology = read_ontology(find_ontology(folder))
     table, known = read_examples(folder, ontology)
@@ -118,7 +119,7 @@ def mine(folder: Path, seed: int = 0) -> tuple[MinedLabels, pd.DataFrame]:
     found = relate(model, table, found[split[found["sentence_number"]] == "train"].reset_index(drop=True))
     matrices = label_matrices(len(table), pd.concat([found, known], ignore_index=True), ontology)
     positive = matrices[0] | matrices[1]
-    keep = np.logical_and.reduce([positive[split == name].sum(0) >= least for name, least in LEAST.items()])
+    keep = np.logical_and.reduce([positive[split == name].sum(0) >= number for name, number in least.items()])
     order = np.argsort([SPLITS.index(name) for name in split], kind="stable")
     lesions = pd.DataFrame({"split": split, "row": table["row"].astype(np.int64)}).iloc[order].reset_index(drop=True)
     labels = tuple(label for label, kept in zip(ontology.labels, keep, strict=True) if kept)

@@ -158,11 +158,11 @@ def _rows(answers: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 @dataclass(frozen=True)
 class Result:
     """A run on one test set: `labels` (see `metrics.label_table`, with kind and train, the lesions it has in training),
-    `means` over labels, and the macro AUC of resampled sets of patients (draws,)."""
+    `means` over labels, and these means on resampled sets of patients: `samples`, a row for each of them."""
 
     labels: pd.DataFrame
     means: pd.Series
-    samples: np.ndarray
+    samples: pd.DataFrame
 
 
 def thresholds_of(answers: pd.DataFrame, study: Study) -> np.ndarray:
@@ -178,9 +178,14 @@ def evaluate(answers: pd.DataFrame, study: Study, name: str, seed: int, draws: i
     table = metrics.label_table(list(ontology.labels), scores, exam.labels, exam.unknown, thresholds, ontology.parents)
     table.insert(1, "kind", ontology.kinds)
     table.insert(2, "train", label_counts(study.train))
-    patients = exam.table["patient"].astype(str).to_numpy()
-    samples = metrics.resampled_auc(scores, exam.labels, exam.unknown, patients, draws, seed) if draws else np.zeros(0)
-    return Result(table, metrics.averages(table), samples)
+    means = metrics.averages(table)
+    if not draws:
+        return Result(table, means, pd.DataFrame(columns=list(metrics.METRICS)))
+    drawn = (exam.table["patient"].astype(str).to_numpy(), draws, seed)
+    predicted = metrics.decide(scores, thresholds, ontology.parents)
+    samples = metrics.resampled_decisions(predicted, exam.labels, exam.unknown, *drawn)
+    samples.insert(0, "auc", metrics.resampled_auc(scores, exam.labels, exam.unknown, *drawn))
+    return Result(table, means, samples)
 
 
 def write_labels(folder: Path, answers: pd.DataFrame, study: Study, profile: SimpleNamespace) -> None:
