@@ -181,18 +181,19 @@ def write_table2(table: pd.DataFrame, path: Path, profile: str) -> str:
         "Sensitivity in % on the test patients at that many false positives per sub-volume (3D IoBB >= 0.3), in "
         "brackets the paper's values on real data. Intervals: 95 %, bootstrap over patients."
     )
-    return _write(f"# Table II, profile {profile}", table2_markdown(table), note, path)
+    return write_text(f"Table II, profile {profile}", table2_markdown(table), note, path)
 
 
 def write_claims(table: pd.DataFrame, path: Path, profile: str) -> str:
     """Write the claims as Markdown and return their text."""
     text = markdown(table.drop(columns="table"), percent=["paper", "ours", "low", "high"])
     note = "Differences of average sensitivity with paired 95 % intervals, bootstrap over patients."
-    return _write(f"# Claims of Table II, profile {profile}", text, note, path)
+    return write_text(f"Claims of Table II, profile {profile}", text, note, path)
 
 
-def _write(title: str, text: str, note: str, path: Path) -> str:
+def write_text(title: str, text: str, note: str, path: Path) -> str:
+    """Write a table's text with a title and a note, and return it without the title."""
     body = f"{text}\n{note}\n"
     with atomic_write(path) as temporary:
-        temporary.write_text(f"{title}\n\n{body}")
+        temporary.write_text(f"# {title}\n\n{body}")
     return body

@@ -19,21 +19,22 @@ def outcomes(
     predicted: np.ndarray,
     true: np.ndarray,
     unknown: np.ndarray,
-    complete: np.ndarray | None,
+    complete: np.ndarray,
     parents: np.ndarray,
     names: tuple[str, ...],
 ) -> list[tuple[str, str]]:
     """The labels of one lesion as (TP, FP or FN, text), the surest first and what is missed last; all (C,).
 
-    Only the most fine-grained labels of either kind are listed. `true` is what the sentence says, `unknown` what it
-    leaves open and is not listed; `complete` is everything that holds, if known: NOT_SAID marks what only that has.
+    Only the most fine-grained labels of either kind are listed. `true` is what the sentence says; `unknown` is what it
+    leaves open and is not listed; `complete` is everything that holds, nan if nobody knows. NOT_SAID marks what holds
+    but is not said.
     """
     shown = most_specific(predicted[None], parents)[0] & ~unknown
     missed = most_specific(true[None], parents)[0] & ~predicted & ~unknown
     lines = []
     for c in np.argsort(-scores, kind="stable"):
         if shown[c]:
-            unsaid = NOT_SAID if complete is not None and complete[c] and not true[c] else ""
+            unsaid = NOT_SAID if not np.isnan(complete).any() and complete[c] and not true[c] else ""
             lines.append(("TP" if true[c] else "FP", f"{names[c]} {scores[c]:.2f}{unsaid}"))
     return lines + [("FN", names[c]) for c in np.flatnonzero(missed)]
 

@@ -105,7 +105,7 @@ def resampled_auc(
         pairs = copies[:, true].sum(1) * copies[:, false].sum(1)
         won = ((copies[:, true] @ wins) * copies[:, false]).sum(1)
         result[pairs > 0, c] = won[pairs > 0] / pairs[pairs > 0]
-    return np.nanmean(result[:, ~np.isnan(result).all(0)], axis=1)
+    return _row_means(result)
 
 
 def resampled_decisions(
@@ -125,7 +125,7 @@ def resampled_decisions(
     recall = np.divide(hits, true, out=np.full_like(hits, np.nan), where=there)
     f1 = np.where(there, 2 * hits / np.maximum(found + true, 1), np.nan)
     means = {"precision": np.where(there, precision, np.nan), "recall": recall, "f1": f1}
-    return pd.DataFrame({name: np.nanmean(values, axis=1) for name, values in means.items()})
+    return pd.DataFrame({name: _row_means(values) for name, values in means.items()})
 
 
 def copies_of_patients(patients: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -134,3 +134,10 @@ def copies_of_patients(patients: np.ndarray, draws: int, seed: int) -> np.ndarra
     number = patient.max() + 1
     drawn = np.random.default_rng((seed, 12)).integers(number, size=(draws, number))
     return np.stack([np.bincount(one, minlength=number) for one in drawn])[:, patient].astype(np.float64)
+
+
+def _row_means(values: np.ndarray) -> np.ndarray:
+    """The mean of each row's numbers, nan for a row of nan alone: (n, m) to (n,)."""
+    there = ~np.isnan(values)
+    count = there.sum(1)
+    return np.divide(np.where(there, values, 0).sum(1), count, out=np.full(len(values), np.nan), where=count > 0)

@@ -43,7 +43,7 @@ def find_lesanet(weights: Path) -> Path | None:
 
 
 def check_lesanet(folder: Path) -> None:
-    """FileNotFoundError if `folder` lacks one of FILES, ValueError if labels.json is not whole or not of its network."""
+    """FileNotFoundError if `folder` lacks one of FILES, ValueError if labels.json is not whole or of other labels."""
     missing = [name for name in FILES if not (folder / name).exists()]
     if missing:
         raise FileNotFoundError(f"{folder} has no {', '.join(missing)}; notebook 15 makes a folder that has")

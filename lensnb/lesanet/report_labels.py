@@ -1,5 +1,6 @@
 """Labels from whole files of report sentences: anybody's, and those of the phantoms' DeepLesion folder."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,26 @@ def mined_labels_file(profile_name: str, seed: int = 0, least: dict[str, int] = 
         write_table(mentions, path.with_name("relations.csv"))
         write_mined(mined, path)
     return path
+
+
+@dataclass(frozen=True)
+class ReadSentences:
+    """All sentences of a folder (row, split, sentence) and every mention in them, with what was read of it:
+    sentence_number, row, split, start, end, mention, label, kind, relation, probability."""
+
+    sentences: pd.DataFrame
+    mentions: pd.DataFrame
+
+
+def read_sentences_apart(folder: Path, seed: int = 0) -> ReadSentences:
+    """What the network of `mine`, which learns from validation lesions' sentences, reads in the sentences of all."""
+    ontology = read_ontology(find_ontology(folder))
+    table, known = read_examples(folder, ontology)
+    split = table["split"].to_numpy()
+    model = train_relations(table, known[split[known["sentence_number"]] == "val"], seed)
+    found = relate(model, table, mention_table(table, ontology))
+    row = table["row"].astype(np.int64).to_numpy()[found["sentence_number"]]
+    return ReadSentences(table, found.assign(row=row, split=split[found["sentence_number"]]))
 
 
 def mine(folder: Path, seed: int = 0, least: dict[str, int] = LEAST) -> tuple[MinedLabels, pd.DataFrame]:

@@ -69,3 +69,10 @@ def strongest(matrix: pd.DataFrame, parents: np.ndarray, exclusive: np.ndarray, 
     names = np.array(matrix.index)
     columns = {"label": names[to], "from": names[source], "weight": weight, "relation": relation}
     return pd.DataFrame(columns).iloc[order].reset_index(drop=True)
+
+
+def most_connected(matrix: pd.DataFrame, number: int) -> list[str]:
+    """The `number` labels with the largest weights from or to other labels, in the matrix's order."""
+    values = np.abs(matrix.to_numpy() - np.diag(np.diag(matrix.to_numpy())))
+    largest = np.maximum(values.max(axis=0), values.max(axis=1))
+    return [matrix.index[i] for i in np.sort(np.argsort(-largest, kind="stable")[:number])]

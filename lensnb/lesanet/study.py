@@ -18,7 +18,7 @@ from lensnb.lesanet.label_files import MinedLabels, read_complete
 from lensnb.lesanet.lesions import LabelledLesions, labelled_lesions, resplit
 from lensnb.lesanet.methods import Run
 from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
-from lensnb.lesanet.targets import scoring_targets
+from lensnb.lesanet.targets import excluded, scoring_targets
 from lensnb.volumes import Store
 
 COMPLETE = "hand_labeled_test_set.json"
@@ -83,6 +83,34 @@ def open_study(mined: MinedLabels, store: Store, folder: Path) -> Study:
 def label_counts(lesions: LabelledLesions) -> np.ndarray:
     """How many lesions have each label, relevant or uncertain: (C,)."""
     return (lesions.relevant | lesions.uncertain).sum(0)
+
+
+def labels_said(study: Study) -> pd.DataFrame:
+    """Of the lesions that are in both test sets: what holds of the labels that the sentence names, excludes, or leaves.
+
+    Columns: label is (named, excluded, uncertain, not mentioned), entries (lesions times labels), that hold (share).
+    """
+    said, complete = study.exams[TEXT_MINED], study.exams["complete"]
+    place = pd.Series(np.arange(len(complete.table)), index=complete.table["lesion"])
+    both = said.table["lesion"].isin(place.index).to_numpy()
+    truth = complete.labels[place.loc[said.table["lesion"][both]]]
+    named, unknown = said.labels[both], said.unknown[both]
+    excludes = excluded(named, study.ontology.exclusive) & ~named
+    rest = ~named & ~excludes & ~unknown
+    parts = {"named or implied": named, "excluded": excludes, "uncertain": unknown, "not mentioned": rest}
+    rows = [(name, int(part.sum()), truth[part].mean() if part.any() else np.nan) for name, part in parts.items()]
+    return pd.DataFrame(rows, columns=["label is", "entries", "that hold"])
+
+
+def labels_of(exam: Exam | None, table: pd.DataFrame) -> np.ndarray:
+    """An exam's labels for the lesions of `table`, as floats (n, C): nan for a lesion that it does not have."""
+    if exam is None:
+        return np.full((len(table), 1), np.nan)
+    place = pd.Series(np.arange(len(exam.table)), index=exam.table["lesion"])
+    here = table["lesion"].isin(place.index).to_numpy()
+    result = np.full((len(table), exam.labels.shape[1]), np.nan)
+    result[here] = exam.labels[place.loc[table["lesion"][here]]]
+    return result
 
 
 def most_frequent(study: Study, part: float) -> np.ndarray:

@@ -166,3 +166,22 @@ def gain_claim(gains: np.ndarray, older: np.ndarray, copies: np.ndarray) -> dict
 
 def _with_samples(result: Result, measure: str) -> np.ndarray:
     return np.r_[result.means[measure], result.samples[measure].to_numpy()]
+
+
+def table2_markdown(table: pd.DataFrame) -> str:
+    """Table 2 as Markdown in percent."""
+    percent = [name for name in table if name.endswith(("_auc", "_f1"))]
+    shown = table.rename(columns=lambda name: name.replace("text_", "text-mined ").replace("_", " "))
+    return markdown(shown, percent=[name.replace("text_", "text-mined ").replace("_", " ") for name in percent])
+
+
+def claims_markdown(table: pd.DataFrame) -> str:
+    """The claims as Markdown: differences in percent, that of ACG@5 in labels."""
+    shown = table.drop(columns="table").astype({"paper": object, "ours": object, "low": object, "high": object})
+    for name in ("paper", "ours", "low", "high"):
+        of_labels = table["claim"].str.contains("ACG")
+        shown[name] = [
+            "" if np.isnan(v) else f"{v:.2f}" if plain else f"{100 * v:.1f} %"
+            for v, plain in zip(table[name], of_labels, strict=True)
+        ]
+    return markdown(shown)

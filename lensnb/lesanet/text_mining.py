@@ -195,3 +195,21 @@ def labels_of_sentences(
                 rows.append({**record, "label": label, "kind": ontology.kinds[i], "relation": relation, **said})
     columns = [*table.columns, "label", "kind", "relation", "probability", "mention"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def agreement(found: pd.DataFrame, truth: pd.DataFrame, by: str = "row") -> pd.DataFrame:
+    """How far found mentions agree with true ones: relation, true, found, both, precision, recall; one row a relation.
+
+    Both tables have `by` (whose sentence it is), label and relation. What is compared is which label has which
+    relation for which sentence; a label that a sentence mentions twice in one relation counts once.
+    """
+    rows = []
+    for relation in RELATIONS:
+        true, ours = (
+            set(table.loc[table["relation"] == relation, [by, "label"]].itertuples(index=False, name=None))
+            for table in (truth, found)
+        )
+        both = len(true & ours)
+        precision = both / len(ours) if ours else np.nan
+        rows.append((relation, len(true), len(ours), both, precision, both / len(true) if true else np.nan))
+    return pd.DataFrame(rows, columns=["relation", "true", "found", "both", "precision", "recall"])
