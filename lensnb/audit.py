@@ -142,11 +142,11 @@ def audit_intra_patient(
     that are annotated in another volume of the patient: what perfect matching would recall.
     """
     reached = lesions_reached(mined, truth, theta, of="lesion")
-    instances = truth.drop_duplicates(["volume", "lesion"])
+    lesions = truth.drop_duplicates(["volume", "lesion"])
     identity = dict(
         zip(
-            instances(instances),
-            zip(instances["patient"].astype(str), instances["identity"], strict=True),
+            instances(lesions),
+            zip(lesions["patient"].astype(str), lesions["identity"], strict=True),
             strict=False,
         )
     )

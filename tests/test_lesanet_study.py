@@ -101,7 +101,7 @@ def test_a_run_is_trained_asked_and_asked_only_once(work, tmp_path, monkeypatch)
     np.testing.assert_allclose(study.embedding_of(answers, exam.table), expected[0], atol=1e-6)
     monkeypatch.setattr(study.training, "train", None)  # must not be called again
     again, _ = study.train_run(Run("lesanet"), work, TinyStore(), PROFILE, 0, folder)
-    pd.testing.assert_frame_equal(answers, again, check_dtype=False)
+    pd.testing.assert_frame_equal(answers, again.astype({"lesion": str}), check_dtype=False)
     with pytest.raises(ValueError, match="lack 1 lesions, for example dl00099"):
         study.scores_of(answers, pd.DataFrame({"lesion": ["dl00099"]}), NAMES)
     study.write_labels(folder, answers, work, PROFILE)
@@ -173,9 +173,7 @@ def test_table1_has_the_papers_numbers_beside_ours(results):
     assert table.loc["lesanet", ["text_auc", "complete_auc", "text_f1"]].tolist() == pytest.approx([0.9, 0.8, 0.45])
     assert table.loc["lesanet", ["text_auc_low", "text_auc_high"]].tolist() == pytest.approx([0.8905, 0.9095])
     assert table.loc["warp", ["paper_text_recall", "paper_complete_precision"]].tolist() == [0.6202, 0.6677]
-    assert "90.0 [89.0, 91.0] (93.4)" in tables.table1_markdown(table.reset_index()).replace(
-        "[89.1, 90.9]", "[89.0, 91.0]"
-    )
+    assert "| 90.0 [89.0, 91.0] (93.4) |" in tables.table1_markdown(table.reset_index())
 
 
 def test_table1_without_complete_labels(results):

@@ -122,7 +122,7 @@ def matching_chart(curves: dict[str, pd.DataFrame], chosen: dict[str, tuple[floa
         left.plot(*chosen[name], "o", color=colour)
         right.plot(table["delta"], table["precision"], color=colour, label=f"precision, {name}")
         right.plot(table["delta"], table["recall"], "--", color=colour, label=f"recall, {name}")
-    left.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02))
+    left.set(xlabel="recall", ylabel="precision", ylim=(0.4, 1.02))
     right.set(xlabel="largest distance delta", ylim=(0, 1.02))
     for ax in (left, right):
         ax.grid(alpha=0.25)
