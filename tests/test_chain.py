@@ -74,7 +74,7 @@ def test_claims_and_audit(chain):
     assert list(audit.columns[:4]) == ["strategy", "mined", "precision", "recall"]
     assert list(audit["strategy"]) == ["cross-slice", "intra-patient", "cross-dataset"]
     assert audit["recall"].between(0, 1).all() and audit["precision"].dropna().between(0, 1).all()
-    assert (audit["precision"].isna() == (audit["mined"] == 0)).all()
+    assert (audit["mined"] > 0).all()  # the smoke profile's rules are so lenient that every strategy has work
 
 
 def test_detections_are_in_the_original_slices(chain):
