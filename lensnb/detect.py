@@ -61,6 +61,11 @@ def default_weights() -> Path:
     return paths.runs("phantom") / "experiments" / "multi-mined-seed0" / "weights.safetensors"
 
 
+def default_lesanet() -> Path:
+    """The LesaNet of a full phantom run, which goes with `default_weights`."""
+    return paths.runs("phantom") / "lesanet" / "lesanet"
+
+
 def load_weights(path: Path | str | None = None) -> tuple[lens.LENS, dict]:
     """The network of a weights file and the config.json beside it; None takes `default_weights`.
 
@@ -91,8 +96,8 @@ def detect(
     """Detect lesions in a DICOM folder, NIfTI, MetaImage or NRRD file of any orientation; return the table.
 
     `series` chooses by SeriesInstanceUID in a DICOM folder of several. `lesanet` is the folder of a trained LesaNet,
-    which adds the column `labels`; without it, one that belongs to the weights is looked for. Writes what `save` says
-    into the folder `output`. FileNotFoundError or ValueError say what is wrong with the input or the weights.
+    which adds the column `labels`; without it, a folder `lesanet` beside the weights is looked for. Writes what `save`
+    says into the folder `output`. FileNotFoundError or ValueError say what is wrong with the input or the weights.
     """
     output = Path(output)
     existing = next(path for path in (output, *output.absolute().parents) if path.exists())
@@ -101,7 +106,8 @@ def detect(
     if not os.access(existing, os.W_OK):
         raise ValueError(f"--output {output}: {existing} may not be written to; name another folder")
     model, config = load_weights(weights)
-    named = Path(lesanet) if lesanet else find_lesanet(Path(weights or default_weights()))
+    beside = Path(weights or default_weights()).with_name("lesanet")
+    named = Path(lesanet) if lesanet else find_lesanet(beside, *([] if weights else [default_lesanet()]))
     if named:
         check_lesanet(named)
     ct = read_ct(input_path, series)

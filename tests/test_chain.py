@@ -77,6 +77,24 @@ def test_claims_and_audit(chain):
     assert (audit["mined"] > 0).all()  # the smoke profile's rules are so lenient that every strategy has work
 
 
+def test_lesanet_tables(chain):
+    tables = {name: pd.read_csv(chain.figures / f"lesanet_{name}.csv") for name in ("table1", "table2", "table3")}
+    claims = pd.read_csv(chain.figures / "lesanet_claims.csv")
+    assert list(claims.columns) == ["table", "claim", "paper", "ours", "low", "high", "verdict"]
+    assert set(claims["verdict"]) <= {"holds", "fails", "undecided"}
+    by_method = tables["table1"].set_index("method")
+    assert list(by_method.index)[:4] == ["cnn", "warp", "older", "lesanet"] and len(by_method) == 9
+    difference = by_method.loc["lesanet", "text_auc"] - by_method.loc["cnn", "text_auc"]
+    np.testing.assert_allclose(claims["ours"][0], difference)
+    assert (by_method["text_auc_low"] <= by_method["text_auc_high"]).all() and by_method["complete_auc"].notna().all()
+    np.testing.assert_allclose(tables["table2"]["text_auc"].mean(), by_method.loc["lesanet", "text_auc"])
+    assert len(tables["table3"]) == 6 and (tables["table3"]["splits"] == 1).all()
+    matching = pd.read_csv(chain.figures / "lesanet_matching.csv")
+    assert list(matching["embedding"]) == ["simpler", "simpler", "LesaNet", "LesaNet"]
+    assert matching["recall"].between(0, 1).all()
+    assert (chain.runs / "lesanet" / "lesanet" / "labels.json").exists()
+
+
 def test_detections_are_in_the_original_slices(chain):
     volumes = pd.read_csv(chain.root / "data" / "prepared" / "smoke" / "volumes.csv", dtype={"volume": str})
     volumes = volumes.set_index("volume")

@@ -145,7 +145,7 @@ def test_prepare_writes_phantoms_only_where_they_are_used(tmp_path, monkeypatch)
 def test_detect_prints_warnings(tmp_path, monkeypatch, capsys):
     import pandas as pd
 
-    def found(input_path, output, weights, series):
+    def found(input_path, output, weights, series, lesanet=None):
         output.mkdir(exist_ok=True)
         (output / "about.json").write_text(json.dumps({"warnings": [detect.PHANTOM_WARNING], "score_at_least": 0.05}))
         row = {"lesion": 1, "x_mm": 1.0, "y_mm": 2.0, "z_mm": 3.0, "long_mm": 9.5, "short_mm": 8.0, "score": 0.75}

@@ -13,6 +13,7 @@ from tiny import write_dicom
 from lensnb import detect, lens, profiles, slicer, training
 from lensnb.boxes import BOX3D, DATASETS
 from lensnb.files import write_json
+from lensnb.lesanet.network import LesaNet
 
 sitk = pytest.importorskip("SimpleITK")
 
@@ -195,6 +196,34 @@ def test_everything_written(weights, tmp_path, monkeypatch):
     np.testing.assert_allclose(markups[1]["size"], span, atol=1e-3)
     assert markups[1]["orientation"] == [1, 0, 0, 0, 1, 0, 0, 0, 1]
     assert (tmp_path / "out/overlay.png").read_bytes().startswith(b"\x89PNG")
+
+
+def write_lesanet(folder):
+    """A LesaNet with random weights, whose scores are all over the thresholds but that of `never`."""
+    profile, names = profiles.load("smoke"), ["chest", "lung", "never"]
+    model = LesaNet(profile.lesanet, len(names))
+    training.save_weights(model, folder / "weights.safetensors")
+    write_json({"labels": names, **profiles.to_dict(profile.lesanet)}, folder / "config.json")
+    known = {"thresholds": [0.0, 0.0, None], "parents": [[], ["chest"], []], "labels": names}
+    write_json(known | {"network": profiles.to_dict(profile.network)}, folder / "labels.json")
+
+
+def test_a_lesanet_beside_the_weights_adds_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(detect.inference, "detect_volume", bright_blocks)
+    weights = write_weights(tmp_path / "run")
+    hu = np.full((30, 50, 60), 40, dtype=np.int16)
+    hu[8:16, 10:25, 10:30] = 1500
+    sitk.WriteImage(sitk.GetImageFromArray(hu), str(tmp_path / "ct.nii.gz"))
+    assert "labels" not in detect.detect(tmp_path / "ct.nii.gz", tmp_path / "out", weights)
+    write_lesanet(tmp_path / "run" / "lesanet")
+    table = detect.detect(tmp_path / "ct.nii.gz", tmp_path / "out", weights)
+    assert table["labels"].str.fullmatch(r"lung [01]\.\d\d").all() and len(table) == 1
+    written = pd.read_csv(tmp_path / "out/detections.csv")
+    assert written["labels"].tolist() == table["labels"].tolist()
+    about = json.loads((tmp_path / "out/about.json").read_text())
+    assert "labels" in about["columns"] and about["lesanet"].endswith("lesanet")
+    with pytest.raises(FileNotFoundError, match="has no weights.safetensors, config.json, labels.json"):
+        detect.detect(tmp_path / "ct.nii.gz", tmp_path / "out", weights, lesanet=tmp_path)
 
 
 def test_other_markups_are_refused(tmp_path):

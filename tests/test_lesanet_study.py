@@ -130,17 +130,16 @@ def check_names(folder, work, answers):
         naming.check_lesanet(folder)
 
 
-def test_a_lesanet_beside_the_weights_comes_before_that_of_the_run(tmp_path):
-    weights = tmp_path / "experiments" / "multi-seed0" / "weights.safetensors"
-    beside, of_run = weights.parent / "lesanet", tmp_path / "lesanet" / "lesanet"
-    assert naming.find_lesanet(weights) is None
-    for place in (of_run, beside):
-        place.mkdir(parents=True)
+def test_the_first_whole_lesanet_is_found(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert naming.find_lesanet(first, second) is None
+    for place in (second, first):
+        place.mkdir()
         for name in naming.FILES:
             (place / name).write_text("")
-        assert naming.find_lesanet(weights) == place
-    (beside / "labels.json").unlink()
-    assert naming.find_lesanet(weights) == of_run
+        assert naming.find_lesanet(first, second) == place
+    (first / "labels.json").unlink()
+    assert naming.find_lesanet(first, second) == second
 
 
 def test_all_runs_by_name():
@@ -173,7 +172,8 @@ def test_table1_has_the_papers_numbers_beside_ours(results):
     assert table.loc["lesanet", ["text_auc", "complete_auc", "text_f1"]].tolist() == pytest.approx([0.9, 0.8, 0.45])
     assert table.loc["lesanet", ["text_auc_low", "text_auc_high"]].tolist() == pytest.approx([0.8905, 0.9095])
     assert table.loc["warp", ["paper_text_recall", "paper_complete_precision"]].tolist() == [0.6202, 0.6677]
-    assert "| 90.0 [89.0, 91.0] (93.4) |" in tables.table1_markdown(table.reset_index())
+    assert "| LesaNet | 90.0 [89." in tables.table1_markdown(table.reset_index()), "ours"
+    assert "] (93.4) | 45.0 (35.9) |" in tables.table1_markdown(table.reset_index()), "the paper's"
 
 
 def test_table1_without_complete_labels(results):

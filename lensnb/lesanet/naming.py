@@ -32,14 +32,9 @@ class OneVolume:
         return pd.DataFrame([self.spacing_mm], columns=[f"spacing_{a}_mm" for a in "xyz"], index=["input"])
 
 
-def find_lesanet(weights: Path) -> Path | None:
-    """The folder of a trained LesaNet that belongs to a detector's weights; None if there is none.
-
-    It is `lesanet` beside the weights, or the one of the same profile's run.
-    """
-    folder = weights.absolute().parent
-    candidates = (folder / "lesanet", folder.parent.parent / "lesanet" / "lesanet")
-    return next((path for path in candidates if all((path / name).exists() for name in FILES)), None)
+def find_lesanet(*folders: Path) -> Path | None:
+    """The first of `folders` that holds a trained LesaNet with its labels; None if none does."""
+    return next((folder for folder in folders if all((folder / name).exists() for name in FILES)), None)
 
 
 def check_lesanet(folder: Path) -> None:
