@@ -18,7 +18,10 @@ DARK = "#303030"
 
 
 def label_cards(cards: Sequence[tuple[dict, list[tuple[str, str]]]], columns: int = 3) -> Figure:
-    """Lesions with their labels beside them (Fig. 4): each card has `draw_slice`'s arguments and (outcome, label)s."""
+    """Lesions with their labels beside them (Fig. 4): each card has `draw_slice`'s arguments and (outcome, label)s.
+
+    An outcome is TP, FP, FN, or "" where nothing is judged.
+    """
     rows = max(1, -(-len(cards) // columns))
     fig, axes = plt.subplots(
         rows, 2 * columns, figsize=(4.6 * columns, 2.5 * rows + 0.4), layout="constrained", squeeze=False
@@ -30,6 +33,8 @@ def label_cards(cards: Sequence[tuple[dict, list[tuple[str, str]]]], columns: in
         draw_slice(axes[row, 2 * column], colour_by="source", **panel)
         _write_labels(axes[row, 2 * column + 1], labels)
     handles = [Line2D([], [], color=colour, linewidth=4, label=OUTCOMES[o]) for o, colour in OUTCOME_COLOURS.items()]
+    if not any(outcome for _, labels in cards for outcome, _ in labels):
+        return fig
     handles.append(Line2D([], [], linestyle="", label=f"{NOT_SAID} holds, but the sentence does not say so"))
     _dark_legend(fig, handles)
     return fig
@@ -40,8 +45,13 @@ def _write_labels(ax: plt.Axes, labels: list[tuple[str, str]]) -> None:
     ax.add_patch(plt.Rectangle((0, 0), 1, 1, transform=ax.transAxes, color=DARK))
     step = min(0.09, 0.96 / max(1, len(labels)))
     for line, (outcome, label) in enumerate(labels):
-        style = {"color": OUTCOME_COLOURS[outcome], "fontsize": 7.5, "va": "top", "transform": ax.transAxes}
-        ax.text(0.03, 0.98 - step * line, f"{outcome}  {label}", **style)
+        style = {
+            "color": OUTCOME_COLOURS.get(outcome, "white"),
+            "fontsize": 7.5,
+            "va": "top",
+            "transform": ax.transAxes,
+        }
+        ax.text(0.03, 0.98 - step * line, f"{outcome}  {label}".strip(), **style)
 
 
 def _dark_legend(fig: Figure, handles: list[Line2D]) -> None:
