@@ -80,10 +80,10 @@ def subset_chart(table: pd.DataFrame, measure: str = "F1") -> Figure:
     fig, ax = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
     for (tested, part), style in zip(table.groupby("tested"), ("o-", "s--", "^:"), strict=False):
         ax.plot(part["trained"], part["value"], style, label=f"tested on {tested} labels")
-    ax.set(xlabel="labels in training, the most frequent first", ylabel=measure, ylim=(0, None))
+    ax.set(xlabel="labels in training, the most frequent first", ylabel=measure, ylim=(0, 1))
     ax.set_xticks(sorted(table["trained"].unique()))
     ax.grid(alpha=0.25)
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc="lower left")
     return fig
 
 
@@ -130,11 +130,13 @@ def matching_chart(curves: dict[str, pd.DataFrame], chosen: dict[str, tuple[floa
         table = curves[name]
         left.plot(table["recall"], table["precision"], color=colour, label=name)
         left.plot(*chosen[name], "o", color=colour)
-        right.plot(table["delta"], table["precision"], color=colour, label=f"precision, {name}")
-        right.plot(table["delta"], table["recall"], "--", color=colour, label=f"recall, {name}")
+        right.plot(table["delta"], table["precision"], color=colour)
+        right.plot(table["delta"], table["recall"], "--", color=colour)
     left.set(xlabel="recall", ylabel="precision", ylim=(0.4, 1.02))
     right.set(xlabel="largest distance delta", ylim=(0, 1.02))
+    styles = [Line2D([], [], color="black", linestyle=s, label=n) for s, n in (("-", "precision"), ("--", "recall"))]
+    left.legend(fontsize=7)
+    right.legend(handles=styles, fontsize=7, loc="center right")
     for ax in (left, right):
         ax.grid(alpha=0.25)
-        ax.legend(fontsize=7)
     return fig
