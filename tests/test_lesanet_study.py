@@ -312,6 +312,14 @@ def test_reach_by_hand():
     assert gain.tolist() == [0.0] * 6 or gain[0] == pytest.approx(1 / 2 - 1 / 2)
 
 
+def test_nothing_matched():
+    tracklets = pd.DataFrame({"patient": [], "distance": [], "right": []}).astype({"right": bool, "distance": float})
+    found = matching.Reach(tracklets, pd.DataFrame({"patient": ["p"], "distance": [np.inf]}))
+    table = matching.curve(found, matching.steps(found))
+    assert table["matched"].tolist() == [0] and table["recall"].tolist() == [0]
+    assert np.isnan(matching.compare(found, found, 0.0, 3, 0)).all()
+
+
 def test_patients_count_as_often_as_they_are_drawn():
     tracklets = pd.DataFrame({"patient": ["p", "q"], "distance": [0.1, 0.2], "right": [True, False]})
     lesions = pd.DataFrame({"patient": ["p", "q"], "distance": [0.3, np.inf]})

@@ -70,6 +70,12 @@ def curve(found: Reach, deltas: Sequence[float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["delta", "matched", "precision", "recall"])
 
 
+def steps(found: Reach, number: int = 200) -> np.ndarray:
+    """Distances for a curve, as many matches between each two of them; one alone if nothing was matched."""
+    distances = found.tracklets["distance"].to_numpy()
+    return np.unique(np.quantile(distances, np.linspace(0.002, 1, number))) if len(distances) else np.array([FARTHEST])
+
+
 def precision_at_recall(found: Reach, recall: float, copies: dict[str, int] | None = None) -> float:
     """Precision at the smallest distance at which `recall` of the lesions is reached; nan if it never is.
 
