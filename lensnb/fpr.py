@@ -10,14 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from lensnb import profiles
 from lensnb.boxes import BOX3D
-from lensnb.files import read_json, write_json
+from lensnb.files import load_weights, read_json, write_json
 from lensnb.fitting import best_device, fit, stepped
 from lensnb.mining import same_slice_pairs
 from lensnb.patches import box_centres, cut_patches, nearest_slice, to_patch
@@ -245,7 +244,7 @@ def load(run_dir: Path) -> FPR:
             f"{run_dir} has no trained FPR network; the notebook on false positive reduction makes it"
         )
     model = FPR(SimpleNamespace(**read_json(run_dir / "config.json")))
-    model.load_state_dict(load_file(run_dir / "weights.safetensors"))
+    load_weights(model, run_dir / "weights.safetensors")
     return model.to(best_device()).eval()
 
 

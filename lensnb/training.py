@@ -20,7 +20,7 @@ from torch import nn
 from lensnb import paths, profiles
 from lensnb.boxes import DATASETS
 from lensnb.experiments import EXPERIMENTS, Experiment, training_labels
-from lensnb.files import atomic_write, write_json, write_table
+from lensnb.files import atomic_write, first_words, write_json, write_table
 from lensnb.lens import LENS, total_loss
 from lensnb.samples import SliceSampler, make_batch, searched_slices
 from lensnb.volumes import Store
@@ -234,12 +234,6 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
         raise ValueError(
             f"cannot continue from {checkpoint}: {reason}; delete it to start this training again"
         ) from error
-
-
-def first_words(error: Exception, length: int = 160) -> str:
-    """What an error of torch begins with; all of it can be pages."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def average_gradients(model: nn.Module, world: int) -> None:

@@ -163,6 +163,11 @@ def test_training_learns_resumes_and_scores(tmp_path, monkeypatch):
     for name in ("weights.safetensors", "log.csv", "config.json"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
 
+    weights = whole / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="weights.safetensors does not hold its network .* delete it"):
+        fpr.load(whole)
+
 
 def test_training_needs_true_and_false_proposals(tmp_path):
     store = TinyStore()

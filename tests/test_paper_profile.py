@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torchvision.models import densenet121, resnet18
 
 from lensnb import (
+    audit,
     experiments,
     fpr,
     froc,
@@ -49,6 +50,7 @@ SHORTER = {
     "training": {"epochs": 1, "batch_size": 2, "threads": 1, "loader_workers": 0, "checkpoint_every": 100},
     "embedding": {"iterations": 2, "batch_size": 4, "triplets": 50},
     "fpr": {"epochs": 1, "batch_size": 4, "per_volume": 6},
+    "network": {"proposals": 60},  # of 300 in each slice: they, not the layers, take most of the time
     "inference": {"per_slice": 5},
 }
 SMALL_PHANTOMS = {
@@ -150,12 +152,16 @@ def mine(store: Store, profile: SimpleNamespace, proposals: pd.DataFrame) -> dic
     write_table(tracklets, runs / "mined" / "tracklets.npz")
     across = mining.cross_slice(tracklets, annotations, rules.theta)
     model = lesanet.load(runs / "embedding")
-    centres = mining.centre_boxes(tracklets[tracklets["tracklet"].isin(strongest(tracklets, 40))])
+    known = pd.concat([annotations, across], ignore_index=True)
+    new = tracklets[
+        ~tracklets["tracklet"].isin(tracklets["tracklet"][audit.overlapping(tracklets, known, rules.theta)])
+    ]
+    centres = mining.centre_boxes(new[new["tracklet"].isin(strongest(new, 40))])
     vectors = [lesanet.embed(model, store, part, profile) for part in (annotations, centres)]
     assert all(np.allclose(np.linalg.norm(part, axis=1), 1, atol=1e-4) for part in vectors)
     matches = mining.match_intra_patient(annotations, vectors[0], centres, vectors[1], 2.0, 0.0, rules.nearest_only)
-    matched = mining.intra_patient(matches, tracklets, pd.concat([annotations, across]), rules.theta)
-    known = pd.concat([annotations, across, matched], ignore_index=True)
+    matched = mining.intra_patient(matches, tracklets, known, rules.theta)
+    known = pd.concat([known, matched], ignore_index=True)
     sigma = np.quantile(proposals["score"], 0.8)
     uncertain = mining.cross_dataset(
         mining.add_origin(proposals, store.volumes), known, sigma, DATASETS[1:], rules.overlap

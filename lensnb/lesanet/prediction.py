@@ -6,9 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 
-from lensnb.files import read_json
+from lensnb.files import load_weights, read_json
 from lensnb.fitting import best_device
 from lensnb.lesanet.network import LesaNet
 from lensnb.lesanet.views import plain_views
@@ -25,7 +24,7 @@ def load(run_dir: Path, make: str) -> tuple[LesaNet, SimpleNamespace]:
         raise FileNotFoundError(f"{run_dir} has no trained network; {make} makes it")
     config = SimpleNamespace(**read_json(run_dir / "config.json"))
     model = LesaNet(config, len(config.labels))
-    model.load_state_dict(load_file(run_dir / "weights.safetensors"))
+    load_weights(model, run_dir / "weights.safetensors")
     return model.to(best_device()).eval(), config
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from lensnb.files import read_json, write_json
+from lensnb.options import available_cores
 from lensnb.phantom.annotations import write_annotations
 from lensnb.phantom.marking import mark
 from lensnb.phantom.patients import Patient, deeplesion_patients, single_type_patients
@@ -43,9 +44,9 @@ def write(root: Path | str, spec: object, seed: int, workers: int = 2) -> dict:
     the test set spec.test_seed. The same spec and seed give the same bytes whatever `workers` is. An interrupted call
     is continued by the next one; a finished folder is left as it is, but for files of reports that it lacks. Raises
     ValueError if a setting is missing, or if `root` was written with other settings or another seed: what was made
-    from it would then mix two benchmarks, so the folder is never replaced silently.
+    from it would then mix two benchmarks, so the folder is never replaced silently. `workers` = 0: all cores.
     """
-    root = Path(root)
+    root, workers = Path(root), workers or available_cores()
     asked = _stamp(spec, seed)
     for name in ("complete.json", "started.json"):
         if (root / name).exists():
