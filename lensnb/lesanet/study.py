@@ -150,7 +150,7 @@ def train_run(
     """
     own, columns = of_run(study, run)
     out = folder.parent / "predictions" / f"{folder.name}.npz"
-    if out.exists() and (folder / "config.json").exists():
+    if out.exists() and (folder / "weights.safetensors").exists():
         return read_table(out), out
     training.train(run.method, own.train, own.ontology, store, profile, seed + run.split, folder)
     model, config = prediction.load(folder, "notebook 15")

@@ -36,7 +36,7 @@ def train(
     Lesions without any true label are left out (Sec. 5.2). A finished training is left alone. The profile's section
     `lesanet` has the numbers. Raises ValueError if no lesion is left.
     """
-    if (out_dir / "config.json").exists():
+    if (out_dir / "config.json").exists() and (out_dir / "weights.safetensors").exists():
         print(f"{out_dir.name}: already trained")
         return out_dir
     config, method = profile.lesanet, METHODS[name]
