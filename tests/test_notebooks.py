@@ -11,7 +11,7 @@ from collections import Counter
 import nbformat
 import pytest
 
-from lensnb import paths
+from lensnb import execution, paths
 
 NOTEBOOKS = sorted((paths.repository() / "notebooks").glob("*.ipynb"))
 BOOKS = {path.stem: nbformat.read(path, 4) for path in NOTEBOOKS}
@@ -115,7 +115,9 @@ def test_exact_outputs(name, chain, tmp_path):
     """
     copy = json.loads(NOTEBOOKS[0].with_name(f"{name}.ipynb").read_text())
     (parameters,) = [cell for cell in copy["cells"] if "parameters" in cell["metadata"].get("tags", [])]
-    parameters["source"] = re.sub(r'(?m)^profile = "\w+"', 'profile = "smoke"', "".join(parameters["source"]))
+    parameters["source"] = "".join(parameters["source"])
+    for key, value in execution.parameters(NOTEBOOKS[0].with_name(f"{name}.ipynb"), "smoke", {}).items():
+        parameters["source"] = re.sub(rf"(?m)^{key} = [^#\n]*", f"{key} = {value!r}  ", parameters["source"])
     stored = [cell for cell in copy["cells"] if EXACT in cell["metadata"].get("tags", []) and cell["outputs"]]
     if not stored:
         pytest.skip("not published yet: ./run_all.sh publish")
