@@ -122,6 +122,7 @@ def table(entrance: str, make, call, *rows: tuple) -> list[Case]:
 
 def run(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run one case in an empty folder and compare what comes of it with what is expected."""
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("LENSNB_ROOT", str(folder / "root"))
     for variable in ("LENSNB_DATA", "LENSNB_TRACEBACK"):
         monkeypatch.delenv(variable, raising=False)
@@ -130,6 +131,7 @@ def run(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = files(folder)
     status, output, error = call(case.call, folder)
     monkeypatch.undo()
+    assert not (folder / "made-by-a-pickle").exists()
     message = error or output
     expected = case.expected
     new = {path for path, content in files(folder).items() if before.get(path) != content}

@@ -66,22 +66,6 @@ TWO_UNSEEN = (
     "unlike {B} ({MB}), {A} ({MA}) is {change}.",
     "index lesions are {A}, {MA}, as well as {B}, {MB}.",
     "{MB} is {aB} of {SB}, whereas {MA} is {aA} of {SA}.",
-    "{A} {MA} lies far from {B} {MB}, which lacks {no}.",
-    "{B} {MB} and, {hedge} {maybe}, {A} {MA}.",
-)
-UNSEEN = (
-    "reference lesion {MA}: {A}, {SA}, compared with {old} {P}.",
-    "again seen is {aA}, now {SA} {MA}; no new {no}.",
-    "differential for {MA} in the {LA} includes {or}.",
-    "{A} ({MA}), cannot exclude {maybe}.",
-    "measuring {SA} {MA}, the {A} abuts the {organ}, with no {no}.",
-    "unlike {U}, which is {change}, {A} {MA} is new.",
-    "{MA} shows {aA}, questionable {maybe}.",
-)
-TWO_UNSEEN = (
-    "unlike {B} ({MB}), {A} ({MA}) is {change}.",
-    "index lesions are {A}, {MA}, as well as {B}, {MB}.",
-    "{MB} is {aB} of {SB}, whereas {MA} is {aA} of {SA}.",
     "{A} {MA} lies far from {B} {MB}, and neither has {no}.",
 )
 UNSEEN = ONE_UNSEEN + TWO_UNSEEN
