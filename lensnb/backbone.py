@@ -125,15 +125,23 @@ class Backbone(nn.Module):
         """
         from torchvision.models import DenseNet121_Weights
 
-        try:
-            weights = DenseNet121_Weights.IMAGENET1K_V1.get_state_dict(progress=True)
-        except Exception as error:
-            raise RuntimeError(
-                f"the ImageNet weights of DenseNet-121 cannot be had ({error}); download densenet121-a639ec97.pth "
-                "from the PyTorch model zoo into the folder `checkpoints` below torch.hub.get_dir(), or set "
-                "network.imagenet: false in the profile"
-            ) from error
+        weights = imagenet_weights(DenseNet121_Weights.IMAGENET1K_V1, "DenseNet-121", "network.imagenet")
         load_trunk(self, weights)
+
+
+def imagenet_weights(published, network: str, switch: str) -> dict[str, Tensor]:
+    """The state dict of one of torchvision's weights; `switch` is the profile's entry that asks for them.
+
+    Raises RuntimeError, which says what to do, if they cannot be had.
+    """
+    try:
+        return published.get_state_dict(progress=True)
+    except Exception as error:
+        raise RuntimeError(
+            f"the ImageNet weights of {network} cannot be had ({error}); download {published.url.rsplit('/', 1)[-1]} "
+            "from the PyTorch model zoo into the folder `checkpoints` below torch.hub.get_dir(), or set "
+            f"{switch}: false in the profile"
+        ) from error
 
 
 def load_trunk(backbone: Backbone, weights: dict[str, Tensor]) -> None:

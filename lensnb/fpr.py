@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from lensnb import profiles
+from lensnb.backbone import imagenet_weights
 from lensnb.boxes import BOX3D
 from lensnb.files import load_weights, read_json, write_json
 from lensnb.fitting import best_device, fit, stepped
@@ -114,15 +115,7 @@ def load_imagenet(model: FPR) -> None:
     """
     from torchvision.models import ResNet18_Weights
 
-    try:
-        weights = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True)
-    except Exception as error:
-        raise RuntimeError(
-            f"the ImageNet weights of ResNet-18 cannot be had ({error}); download resnet18-f37072fd.pth from the "
-            "PyTorch model zoo into the folder `checkpoints` below torch.hub.get_dir(), or set fpr.imagenet: false in "
-            "the profile"
-        ) from error
-    inflate(model, weights)
+    inflate(model, imagenet_weights(ResNet18_Weights.IMAGENET1K_V1, "ResNet-18", "fpr.imagenet"))
 
 
 def inflate(model: FPR, weights: dict[str, Tensor]) -> None:

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_pool
 
+from lensnb.backbone import imagenet_weights
+
 
 class LesaNet(nn.Module):
     """Patches and lesion boxes in, unit embeddings and label scores out.
@@ -82,14 +84,7 @@ def load_imagenet(model: LesaNet) -> None:
     """
     from torchvision.models import VGG16_BN_Weights
 
-    try:
-        published = VGG16_BN_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
-    except OSError as error:
-        raise RuntimeError(
-            f"the ImageNet weights of VGG-16 cannot be had ({error}); download vgg16_bn-6c64b313.pth from the PyTorch "
-            "model zoo into the folder `checkpoints` below torch.hub.get_dir(), or set lesanet.imagenet: false in the "
-            "profile, as the paper does"
-        ) from error
+    published = imagenet_weights(VGG16_BN_Weights.IMAGENET1K_V1, "VGG-16", "lesanet.imagenet")
     # both sides list convolution and norm in turn; the published layers after the convolutions are not used
     theirs = [(name, value) for name, value in published.items() if name.startswith("features.")]
     ours = list(model.stages.state_dict().items())
