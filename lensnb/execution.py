@@ -233,15 +233,20 @@ def forget_leftovers(recipe: str, inputs: Sequence[Path], expect: Sequence[Path]
     now = _fingerprint([recipe, stats])
     same = note.exists() and note.read_text() == now
     if not same:
-        for path in expect:
-            leftovers = [*path.parent.glob(f"{path.stem}.part*")]
-            if path.suffix == ".safetensors":
-                leftovers.append(path.with_name("checkpoint.pt"))
-            for leftover in leftovers:
-                leftover.unlink(missing_ok=True)
+        remove_leftovers(expect)
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(now)
     return same
+
+
+def remove_leftovers(expect: Sequence[Path]) -> None:
+    """Remove what the trainings and detections that write `expect` have left to continue from."""
+    for path in expect:
+        leftovers = [*path.parent.glob(f"{path.stem}.part*")]
+        if path.suffix == ".safetensors":
+            leftovers.append(path.with_name("checkpoint.pt"))
+        for leftover in leftovers:
+            leftover.unlink(missing_ok=True)
 
 
 def _first_line(text: str) -> str:
@@ -319,6 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 given = dict(options.p)
                 output = options.output.resolve()
                 run_notebook(Path(options.step), output, options.profile, given, expect, log, options.timeout)
+            remove_leftovers(expect)
         except Exception as error:
             if not isinstance(error, StepError):
                 traceback.print_exc()

@@ -4,13 +4,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from lensnb.files import write_table
-from lensnb.training import restore, save_checkpoint, save_weights
+from lensnb.training import leave_checkpoint, restore, save_checkpoint, save_weights
 
 
 def best_device() -> torch.device:
@@ -28,16 +27,18 @@ def fit(
     label: str,
     gradient_clip: float,
     checkpoint_every: int,
+    quiet_s: float = 0.0,
 ) -> None:
     """Train `model` and write weights.safetensors and log.csv into `run_dir`.
 
     `loss_of(t)` gives the named losses of iteration t, which follow from t and a seed alone; `rate_of(t)` its learning
-    rate, which parameter groups may carry a `factor` for. A stopped training goes on from its last checkpoint.
+    rate, which parameter groups may carry a `factor` for. A stopped training goes on from its last checkpoint. At most
+    ten lines say how far it is, the last at the end, and not two of the others within `quiet_s` seconds.
     """
     checkpoint = run_dir / "checkpoint.pt"
     start, (rows, recent) = restore(checkpoint, model, optimizer)
     model.train()
-    clock = time.monotonic()
+    clock = said = time.monotonic()
     for t in range(start, iterations):
         for group in optimizer.param_groups:
             group["lr"] = rate_of(t) * group.get("factor", 1.0)
@@ -49,20 +50,21 @@ def fit(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), gradient_clip)
         optimizer.step()
-        recent.append([value.item() for value in losses.values()])
+        recent.append({name: value.item() for name, value in losses.items()})
         if (t + 1) % 20 == 0 or t + 1 == iterations:
-            rows.append([t + 1, *np.mean(recent, axis=0).round(6).tolist()])
+            rows.append({"iteration": t + 1, **pd.DataFrame(recent).mean().round(6).to_dict()})
             recent = []
-        if (t + 1) % max(1, iterations // 10) == 0:
+        tenth, last = (t + 1) % max(1, iterations // 10) == 0, t + 1 == iterations
+        if last or (tenth and time.monotonic() - said >= quiet_s):
+            said = time.monotonic()
             left = (time.monotonic() - clock) / (t + 1 - start) * (iterations - t - 1)
             print(f"{label}: iteration {t + 1}/{iterations}, loss {loss.item():.3f}, {left:.0f} s left", flush=True)
-        if (t + 1) % checkpoint_every == 0 and t + 1 < iterations:
+        if (t + 1) % checkpoint_every == 0 or t + 1 == iterations:
             save_checkpoint(checkpoint, model, optimizer, t + 1, rows, recent)
     model.eval()
-    names = list(losses) if start < iterations else [f"loss{i}" for i in range(len(rows[0]) - 1)]
-    write_table(pd.DataFrame(rows, columns=["iteration", *names]), run_dir / "log.csv")
+    write_table(pd.DataFrame(rows), run_dir / "log.csv")
     save_weights(model, run_dir / "weights.safetensors")
-    checkpoint.unlink(missing_ok=True)
+    leave_checkpoint(checkpoint)
 
 
 def stepped(rate: float, iterations: int, drops: list[float]) -> Callable[[int], float]:

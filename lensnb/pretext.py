@@ -20,7 +20,7 @@ from lensnb.lens import LENS
 from lensnb.proposals import Target
 from lensnb.samples import place_batch
 from lensnb.slices import slice_group, to_grey
-from lensnb.training import fit, save_weights
+from lensnb.training import fit, leave_checkpoint, save_weights
 from lensnb.volumes import Store
 
 
@@ -52,7 +52,7 @@ def train_pretext(profile_name: str, seed: int = 0) -> Path:
         {"profile": profile_name, "seed": seed, "network": profiles.to_dict(profile.network)}, folder / "config.json"
     )
     save_weights(model, folder / "weights.safetensors", ("backbone.", "head.fc1.", "head.fc2."))
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    leave_checkpoint(folder / "checkpoint.pt")
     return folder
 
 

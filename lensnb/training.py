@@ -17,7 +17,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save
 from torch import nn
 
-from lensnb import paths, profiles
+from lensnb import paths, processes, profiles
 from lensnb.boxes import DATASETS
 from lensnb.experiments import EXPERIMENTS, Experiment, training_labels
 from lensnb.files import atomic_write, first_words, write_json, write_table
@@ -59,7 +59,7 @@ def train(experiment_name: str, profile_name: str, seed: int = 0, run_dir: Path 
         write_table(log, run_dir / "log.csv")
         write_json(config, run_dir / "config.json")
         save_weights(model, run_dir / "weights.safetensors")
-        (run_dir / "checkpoint.pt").unlink(missing_ok=True)
+        leave_checkpoint(run_dir / "checkpoint.pt")
     if world > 1:
         dist.barrier()
     return run_dir
@@ -200,7 +200,7 @@ def fit(
             left = (time.monotonic() - clock) / (t + 1 - start) * (len(batches) - t - 1)
             print(f"{label}: iteration {t + 1}/{len(batches)}, loss {rows[-1][-1] if rows else loss.item():.3f}, "
                   f"{left:.0f} s left", flush=True)  # fmt: skip
-        if rank == 0 and (t + 1) % training.checkpoint_every == 0 and t + 1 < len(batches):
+        if rank == 0 and ((t + 1) % training.checkpoint_every == 0 or t + 1 == len(batches)):
             save_checkpoint(checkpoint, model, optimizer, t + 1, rows, recent)
     model.eval()
     return pd.DataFrame(rows, columns=["iteration", "center", "size", "class", "box", "total"])
@@ -215,6 +215,16 @@ def save_checkpoint(
     torch.save(state, content)  # into memory: writing a file itself, torch does not say when the disk is full
     with atomic_write(checkpoint) as temporary:
         temporary.write_bytes(content.getbuffer())
+
+
+def leave_checkpoint(checkpoint: Path) -> None:
+    """Remove the checkpoint of a training that has its weights.
+
+    Within a step of run_all.sh it stays until the step is done (see execution.py): the weights of an interrupted step
+    are removed, and the checkpoint brings them back at once.
+    """
+    if processes.JOB not in os.environ:
+        checkpoint.unlink(missing_ok=True)
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, tuple[list, list]]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from lensnb import fpr
+from lensnb import fpr, processes
 from lensnb.fpr import FPR, combine, focal_loss, inflate, label_proposals, pool_box, sample_epoch
 
 FULL = SimpleNamespace(
@@ -162,6 +162,17 @@ def test_training_learns_resumes_and_scores(tmp_path, monkeypatch):
     assert len(calls) == 20 + 25, "goes on from the checkpoint after iteration 15"
     for name in ("weights.safetensors", "log.csv", "config.json"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
+
+    # a step of run_all.sh that is interrupted after the training loses the weights and gets them back from the checkpoint
+    monkeypatch.setenv(processes.JOB, "this step")
+    again = fpr.train(PROFILE, 0, tmp_path / "again", store, store.detections, labels)
+    for name in ("weights.safetensors", "log.csv"):
+        (again / name).unlink()
+    count = len(calls)
+    fpr.train(PROFILE, 0, tmp_path / "again", store, store.detections, labels)
+    assert len(calls) == count
+    for name in ("weights.safetensors", "log.csv"):
+        assert (whole / name).read_bytes() == (again / name).read_bytes()
 
     weights = whole / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

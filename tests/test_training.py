@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lensnb import lens, paths, profiles, training
+from lensnb import execution, lens, paths, processes, profiles, training
 from lensnb.boxes import COLUMNS, DATASETS
 from lensnb.experiments import EXPERIMENTS, available, training_labels
 from lensnb.files import atomic_write, read_table, write_table
@@ -193,6 +193,23 @@ def test_a_run_resumes_to_the_same_weights(tiny_store, tmp_path, monkeypatch):
     assert (straight / "log.csv").read_bytes() == (resumed / "log.csv").read_bytes()
     assert not (resumed / "checkpoint.pt").exists()
     assert lens.load(resumed).datasets == DATASETS
+
+
+def test_weights_that_were_removed_come_back_without_training(tiny_store, tmp_path, monkeypatch, capsys):
+    """As when a step of run_all.sh is interrupted after its training: Snakemake removes what the step declares."""
+    short(monkeypatch)
+    monkeypatch.setenv(processes.JOB, "this step")
+    train_pretext("smoke")
+    run = training.train("single", "smoke", 0, tmp_path / "run")
+    before = {name: (run / name).read_bytes() for name in ("weights.safetensors", "log.csv")}
+    for name in before:
+        (run / name).unlink()
+    capsys.readouterr()
+    training.train("single", "smoke", 0, run)
+    assert "iteration" not in capsys.readouterr().out
+    assert {name: (run / name).read_bytes() for name in before} == before
+    execution.remove_leftovers([run / "weights.safetensors"])
+    assert not (run / "checkpoint.pt").exists()
 
 
 def test_two_processes_agree_with_one(tiny_store, tmp_path, monkeypatch):
