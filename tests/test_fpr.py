@@ -163,7 +163,7 @@ def test_training_learns_resumes_and_scores(tmp_path, monkeypatch):
     for name in ("weights.safetensors", "log.csv", "config.json"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
 
-    # a step of run_all.sh that is interrupted after the training loses the weights and gets them back from the checkpoint
+    # a step of run_all.sh that is interrupted later loses the weights and gets them back from the checkpoint
     monkeypatch.setenv(processes.JOB, "this step")
     again = fpr.train(PROFILE, 0, tmp_path / "again", store, store.detections, labels)
     for name in ("weights.safetensors", "log.csv"):
