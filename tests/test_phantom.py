@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from lensnb import phantom
-from lensnb.phantom import marking, reports, writing
+from lensnb.phantom import marking, ontology, report_files, writing
 from lensnb.phantom.anatomy import draw_anatomy, kidney, liver_distance, lung_distance
 from lensnb.phantom.lesions import Lesion, paint_lesion, visible_boxes
 from lensnb.phantom.patients import deeplesion_patients, single_type_patients
@@ -331,33 +331,16 @@ def test_nih_nodes_lie_at_the_written_indices(tiny, truth):
             assert len(size.split()) == (2 if case.startswith("ABD") else 1)
 
 
-def test_labels_point_to_rows_and_terms(tiny):
-    content = json.loads((tiny / "DeepLesion" / "text_mined_labels.json").read_text())
-    rows = dl_info(tiny)
-    sentences = pd.read_csv(tiny / "DeepLesion" / "reports.csv")
-    listed = content["train_lesion_idxs"] + content["val_lesion_idxs"] + content["test_lesion_idxs"]
-    assert sorted(listed) == sentences["row"].tolist() == rows.index[rows["Possibly_noisy"] == 0].tolist()
-    for group in ("train", "val", "test"):
-        assert (
-            len(content[f"{group}_relevant_labels"])
-            == len(content[f"{group}_lesion_idxs"])
-            == len(content[f"{group}_uncertain_labels"])
-        )
-        assert all(0 <= t < len(content["term_list"]) for terms in content[f"{group}_relevant_labels"] for t in terms)
+def test_coarse_types_of_deeplesion():
+    known = ontology.read()
+    values = (0, 0, 0), 16.0, 1, 0, 0.8, (), 40.0, ()
+    kinds = [("lung", "right upper lobe"), ("liver", "liver"), ("kidney", "left kidney"), ("bone", "rib")]
+    kinds += [("node", "pretracheal lymph node"), ("node", "left hilum lymph node"), ("node", "paraaortic")]
+    found = [ontology.coarse_type(Lesion(0, kind, organ, "right", *values), known) for kind, organ in kinds]
+    assert found == [5, 4, 6, 1, 3, 3, 2]  # the last three: mediastinum, mediastinum, abdomen
 
 
-def test_labels_bring_their_parents():
-    lesion = Lesion(
-        0, "lung", "right upper lobe", "right", (0, 0, 0), 16.0, 1, 0, 0.8, (), 40.0, ("solid", "spiculated")
-    )
-    assert set(reports.labels(lesion, 32.0)) == {
-        "right upper lobe",
-        "right lung",
-        "lung",
-        "chest",
-        "lung mass",
-        "mass",
-        "solid",
-        "spiculated",
-    }
-    assert reports.coarse_type(lesion) == 5
+def test_the_folder_has_what_the_real_one_has_and_the_reports(tiny):
+    names = {path.name for path in (tiny / "DeepLesion").iterdir()}
+    published = {"DL_info.csv", "Images_png", "DeepLesion_manual_1K_test_release.pkl"}
+    assert names == published | set(report_files.FILES)

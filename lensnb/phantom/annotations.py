@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lensnb.files import atomic_write, write_json, write_table
-from lensnb.phantom import marking, reports
+from lensnb.phantom import marking, ontology
 from lensnb.phantom.patients import Patient
 
 DL_COLUMNS = (
@@ -105,40 +105,25 @@ def _truth(records: list[dict], patients: dict, padding: float) -> pd.DataFrame:
 
 
 def _write_deeplesion(folder: Path, spec: object, records: list[dict], patients: dict) -> None:
-    rows, labels, sentences = [], {"train": [], "val": [], "test": []}, []
+    rows, known = [], ontology.read()
     for r in sorted(records, key=lambda r: (r["patient_number"], r["study_number"])):
         patient = patients["DeepLesion", r["patient_number"]]
         lesions = {lesion["index"]: lesion for lesion in r["lesions"]}
         for index in r["marked"]:
             lesion, what = lesions[index], patient.lesions[index]
-            row, long_mm, short_mm = _dl_row(spec, r, patient, lesion["key_slice"], np.array(lesion["diameters"]))
-            row["Coarse_lesion_type"] = -1 if r["group"] == "train" else reports.coarse_type(what)
+            row = _dl_row(spec, r, patient, lesion["key_slice"], np.array(lesion["diameters"]))
+            row["Coarse_lesion_type"] = -1 if r["group"] == "train" else ontology.coarse_type(what, known)
             row["DICOM_windows"] = "-1500, 500" if what.type == "lung" else "-175, 275"
-            terms = reports.labels(what, long_mm)
-            rng = np.random.default_rng((spec.test_seed, r["patient_number"], r["study_number"], index))
-            text, uncertain = reports.sentence(what, long_mm, short_mm, r["study_number"], rng)
-            labels[r["group"]].append((len(rows), terms, uncertain))
-            sentences.append((len(rows), text))
             rows.append(row)
         if r["group"] == "test" and not r["lesions"]:  # a mark that hit nothing, as DeepLesion flags its own
             z, x1, y1, x2, y2 = r["normal"]
             points = np.array([[x1, (y1 + y2) / 2], [x2, (y1 + y2) / 2], [(x1 + x2) / 2, y1], [(x1 + x2) / 2, y2]])
-            row, _, _ = _dl_row(spec, r, patient, int(z), points)
+            row = _dl_row(spec, r, patient, int(z), points)
             rows.append(row | {"Coarse_lesion_type": 3, "Possibly_noisy": 1, "DICOM_windows": "-175, 275"})
     write_table(pd.DataFrame(rows, columns=list(DL_COLUMNS)), folder / "DL_info.csv")
-    write_table(pd.DataFrame(sentences, columns=["row", "sentence"]), folder / "reports.csv")
-    number = {term: i for i, term in enumerate(reports.TERMS)}
-    content: dict = {"term_list": list(reports.TERMS)}
-    for group, listed in labels.items():
-        content[f"{group}_lesion_idxs"] = [i for i, _, _ in listed]
-        content[f"{group}_relevant_labels"] = [[number[t] for t in terms] for _, terms, _ in listed]
-        content[f"{group}_uncertain_labels"] = [[number[t] for t in terms] for _, _, terms in listed]
-    content["train_irrelevant_labels"] = [[] for _ in labels["train"]]
-    with atomic_write(folder / "text_mined_labels.json") as path:
-        path.write_text(json.dumps(content))
 
 
-def _dl_row(spec: object, r: dict, patient: Patient, key: int, points: np.ndarray) -> tuple[dict, float, float]:
+def _dl_row(spec: object, r: dict, patient: Patient, key: int, points: np.ndarray) -> dict:
     """A row of DL_info.csv from the diameters' four end points (0-based; the csv counts pixels from 1)."""
     pairs = [points[:2], points[2:]]
     lengths = [float(np.linalg.norm(p[1] - p[0])) for p in pairs]
@@ -152,7 +137,7 @@ def _dl_row(spec: object, r: dict, patient: Patient, key: int, points: np.ndarra
     top = study.z_low + (r["depth"] - 1) * study.slice_mm  # slices count from the head
     z = (220 - (top - key * study.slice_mm)) / 600
     middle = (np.array(box[:2]) + box[2:]) / 2 / spec.pixels
-    row = {
+    return {
         "File_name": f"{r['series']}_{number:03d}.png",
         "Patient_index": r["patient_number"],
         "Study_index": r["study_number"],
@@ -170,7 +155,6 @@ def _dl_row(spec: object, r: dict, patient: Patient, key: int, points: np.ndarra
         "Patient_age": patient.anatomy.age + (r["study_number"] - 1) // 2,
         "Train_Val_Test": 1 if r["group"] == "train" else 3,
     }
-    return row, lengths[0] * pixel, lengths[1] * pixel
 
 
 def _cell(values: np.ndarray | list) -> str:

@@ -15,6 +15,7 @@ MASS_MM = 30.0  # a longer lesion is a mass, a shorter one a nodule
 LARGE_MM, SMALL_MM = 40.0, 18.0
 ENLARGED_MM, ADENOPATHY_MM = 20.0, 26.0  # short diameter of a node
 OVAL, ROUND = 0.80, 0.94  # short over long diameter
+COARSE_TYPE = {"lung": 5, "liver": 4, "kidney": 6, "bone": 1, "soft tissue": 7, "adrenal": 2, "spleen": 2}
 LOBULATED = 0.13  # root of the summed squares of the surface waves' amplitudes
 
 
@@ -46,6 +47,13 @@ def with_parents(labels: set[str], ontology: Ontology) -> set[str]:
     """Labels and all their ancestors."""
     row = np.array([[label in labels for label in ontology.labels]])
     return {ontology.labels[i] for i in np.flatnonzero(expand(row, ontology.parents)[0])}
+
+
+def coarse_type(lesion: Lesion, ontology: Ontology) -> int:
+    """DeepLesion's coarse type: 1 bone, 2 abdomen, 3 mediastinum, 4 liver, 5 lung, 6 kidney, 7 soft tissue."""
+    if lesion.type == "node":
+        return 3 if "mediastinum" in with_parents({lesion.organ}, ontology) else 2
+    return COARSE_TYPE[lesion.type]
 
 
 def _type(lesion: Lesion, long_mm: float, short_mm: float) -> set[str]:
