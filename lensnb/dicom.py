@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lensnb.ct_files import CT, affine
-from lensnb.dicom_pixels import read_pixels, to_hu
+from lensnb.dicom_pixels import Header, read_header, read_pixels, to_hu
 
 SINGLE_FRAME = "1.2.840.10008.5.1.4.1.1.2"
 MULTI_FRAME = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # enhanced CT, and converted to it
@@ -22,13 +22,13 @@ SUFFIXES = (".dcm", ".dicom", ".ima")
 
 @dataclass(frozen=True)
 class Slice:
-    """One slice: its file and frame, where it lies in the patient (LPS mm), and its rescaling to HU.
+    """One slice: its file's header and frame, where it lies in the patient (LPS mm), and its rescaling to HU.
 
     position: centre of the first pixel. orientation: (2, 3) directions in which columns and rows are counted.
     spacing: mm between rows, between columns. shape: rows, columns. frame: index in the file, 0 for one slice a file.
     """
 
-    path: Path
+    header: Header
     frame: int
     position: np.ndarray
     orientation: np.ndarray
@@ -37,6 +37,11 @@ class Slice:
     slope: float
     intercept: float
     thickness: float
+
+    @property
+    def path(self) -> Path:
+        """The slice's file."""
+        return self.header.path
 
 
 def is_dicom(path: Path) -> bool:
@@ -67,34 +72,32 @@ def read_dicom_file(path: Path) -> CT:
     images, left_out = _scan([path])
     if not images:
         raise ValueError(f"{path} is no CT image ({_listed(left_out)}); give the folder of one CT")
-    if str(images[0][1].get("SOPClassUID")) not in MULTI_FRAME:
+    if str(images[0].tags.get("SOPClassUID")) not in MULTI_FRAME:
         raise ValueError(f"{path} is one slice of a CT; give the folder that holds all of them, {path.parent}")
     return _read_series(images, left_out)
 
 
-def _scan(paths: list[Path]) -> tuple[list[tuple[Path, object]], Counter]:
+def _scan(paths: list[Path]) -> tuple[list[Header], Counter]:
     """Headers of the CT images among the files, and how many others there are of each kind."""
     images, left_out = [], Counter()
     for path in paths:
         header = _header(path)
-        other = "no DICOM" if header is None else _not_a_slice(path, header)
+        other = "no DICOM" if header is None else _not_a_slice(path, header.tags)
         if other:
             left_out[other] += 1
         else:
-            images.append((path, header))
+            images.append(header)
     return images, left_out
 
 
-def _header(path: Path) -> object | None:
+def _header(path: Path) -> Header | None:
     """The header of a DICOM file, None for a file that is none."""
-    import pydicom
-
     try:
         dicom = is_dicom(path)
         if not dicom and path.suffix.lower() in SUFFIXES:
             size = path.stat().st_size
             raise ValueError(f"{path} is no DICOM file ({size} bytes), though named so; copy it again, or remove it")
-        return pydicom.dcmread(path, stop_before_pixels=True, force=True) if dicom else None
+        return read_header(path) if dicom else None
     except OSError as error:
         raise ValueError(f"{path} can not be read: {error.strerror or error}") from error
     except ValueError:
@@ -122,18 +125,18 @@ def _not_a_slice(path: Path, header: object) -> str:
     return ""
 
 
-def _one_series(images: list, folder: Path, series: str | None) -> list:
+def _one_series(images: list[Header], folder: Path, series: str | None) -> list[Header]:
     """The images of the wanted series; ValueError that lists what is there if that leaves none or a choice."""
-    names: dict[str, list] = {}
-    for path, header in images:
-        names.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((path, header))
+    names: dict[str, list[Header]] = {}
+    for image in images:
+        names.setdefault(str(image.tags.get("SeriesInstanceUID", "")), []).append(image)
     if series is None and len(names) == 1:
         return images
     if series in names:
         return names[series]
     shown = [
-        f"{uid} ('{members[0][1].get('SeriesDescription', '')}', {len(members)} files, {members[0][0].parent.name}/)"
-        for uid, members in list(names.items())[:6]
+        f"{uid} ('{first.tags.get('SeriesDescription', '')}', {1 + len(others)} files, {first.path.parent.name}/)"
+        for uid, (first, *others) in list(names.items())[:6]
     ]
     listed = "; ".join([*shown, *(["..."] if len(names) > 6 else [])])
     if series is not None:
@@ -143,8 +146,8 @@ def _one_series(images: list, folder: Path, series: str | None) -> list:
     )
 
 
-def _read_series(images: list, left_out: Counter) -> CT:
-    slices = [one for path, header in images for one in _slices(path, header)]
+def _read_series(images: list[Header], left_out: Counter) -> CT:
+    slices = [one for image in images for one in _slices(image)]
     _check_uniform(slices)
     orientation = slices[0].orientation
     normal = np.cross(orientation[0], orientation[1])
@@ -167,26 +170,30 @@ def _listed(kinds: Counter) -> str:
     return ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
 
 
-def _slices(path: Path, header: object) -> list[Slice]:
+def _slices(header: Header) -> list[Slice]:
     """The slices of one file: one, or the frames of an enhanced CT."""
-    frames = int(_value(path, header, "NumberOfFrames") or 1)
-    groups = header.get("PerFrameFunctionalGroupsSequence") or []
+    path, tags = header.path, header.tags
+    frames = int(_value(path, tags, "NumberOfFrames") or 1)
+    groups = tags.get("PerFrameFunctionalGroupsSequence") or []
     if frames > 1 and len(groups) != frames:
         raise ValueError(
             f"{path}: {frames} frames in one file, but positions of {len(groups)}; only enhanced CT can have several. "
             "Export it again as single slices, or convert it to NIfTI"
         )
-    shared = list(header.get("SharedFunctionalGroupsSequence") or [])
     if len(groups) != frames:
-        return [_slice(path, 0, [header])]
-    return [_slice(path, frame, [group, *shared, header]) for frame, group in enumerate(groups)]
+        return [_slice(header, 0, [tags])]
+    shared = list(tags.get("SharedFunctionalGroupsSequence") or [])
+    return [_slice(header, frame, [group, *shared, tags]) for frame, group in enumerate(groups)]
 
 
-def _slice(path: Path, frame: int, places: list) -> Slice:
+def _slice(header: Header, frame: int, places: list) -> Slice:
     """One slice, its values taken from the first of `places` (own group, shared group, header) that has them."""
+    path = header.path
 
     def look(sequence: str, name: str) -> object:
-        items = [item for place in places for item in [*(place.get(sequence) or []), place]]
+        items = places
+        if len(places) > 1:  # enhanced CT
+            items = [item for place in places for item in [*(place.get(sequence) or []), place]]
         return next((value for item in items if (value := _value(path, item, name)) is not None), None)
 
     def numbers(sequence: str, name: str, count: int) -> np.ndarray:
@@ -216,7 +223,7 @@ def _slice(path: Path, frame: int, places: list) -> Slice:
     shape = (int(numbers("", "Rows", 1)[0]), int(numbers("", "Columns", 1)[0]))
     given = look("PixelMeasuresSequence", "SliceThickness")
     thickness = numbers("PixelMeasuresSequence", "SliceThickness", 1)[0] if given else 1.0
-    return Slice(path, frame, position, orientation, spacing, shape, float(slope), float(intercept), float(thickness))
+    return Slice(header, frame, position, orientation, spacing, shape, float(slope), float(intercept), float(thickness))
 
 
 def _value(path: Path, item: object, name: str) -> object:
@@ -228,16 +235,15 @@ def _value(path: Path, item: object, name: str) -> object:
 
 
 def _check_uniform(slices: list[Slice]) -> None:
-    reference = slices[0]
     fields = {"Rows and Columns": "shape", "PixelSpacing": "spacing", "ImageOrientationPatient": "orientation"}
-    for one in slices:
-        for tag, field in fields.items():
-            ours, theirs = (np.array(getattr(s, field), dtype=float).ravel() for s in (one, reference))
-            if not np.allclose(ours, theirs, atol=1e-3):
-                raise ValueError(
-                    f"{_name(one)}: {tag} is {ours.tolist()}, but {theirs.tolist()} in {reference.path.name}; "
-                    "not one CT volume. Give a folder with only the slices that belong together"
-                )
+    for tag, field in fields.items():
+        values = np.array([np.ravel(getattr(one, field)) for one in slices], dtype=float)
+        other = np.flatnonzero(~np.isclose(values, values[0], atol=1e-3).all(axis=1))
+        if len(other):
+            raise ValueError(
+                f"{_name(slices[other[0]])}: {tag} is {values[other[0]].tolist()}, but {values[0].tolist()} in "
+                f"{slices[0].path.name}; not one CT volume. Give a folder with only the slices that belong together"
+            )
 
 
 def _name(one: Slice) -> str:
@@ -286,8 +292,8 @@ def _read_pixels(slices: list[Slice]) -> tuple[np.ndarray, list[str]]:
     for index, one in enumerate(slices):
         members.setdefault(one.path, []).append(index)
     lossy = 0
-    for path, indices in members.items():
-        pixels = read_pixels(path)
+    for indices in members.values():
+        pixels = read_pixels(slices[indices[0]].header)
         lossy += pixels.lossy
         for index in indices:
             one = slices[index]

@@ -27,6 +27,7 @@ from pydicom.uid import (
 )
 from tiny import sample, write_dicom
 
+from lensnb import dicom_pixels
 from lensnb.ct_files import read_ct
 from lensnb.volumes import grid_to_mm, grid_to_original, normalise
 
@@ -314,6 +315,28 @@ def test_signed_unsigned_and_unused_bits(tmp_path):
         data.PixelRepresentation, data.BitsStored, data.HighBit = 1, 12, 11
         data.save_as(path)
     check(tmp_path / "twelve", signed)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+@pytest.mark.parametrize(("signed", "bits"), [(True, 16), (False, 16), (True, 12), (False, 12)])
+def test_slices_without_compression_are_parsed_once(syntax, signed, bits, tmp_path, monkeypatch):
+    values = np.arange(-60, 60).reshape(6, 4, 5) + (0 if signed else 2000)
+    junk = 0 if bits == 16 else 0x5000  # unused bits may hold anything
+    write_dicom(tmp_path, HU, MATRIX, edit=pixels(values & 0xFFFF >> 16 - bits | junk, False, RescaleIntercept=0))
+    for path in tmp_path.iterdir():
+        data = pydicom.dcmread(path)
+        data.PixelRepresentation, data.BitsStored, data.HighBit = int(signed), bits, bits - 1
+        data.file_meta.TransferSyntaxUID = syntax
+        pydicom.dcmwrite(path, data, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+    slow = [dicom_pixels._decode(path) for path in sorted(tmp_path.iterdir())]
+    quick = [dicom_pixels.read_pixels(dicom_pixels.read_header(path)).stored[0] for path in sorted(tmp_path.iterdir())]
+    np.testing.assert_array_equal(quick, slow)
+    parsed, dcmread = [], pydicom.dcmread
+    monkeypatch.setattr(
+        pydicom, "dcmread", lambda file, **options: parsed.append(file.name) or dcmread(file, **options)
+    )
+    check(tmp_path, values)
+    assert len(parsed) == len(set(parsed)) == 6
 
 
 def test_monochrome1_is_a_way_to_show_values(tmp_path):
