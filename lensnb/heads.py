@@ -9,8 +9,6 @@ from torchvision.ops import box_iou, roi_align
 
 from lensnb.proposals import STRIDE, Target, decode, encode, sample
 
-SAMPLED, POSITIVE = 64, 16  # proposals in the loss of one image, and how many of them may be lesions
-
 
 class DetectionHead(nn.Module):
     """ROIAlign, FC, FC, and for each of `datasets` a class layer (2 logits) and a box layer (4 offsets per class)."""
@@ -18,7 +16,7 @@ class DetectionHead(nn.Module):
     def __init__(self, channels: int, network: SimpleNamespace, datasets: int):
         super().__init__()
         width = network.fc_channels
-        self.roi_size = network.roi_size
+        self.roi_size, self.roi_points, self.sampled = network.roi_size, network.roi_points, network.sampled
         self.fc1 = nn.Linear(channels * self.roi_size**2, width)
         self.fc2 = nn.Linear(width, width)
         self.classes = nn.ModuleList(nn.Linear(width, 2) for _ in range(datasets))
@@ -38,13 +36,13 @@ class DetectionHead(nn.Module):
         baseline's older ROIAlign was off by 1.5 pixels.
         """
         boxes = [b + 0.5 for b in proposals]
-        pooled = roi_align(features, boxes, self.roi_size, 1 / STRIDE, sampling_ratio=2, aligned=True)
+        pooled = roi_align(features, boxes, self.roi_size, 1 / STRIDE, self.roi_points, aligned=True)
         return F.relu(self.fc2(F.relu(self.fc1(pooled.flatten(1)))))
 
     def losses(
         self, features: Tensor, proposals: list[Tensor], targets: list[Target], dataset: int, generators=None
     ) -> dict[str, Tensor]:
-        """Cross-entropy and smooth L1 on 64 sampled proposals an image, averaged over the images.
+        """Cross-entropy and smooth L1 on `network.sampled` proposals an image, averaged over the images.
 
         The lesions themselves join the proposals. A proposal with IoU >= 0.5 with a lesion is one; one that
         overlaps an uncertain lesion is left out (see `match_proposals`).
@@ -53,7 +51,7 @@ class DetectionHead(nn.Module):
         for boxes, target, generator in zip(proposals, targets, generators or [None] * len(targets), strict=True):
             candidates = torch.cat([boxes, target.lesions])
             label, owner = match_proposals(candidates, target)
-            index = sample(label, SAMPLED, POSITIVE, generator)
+            index = sample(label, *self.sampled, generator)
             chosen.append(candidates[index])
             labels.append(label[index])
             offsets = torch.zeros(len(index), 4, device=features.device)
