@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb import store_writing
+from lensnb import paths, store_writing
 from lensnb.boxes import DATASETS
 from lensnb.options import available_cores
 from lensnb.preparation import find_all
@@ -33,7 +33,7 @@ def benchmark(
     root, cores = Path(root), cores or available_cores()
     rows = []
     with tempfile.TemporaryDirectory(prefix="lensnb-benchmark-") as out:
-        for name in (name for name in DATASETS if (root / name).is_dir()):
+        for name in paths.datasets(root):
             tasks = _usable(root, Path(out), name, spacing_mm, volumes)
             if tasks:
                 rows.append(_measure(name, tasks, cores, repeats))

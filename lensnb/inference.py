@@ -98,7 +98,7 @@ def detect(
         parts.append(part)
     tables = [read_table(part).astype({"volume": str, "expert": str}) for part in parts]
     table = pd.concat(tables, ignore_index=True)[["volume", "z", *BOX, "expert", "score"]]
-    table["expert"] = pd.Categorical(table["expert"])
+    table["expert"] = pd.Categorical(table["expert"], list(model.datasets))  # one who reports nothing, too
     table["volume"] = pd.Categorical(table["volume"])
     write_table(table, out)
     for part in parts:

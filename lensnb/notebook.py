@@ -45,6 +45,11 @@ class Session:
         """Whether the scans are real ones and not phantoms."""
         return self.raw == paths.real_data()
 
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The datasets that are there, of the four; phantoms have all."""
+        return paths.datasets(self.raw)
+
     def experiment(self, name: str) -> Path:
         """The folder of a trained experiment."""
         return self.runs / "experiments" / f"{name}-seed{self.seed}"

@@ -24,9 +24,14 @@ def real_data() -> Path:
     return Path(os.environ.get("LENSNB_DATA", root() / "data" / "raw")).resolve()
 
 
+def datasets(folder: Path) -> tuple[str, ...]:
+    """Those of the four datasets that lie in `folder`, each in a folder of its own."""
+    return tuple(name for name in DATASET_FOLDERS if (folder / name).is_dir())
+
+
 def has_real_data() -> bool:
     """Whether one of the four real datasets lies in `real_data()`."""
-    return any((real_data() / name).is_dir() for name in DATASET_FOLDERS)
+    return bool(datasets(real_data()))
 
 
 def phantom(profile: str, seed: int = 0) -> Path:

@@ -92,7 +92,7 @@ def find_all(raw_root: Path, datasets: tuple[str, ...], seed: int) -> pd.DataFra
         if not (raw_root / name).is_dir():
             raise FileNotFoundError(
                 f"{raw_root / name} does not exist; {name} comes from {READERS[name].SOURCE}. "
-                f"To work without it, leave it out of the profile's datasets"
+                "To work without it, name the others in `datasets`"
             )
         part = READERS[name].find(raw_root)
         if name != "DeepLesion":

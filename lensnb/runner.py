@@ -20,6 +20,7 @@ from lensnb import options, paths, processes
 from lensnb.execution import runs_folder
 
 SNAKEFILE = paths.repository() / "notebooks" / "Snakefile"
+ONLY_WITH = {"LUNA16": "12", "NIH-LN": "13"}  # notebooks that the Snakefile leaves out without a dataset
 
 
 class RunError(Exception):
@@ -179,6 +180,22 @@ def show(found: Sequence[Target]) -> None:
             print(f"  {'made' if target.up_to_date else '    '}  {target.name:42} {os.path.relpath(target.path)}")
 
 
+def check_datasets(folder: Path) -> None:
+    """Say what a run on the real data does without; RunError if it can do nothing, for want of DeepLesion."""
+    present = paths.datasets(folder)
+    if "DeepLesion" not in present:
+        raise RunError(
+            f"{folder} holds no DeepLesion, which every experiment learns from and is tested on; "
+            f"`python -m lensnb data check --root {folder}` says where to get it",
+            status=2,
+        )
+    for name in (name for name in paths.DATASET_FOLDERS if name not in present):
+        needed = f", nor notebook {ONLY_WITH[name]}, which needs it" if name in ONLY_WITH else ""
+        print(f"{folder} holds no {name}: there will be no {name} expert{needed}.", flush=True)
+    if present == ("DeepLesion",):
+        print("With DeepLesion alone, joint training is the same as single: its rows of Table II will repeat those.")
+
+
 def make(asked: object) -> None:
     """Do what run_all.sh's options ask for."""
     os.environ["PYTHONPATH"] = str(paths.repository())  # lensnb need not be installed
@@ -189,6 +206,8 @@ def make(asked: object) -> None:
     profile = asked.profile or ("paper" if paths.has_real_data() else "phantom")
     if asked.data and profile != "paper":
         raise RunError(f"--data holds real datasets, which the profile {profile} does not read; use --profile paper", 2)
+    if profile == "paper" and paths.has_real_data():
+        check_datasets(paths.real_data())
     runs = runs_folder(profile)
     if asked.list or asked.dry_run:
         show(plan(profile, asked.only))

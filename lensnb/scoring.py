@@ -50,8 +50,12 @@ def best_of_volume(found: pd.DataFrame, number: int) -> pd.Index:
 
 
 def experts_and_fusion(proposals: pd.DataFrame, settings: SimpleNamespace) -> dict[str, pd.DataFrame]:
-    """3D detections of each expert alone, by its name, and of all together as "all fused"."""
-    names = DATASETS if proposals["expert"].nunique() > 1 else tuple(proposals["expert"].unique())
+    """3D detections of each expert alone, by its name, and of all together as "all fused".
+
+    The experts are the categories of the column `expert`, so that one who reports nothing is among them.
+    """
+    experts = proposals["expert"].astype("category").cat.categories
+    names = [name for name in DATASETS if name in experts]
     found = {name: detections(proposals, settings, [name]) for name in names}
     return found if len(names) == 1 else found | {"all fused": detections(proposals, settings)}
 
