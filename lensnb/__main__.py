@@ -143,7 +143,8 @@ def parser() -> argparse.ArgumentParser:
     _add_profile(command)
 
     _add_profile(add("pretext", pretext, "train the common start of the phantoms' networks"))
-    _add_profile(add("embedding", embedding, "train the lesion embedding for intra-patient matching"))
+    _add_profile(add("lesanet", lesanet, "train LesaNet, whose embedding matches the lesions of one patient"))
+    _add_profile(add("embedding", embedding, "train the simpler embedding that LesaNet is compared with"))
 
     command = add("prepare", prepare, "bring the datasets to one grid, making phantoms first where they are used")
     _add_profile(command)
@@ -265,11 +266,18 @@ def pretext(options: argparse.Namespace) -> None:
     print(train_pretext(options.profile, options.seed))
 
 
-def embedding(options: argparse.Namespace) -> None:
-    """`embedding`: train the network whose embedding matches the lesions of one patient."""
-    from lensnb import lesanet
+def lesanet(options: argparse.Namespace) -> None:
+    """`lesanet`: train the network whose embedding matches the lesions of one patient."""
+    from lensnb.lesanet import study
 
-    print(lesanet.train_for_profile(options.profile, options.seed))
+    print(study.train_for_profile(options.profile, options.seed))
+
+
+def embedding(options: argparse.Namespace) -> None:
+    """`embedding`: train the simpler network of the same use."""
+    from lensnb.lesanet import embedding as simpler
+
+    print(simpler.train_for_profile(options.profile, options.seed))
 
 
 def prepare(options: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """Every training by name, and which labels it learns from. Rows of tables that need the same training share one run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +17,7 @@ class Experiment:
 
     labels: "annotated"  what the datasets' own files say;
             "mined"      and the boxes of the three mining strategies (Sec. V);
+            "mined-simpler"   the same, but matched by the simpler embedding (notebook 17);
             "complete"   all lesions of DeepLesion (phantoms only: the upper bound);
             "oracle-mined"    what perfect cross-slice propagation and intra-patient matching would find (phantoms);
             "oracle-ignored"  and every other lesion ignored, as perfect cross-dataset mining would (phantoms).
@@ -35,9 +36,16 @@ class Experiment:
 _ALL = (
     Experiment("baseline", "DeepLesion alone with the baseline's RPN", proposal_network="rpn"),
     Experiment("single", "DeepLesion alone"),
-    Experiment("multi", "four datasets", DATASETS),
+    Experiment("multi", "all datasets", DATASETS),
     Experiment("single-mined", "DeepLesion alone, with mined labels", labels="mined", negatives=True),
-    Experiment("multi-mined", "four datasets, with mined labels", DATASETS, labels="mined", negatives=True),
+    Experiment("multi-mined", "all datasets, with mined labels", DATASETS, labels="mined", negatives=True),
+    Experiment(
+        "multi-mined-simpler",
+        "all datasets, with labels mined by the simpler embedding",
+        DATASETS,
+        labels="mined-simpler",
+        negatives=True,
+    ),
     Experiment("single-complete", "DeepLesion alone, complete labels", labels="complete", negatives=True),
     Experiment("oracle-mined", "DeepLesion alone, perfect matching", labels="oracle-mined"),
     Experiment(
@@ -46,11 +54,31 @@ _ALL = (
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}
 TRUTH_ONLY = ("complete", "oracle-mined", "oracle-ignored")
+# what cross-slice, intra-patient and cross-dataset mining wrote into the folder mined
+MINED = {
+    "mined": ("cross-slice", "intra-patient", "uncertain"),
+    "mined-simpler": ("cross-slice", "simpler/intra-patient", "simpler/uncertain"),
+}
 
 
 def available(phantoms: bool) -> list[str]:
-    """The experiments that can be trained: those that need the complete truth exist on phantoms alone."""
-    return [e.name for e in _ALL if phantoms or e.labels not in TRUTH_ONLY]
+    """The experiments of Table II that can be trained: those that need the complete truth exist on phantoms alone."""
+    return [e.name for e in _ALL if e.labels != "mined-simpler" and (phantoms or e.labels not in TRUTH_ONLY)]
+
+
+def of(name: str, store) -> Experiment:
+    """The experiment of that name as the prepared volumes allow it: without datasets that have no label to learn from.
+
+    store: volumes.Store. Real data may lack one of the datasets as a whole; then there is no expert for it. Raises
+    ValueError if DeepLesion is the one, on which every experiment is tested.
+    """
+    labelled = set(store.boxes.loc[store.boxes["volume"].map(store.volumes["split"]) == "train", "dataset"])
+    if UNIVERSAL[0] not in labelled:
+        raise ValueError(
+            f"{store.root} has no labelled training volume of {UNIVERSAL[0]}, which no experiment can miss"
+        )
+    experiment = EXPERIMENTS[name]
+    return replace(experiment, datasets=tuple(dataset for dataset in experiment.datasets if dataset in labelled))
 
 
 def training_labels(experiment: Experiment, store, runs: Path) -> pd.DataFrame:
@@ -64,9 +92,8 @@ def training_labels(experiment: Experiment, store, runs: Path) -> pd.DataFrame:
     boxes = boxes[(boxes["volume"].map(splits) == "train") & boxes["dataset"].isin(experiment.datasets)]
     if experiment.labels == "annotated":
         return boxes
-    if experiment.labels == "mined":
-        strategies = ("cross-slice", "intra-patient", "uncertain")
-        mined = [read_table(runs / "mined" / f"{name}.csv", COLUMNS) for name in strategies]
+    if experiment.labels in MINED:
+        mined = [read_table(runs / "mined" / f"{name}.csv", COLUMNS) for name in MINED[experiment.labels]]
         return pd.concat([boxes, *(table[COLUMNS] for table in mined)], ignore_index=True)
     if store.truth is None:
         raise ValueError(f"experiment {experiment.name} needs the complete truth, which only phantoms have")

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from lensnb import lesanet
-from lensnb.lesanet import LesaNet, embedding, label_similarity, label_weights, sample_triplets, triplet_loss
+from lensnb import paths
+from lensnb.lesanet import embedding, label_files, prediction, recognition, report_labels
+from lensnb.lesanet.losses import label_similarity, label_weights, sample_triplets, triplet_loss
+from lensnb.lesanet.network import LesaNet
 from lensnb.patches import box_centres, crop, to_patch
 
 SMALL = SimpleNamespace(
@@ -59,8 +61,13 @@ def write_labels(folder):
         "train_lesion_idxs": indices,
         "train_relevant_labels": [[i % 2, i % 2] for i in indices],
         "train_uncertain_labels": [[]] * 20,
+        "val_lesion_idxs": [99],
+        "val_relevant_labels": [[2]],
+        "val_uncertain_labels": [[]],
     }
-    (folder / "text_mined_labels.json").write_text(json.dumps(content))
+    content |= {f"test_{name}": [] for name in ("lesion_idxs", "relevant_labels", "uncertain_labels")}
+    (folder / "labels.json").write_text(json.dumps(content))
+    return folder / "labels.json"
 
 
 def test_full_size_has_the_parameters_of_the_published_network():
@@ -160,18 +167,17 @@ def test_boxes_in_their_patches():
 
 def test_labels_are_read_by_row_of_dl_info(tmp_path, capsys):
     lesions = pd.Series(["dl00003", "dl00000", "dl00099"])
-    names, labels = lesanet.read_labels(tmp_path, lesions)
+    names, labels = embedding.read_labels(None, lesions)
     assert names == [] and labels.shape == (3, 0) and "no text-mined labels" in capsys.readouterr().out
-    write_labels(tmp_path)
-    names, labels = lesanet.read_labels(tmp_path, lesions)
-    assert names == ["dark", "bright"]  # "never" is never used
+    names, labels = embedding.read_labels(write_labels(tmp_path), lesions)
+    assert names == ["dark", "bright"]  # "never" is used by a validation lesion alone
     assert labels.tolist() == [[False, True], [True, False], [False, False]]
 
 
 def test_training_resumes_to_the_same_weights_and_embeds(tmp_path, monkeypatch):
     store = TinyStore()
-    write_labels(tmp_path)
-    whole = lesanet.train_embedding(PROFILE, 0, tmp_path / "whole", store, tmp_path)
+    labels = write_labels(tmp_path)
+    whole = embedding.train_embedding(PROFILE, 0, tmp_path / "whole", store, labels)
 
     calls = []
     losses = embedding.losses
@@ -184,25 +190,50 @@ def test_training_resumes_to_the_same_weights_and_embeds(tmp_path, monkeypatch):
 
     monkeypatch.setattr(embedding, "losses", stop_in_iteration_8)
     with pytest.raises(KeyboardInterrupt):
-        lesanet.train_embedding(PROFILE, 0, tmp_path / "parts", store, tmp_path)
-    parts = lesanet.train_embedding(PROFILE, 0, tmp_path / "parts", store, tmp_path)
+        embedding.train_embedding(PROFILE, 0, tmp_path / "parts", store, labels)
+    parts = embedding.train_embedding(PROFILE, 0, tmp_path / "parts", store, labels)
     assert len(calls) == 8 + 7, "goes on from the checkpoint after iteration 5"
     for name in ("weights.safetensors", "log.csv", "config.json"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
 
-    model = lesanet.load(whole)
-    vectors = lesanet.embed(model, store, store.boxes, PROFILE, batch=7)
+    model, config = prediction.load(whole, "a command")
+    vectors, _ = prediction.predict(model, store, store.boxes, config, PROFILE.network, batch=7)
     assert vectors.shape == (20, 16) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     shuffled = store.boxes.sample(frac=1, random_state=0)
-    assert np.allclose(lesanet.embed(model, store, shuffled, PROFILE), vectors[shuffled.index], atol=1e-5)
+    again, _ = prediction.predict(model, store, shuffled, config, PROFILE.network)
+    assert np.allclose(again, vectors[shuffled.index], atol=1e-5)
 
 
 def test_without_labels_views_of_lesions_train_it(tmp_path):
-    out = lesanet.train_embedding(PROFILE, 0, tmp_path / "run", TinyStore(), tmp_path)
+    out = embedding.train_embedding(PROFILE, 0, tmp_path / "run", TinyStore(), None)
     assert json.loads((out / "config.json").read_text())["labels"] == []
     assert list(pd.read_csv(out / "log.csv").columns) == ["iteration", "triplet"]
 
 
-def test_a_missing_embedding_says_how_to_make_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match="python -m lensnb embedding"):
-        lesanet.load(tmp_path)
+def test_a_missing_network_says_how_to_make_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="python -m lensnb lesanet"):
+        prediction.load(tmp_path, "`python -m lensnb lesanet`")
+
+
+def test_lesanet_needs_an_ontology_and_something_to_learn_from(tmp_path, monkeypatch, capsys):
+    """Without one of the two, mining uses the simpler embedding, and says so."""
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    folder = paths.raw("smoke") / "DeepLesion"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(recognition, "_load", lambda name, command, *rest: (name, command))
+    monkeypatch.setattr(recognition.study, "train_for_profile", lambda *arguments: None)
+    monkeypatch.setattr(recognition.embedding, "train_for_profile", lambda *arguments: None)
+    found = [recognition.for_mining("smoke")]
+    assert "lacks LesaNet's ontology or labels" in capsys.readouterr().out
+    for name in ("lesion_ontology.csv", "sentences.csv"):
+        (folder / name).touch()
+        found.append(recognition.for_mining("smoke"))
+    assert [name for name, _ in found] == ["simpler", "simpler", "LesaNet"]
+    capsys.readouterr()
+    (folder / "lesion_ontology.csv").unlink()
+    assert not label_files.has_labels(folder)
+    (folder / "lesion_ontology_181022.xlsx").touch()
+    (folder / "sentences.csv").rename(folder / label_files.PUBLISHED)
+    assert recognition.for_mining("smoke") == ("LesaNet", "lesanet") and not capsys.readouterr().out
+    (folder / label_files.PUBLISHED).unlink()
+    assert report_labels.find_labels("smoke") is None and recognition.for_mining("smoke")[0] == "simpler"

@@ -258,6 +258,22 @@ def test_labels_of_experiments(tiny_store):
     assert "oracle-mined" in available(phantoms=True) and "oracle-mined" not in available(phantoms=False)
 
 
+def test_each_embedding_has_its_own_mined_labels(tiny_store):
+    runs, rows = paths.runs("smoke"), label_rows([("DeepLesion", "DeepLesion-0", "x", 3, "cross-slice")])
+    for name in ("cross-slice", "intra-patient", "uncertain", "simpler/intra-patient", "simpler/uncertain"):
+        write_table(rows.assign(lesion=name), runs / "mined" / f"{name}.csv")
+    found = {
+        name: training_labels(EXPERIMENTS[name], tiny_store, runs) for name in ("multi-mined", "multi-mined-simpler")
+    }
+    new = {name: set(table["lesion"]) - set(tiny_store.boxes["lesion"]) for name, table in found.items()}
+    assert new["multi-mined"] == {"cross-slice", "intra-patient", "uncertain"}
+    assert new["multi-mined-simpler"] == {"cross-slice", "simpler/intra-patient", "simpler/uncertain"}
+    plain, after = (EXPERIMENTS[name] for name in ("multi-mined-simpler", "multi-mined"))
+    same = ("datasets", "proposal_network", "negatives")
+    assert [getattr(plain, name) for name in same] == [getattr(after, name) for name in same]
+    assert "multi-mined-simpler" not in available(phantoms=True), "notebook 17 trains it; no row of Table II needs it"
+
+
 def test_oracle_labels_are_what_matching_could_reach(tiny_store):
     rows = [("DeepLesion", "DeepLesion-0", "t1", 3, "truth"), ("DeepLesion", "DeepLesion-0", "t2", 3, "truth")]
     truth = label_rows(rows).assign(patient="p", identity=[1, 2], marked=[True, False])

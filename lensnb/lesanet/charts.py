@@ -140,3 +140,31 @@ def matching_chart(curves: dict[str, pd.DataFrame], chosen: dict[str, tuple[floa
     for ax in (left, right):
         ax.grid(alpha=0.25)
     return fig
+
+
+def before_and_after(table: pd.DataFrame) -> Figure:
+    """Average sensitivity with the simpler embedding and with LesaNet, and the difference, with their intervals.
+
+    table: patients, row, difference, low, high, and for simpler and LesaNet the average, with _low and _high after it.
+    """
+    names = [f"row ({row}), {patients}" for row, patients in zip(table["row"], table["patients"], strict=True)]
+    place = np.arange(len(table))
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(8.6, 0.5 * len(table) + 1.3), layout="constrained", sharey=True, width_ratios=(3, 2)
+    )
+    for step, (name, colour) in zip((-0.2, 0.2), (("simpler", "#999999"), ("LesaNet", "#009E73")), strict=True):
+        values = 100 * table[[name, f"{name}_low", f"{name}_high"]].to_numpy()
+        left.barh(place + step, values[:, 0], 0.36, color=colour, label=name)
+        left.hlines(place + step, values[:, 1], values[:, 2], color="black", linewidth=1)
+        for y, value in zip(place + step, values[:, 0], strict=True):
+            left.text(1, y, f"{value:.1f}", va="center", fontsize=7, color="white" if value > 8 else "black")
+    gain = 100 * table[["difference", "low", "high"]].to_numpy()
+    right.hlines(place, gain[:, 1], gain[:, 2], color="black", linewidth=1)
+    right.plot(gain[:, 0], place, "o", color="#009E73")
+    right.axvline(0, color="#7F7F7F", linewidth=1)
+    left.set_yticks(place, names)
+    left.invert_yaxis()
+    left.set(xlabel="average sensitivity, %", xlim=(0, 100))
+    right.set(xlabel="LesaNet minus simpler, points")
+    left.legend(fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
+    return fig

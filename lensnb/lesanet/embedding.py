@@ -1,8 +1,8 @@
-"""LesaNet's embedding of lesions (Yan et al., CVPR 2019), as far as matching needs it (LENS, Sec. V-B).
+"""A simpler embedding of lesions than LesaNet's: the same network, fewer losses, and no ontology.
 
-A patch of 120 mm around the lesion goes through VGG-16; features are pooled at five scales, the lesion's details
-from its box, the context from the whole patch, and become a unit vector of 256 numbers. Lesions with similar
-label sets, and views of one lesion, are drawn together.
+Every label that a sentence names for its lesion counts as true and every other one as false; lesions with similar
+label sets, and views of one lesion, are drawn together. Mining uses it where LesaNet cannot be trained, since a data
+folder lacks the ontology or the labels, and notebook 17 compares the two.
 """
 
 from pathlib import Path
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from lensnb import paths, profiles
-from lensnb.files import read_json, write_json
+from lensnb.files import write_json
 from lensnb.fitting import best_device, fit, stepped, without_decay
-from lensnb.lesanet import prediction
+from lensnb.lesanet.label_files import read_mined
 from lensnb.lesanet.losses import (
     label_similarity,
     label_weights,
@@ -25,23 +25,27 @@ from lensnb.lesanet.losses import (
     weighted_cross_entropy,
 )
 from lensnb.lesanet.network import LesaNet
+from lensnb.lesanet.report_labels import find_labels
 from lensnb.lesanet.views import random_views
 from lensnb.volumes import Store
 
 
 def train_for_profile(profile_name: str, seed: int = 0) -> Path:
-    """Train the embedding of a profile into runs/embedding and return that folder; a finished one is left alone."""
+    """Train the embedding of a profile into runs/embedding and return that folder; a finished one is left alone.
+
+    It learns from the labels that LesaNet learns from.
+    """
     profile = profiles.load(profile_name)
     store = Store(paths.prepared(profile_name, seed))
     out_dir = paths.runs(profile_name, seed) / "embedding"
-    return train_embedding(profile, seed, out_dir, store, paths.raw(profile_name, seed) / "DeepLesion")
+    return train_embedding(profile, seed, out_dir, store, find_labels(profile_name, seed))
 
 
-def train_embedding(profile: SimpleNamespace, seed: int, out_dir: Path, store: Store, label_folder: Path) -> Path:
+def train_embedding(profile: SimpleNamespace, seed: int, out_dir: Path, store: Store, labels_file: Path | None) -> Path:
     """Train on the marked lesions of DeepLesion's training volumes; write weights, config.json and log.csv.
 
     A batch holds each of its lesions twice, in two random views; LesaNet has no augmentation, but it has nineteen
-    thousand lesions with labels, and a phantom benchmark some hundred.
+    thousand lesions with labels, and a phantom benchmark some hundred. `labels_file`: see `read_labels`.
     """
     if (out_dir / "weights.safetensors").exists():
         print("embedding: already trained")
@@ -50,7 +54,7 @@ def train_embedding(profile: SimpleNamespace, seed: int, out_dir: Path, store: S
     torch.set_num_threads(profile.training.threads or torch.get_num_threads())
     lesions = store.boxes[store.boxes["volume"].isin(store.volumes.index[store.volumes["split"] == "train"])]
     lesions = lesions[lesions["dataset"] == "DeepLesion"].reset_index(drop=True)
-    names, labels = read_labels(label_folder, lesions["lesion"])
+    names, labels = read_labels(labels_file, lesions["lesion"])
     if names and config.labels_required:
         lesions, labels = lesions[labels.any(1)].reset_index(drop=True), labels[labels.any(1)]
     labels = torch.from_numpy(labels.astype("float32"))
@@ -100,36 +104,23 @@ def losses(
     return result
 
 
-def read_labels(folder: Path, lesions: pd.Series) -> tuple[list[str], np.ndarray]:
+def read_labels(path: Path | None, lesions: pd.Series) -> tuple[list[str], np.ndarray]:
     """Text-mined labels (LesaNet, Sec. 3) of lesions "dl00042" (row 42 of DL_info.csv): names, 0/1 matrix.
 
-    Reads text_mined_labels_171_and_split.json or text_mined_labels.json from `folder`: the relevant and uncertain
-    labels of the training split. A lesion that the file does not list has no labels. Without a file there are none
-    at all, and two views of one lesion are the only pairs that are drawn together; a line says so.
+    Reads the relevant and uncertain labels of the training split of a label file (see `label_files`). A lesion that
+    the file does not list has no labels. Without a file there are none at all, and two views of one lesion are the
+    only pairs that are drawn together; a line says so.
     """
-    files = [folder / name for name in ("text_mined_labels_171_and_split.json", "text_mined_labels.json")]
-    found = [path for path in files if path.exists()]
-    if not found:
-        print(f"{folder} has no text-mined labels ({files[0].name}): the embedding learns from views of lesions alone")
+    if path is None:
+        print("there are no text-mined labels: the embedding learns from views of lesions alone")
         return [], np.zeros((len(lesions), 0), dtype=bool)
-    content = read_json(found[0])
-    names = content["term_list"]
+    mined = read_mined(path)
+    said = mined.relevant | mined.uncertain
     row_of = {lesion: i for i, lesion in enumerate(lesions)}
-    labels = np.zeros((len(lesions), len(names)), dtype=bool)
-    parts = (content["train_lesion_idxs"], content["train_relevant_labels"], content["train_uncertain_labels"])
-    for index, relevant, uncertain in zip(*parts, strict=True):
+    labels = np.zeros((len(lesions), len(mined.labels)), dtype=bool)
+    for split, index, own in zip(mined.lesions["split"], mined.lesions["row"], said, strict=True):
         row = row_of.get(f"dl{index:05d}")
-        if row is not None:
-            labels[row, [*relevant, *uncertain]] = True
+        if split == "train" and row is not None:
+            labels[row] = own
     used = labels.any(0)
-    return [name for name, keep in zip(names, used, strict=True) if keep], labels[:, used]
-
-
-def load(run_dir: Path) -> LesaNet:
-    """The trained embedding network of a folder, in eval mode; FileNotFoundError if it is not there."""
-    return prediction.load(run_dir, "`python -m lensnb embedding`")[0]
-
-
-def embed(model: LesaNet, store: Store, table: pd.DataFrame, profile: SimpleNamespace, batch: int = 128) -> np.ndarray:
-    """Unit embeddings of the 2D boxes of `table` (volume, z, x1, y1, x2, y2): float32 (n, embedding)."""
-    return prediction.predict(model, store, table, profile.embedding, profile.network, batch, "embedding")[0]
+    return [name for name, keep in zip(mined.labels, used, strict=True) if keep], labels[:, used]

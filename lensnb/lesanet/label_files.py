@@ -13,9 +13,21 @@ import numpy as np
 import pandas as pd
 
 from lensnb.files import atomic_write, read_json
+from lensnb.lesanet import ontology
 
+PUBLISHED = "text_mined_labels_171_and_split.json"
 SPLITS = ("train", "val", "test")
 RELATIONS = ("relevant", "uncertain", "irrelevant")
+
+
+def has_reports(folder: Path) -> bool:
+    """Whether a DeepLesion folder has mined labels, or sentences to mine them from."""
+    return (folder / PUBLISHED).exists() or (folder / "sentences.csv").exists()
+
+
+def has_labels(folder: Path) -> bool:
+    """Whether LesaNet can learn from a DeepLesion folder: it has an ontology, and labels or sentences."""
+    return any((folder / name).exists() for name in ontology.FILES) and has_reports(folder)
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,14 @@ def check_lesanet(folder: Path) -> None:
     """FileNotFoundError if `folder` lacks one of FILES, ValueError if labels.json is not whole or of other labels."""
     missing = [name for name in FILES if not (folder / name).exists()]
     if missing:
-        raise FileNotFoundError(f"{folder} has no {', '.join(missing)}; notebook 15 makes a folder that has")
+        raise FileNotFoundError(
+            f"{folder} has no {', '.join(missing)}; `python -m lensnb lesanet` makes a folder that has"
+        )
     known = read_json(folder / "labels.json")
     absent = [name for name in ("labels", "thresholds", "parents", "network") if name not in known]
     if absent or known["labels"] != read_json(folder / "config.json").get("labels"):
         reason = f"has no {', '.join(absent)}" if absent else "has other labels than config.json"
-        raise ValueError(f"{folder / 'labels.json'} {reason}; run notebook 15 again")
+        raise ValueError(f"{folder / 'labels.json'} {reason}; delete it and run `python -m lensnb lesanet` again")
 
 
 def name_lesions(
@@ -60,7 +62,7 @@ def name_lesions(
     check_lesanet(folder)
     if not len(boxes):
         return []
-    model, config = prediction.load(folder, "notebook 15")
+    model, config = prediction.load(folder, "`python -m lensnb lesanet`")
     known = read_json(folder / "labels.json")
     names, network = known["labels"], SimpleNamespace(**known["network"])
     parents = np.array([[name in above for name in names] for above in known["parents"]])

@@ -31,18 +31,19 @@ def load(run_dir: Path, make: str) -> tuple[LesaNet, SimpleNamespace]:
 @torch.no_grad()
 def predict(
     model: LesaNet, store: Store, table: pd.DataFrame, config: SimpleNamespace, network: SimpleNamespace,
-    batch: int = 128, label: str = "LesaNet",
+    batch: int = 128, label: str = "LesaNet", lines: int = 3,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Unit embeddings float32 (n, d) and label scores float64 (n, C) of the 2D boxes of `table`.
 
     table: volume, z, x1, y1, x2, y2. Scores are the sigmoid of the propagated logits; a network without labels has
-    none (C = 0). `config` says how patches are cut, `network` is the profile's section.
+    none (C = 0). `config` says how patches are cut, `network` is the profile's section. About `lines` lines of
+    progress are printed.
     """
     device = next(model.parameters()).device
     embeddings = np.zeros((len(table), model.embedding.out_features), dtype=np.float32)
     scores = np.zeros((len(table), model.scores.out_features if model.scores else 0))
     order = np.argsort(table["volume"].astype(str).to_numpy(), kind="stable")  # a batch then opens few volumes
-    for start in progress(range(0, len(table), batch), label):
+    for start in progress(range(0, len(table), batch), label, lines=lines):
         rows = order[start : start + batch]
         patches, boxes = plain_views(store, table.iloc[rows], config, network)
         embedding, _, propagated = model(patches.to(device), boxes.to(device))

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb import paths
+from lensnb import paths, profiles
 from lensnb.files import write_table
-from lensnb.lesanet.label_files import RELATIONS, SPLITS, MinedLabels, write_mined
+from lensnb.lesanet.label_files import PUBLISHED, RELATIONS, SPLITS, MinedLabels, has_reports, write_mined
 from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
 from lensnb.lesanet.relations import RelationNet, relate, train_relations
 from lensnb.lesanet.text_mining import label_matrices, labels_of_sentences, mention_table, read_sentences
 
-PUBLISHED = "text_mined_labels_171_and_split.json"
 PRACTICE_PATIENTS = 80  # whose sentences are drawn for who has no relations to learn from
 # lesions of each split that a label must have; the paper says 2 of val, its published file has labels with 1
 LEAST = {"train": 10, "val": 1, "test": 2}
@@ -83,18 +82,25 @@ def with_kinds(mentions: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
     return mentions.assign(kind=[ontology.kinds[ontology.index(label)] for label in mentions["label"]])
 
 
-def mined_labels_file(profile_name: str, seed: int = 0, least: dict[str, int] = LEAST) -> Path:
+def find_labels(profile_name: str, seed: int = 0) -> Path | None:
+    """`mined_labels_file`, or None if the data have neither a label file nor sentences."""
+    found = has_reports(paths.raw(profile_name, seed) / "DeepLesion")
+    return mined_labels_file(profile_name, seed) if found else None
+
+
+def mined_labels_file(profile_name: str, seed: int = 0) -> Path:
     """The label file of a profile: the published one if it is there, else one mined from the phantoms' sentences.
 
     The mined one is written to runs/lesanet/text_mined_labels.json, if it is not there yet, with relations.csv
-    beside it: every mention in the sentences of training lesions and what became of it.
+    beside it: every mention in the sentences of training lesions and what became of it. The profile's
+    lesanet.least_train says how many training lesions a label must have.
     """
     folder = paths.raw(profile_name, seed) / "DeepLesion"
     if (folder / PUBLISHED).exists():
         return folder / PUBLISHED
     path = paths.runs(profile_name, seed) / "lesanet" / "text_mined_labels.json"
     if not path.exists():
-        mined, mentions = mine(folder, seed, least)
+        mined, mentions = mine(folder, seed, LEAST | {"train": profiles.load(profile_name).lesanet.least_train})
         write_table(mentions, path.with_name("relations.csv"))
         write_mined(mined, path)
     return path

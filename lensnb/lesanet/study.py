@@ -11,13 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from lensnb import profiles
+from lensnb import paths, profiles
 from lensnb.files import read_table, write_json, write_table
 from lensnb.lesanet import metrics, prediction, training
-from lensnb.lesanet.label_files import MinedLabels, read_complete
+from lensnb.lesanet.label_files import MinedLabels, read_complete, read_mined
 from lensnb.lesanet.lesions import LabelledLesions, labelled_lesions, resplit
 from lensnb.lesanet.methods import Run
 from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
+from lensnb.lesanet.report_labels import mined_labels_file
 from lensnb.lesanet.targets import excluded, scoring_targets
 from lensnb.volumes import Store
 
@@ -161,6 +162,27 @@ def train_run(
     answers = pd.DataFrame({"lesion": table["lesion"].astype(str)} | answers)
     write_table(answers, out)
     return answers, out
+
+
+def train_lesanet(study: Study, store: Store, profile: SimpleNamespace, seed: int, folder: Path) -> pd.DataFrame:
+    """`train_run` of LesaNet itself, into `folder`, and labels.json beside its weights; returns its answers."""
+    answers, _ = train_run(Run("lesanet"), study, store, profile, seed, folder)
+    if not (folder / "labels.json").exists():
+        write_labels(folder, answers, study, profile)
+    return answers
+
+
+def train_for_profile(profile_name: str, seed: int = 0) -> Path:
+    """Train LesaNet for a profile into runs/lesanet/lesanet and return that folder; what is finished is left alone.
+
+    First the labels of the phantoms' sentences are mined, if that has not been done.
+    """
+    profile, store = profiles.load(profile_name), Store(paths.prepared(profile_name, seed))
+    mined = read_mined(mined_labels_file(profile_name, seed))
+    folder = paths.runs(profile_name, seed) / "lesanet" / "lesanet"
+    study = open_study(mined, store, paths.raw(profile_name, seed) / "DeepLesion")
+    train_lesanet(study, store, profile, seed, folder)
+    return folder
 
 
 def scores_of(answers: pd.DataFrame, table: pd.DataFrame, names: tuple[str, ...]) -> np.ndarray:

@@ -64,7 +64,7 @@ def train(
 
     fit(
         model, optimizer, loss_of, stepped(config.learning_rate, config.iterations, config.drops), config.iterations,
-        out_dir, out_dir.name, config.gradient_clip, config.checkpoint_every,
+        out_dir, out_dir.name, config.gradient_clip, config.checkpoint_every, quiet_s=20.0,
     )  # fmt: skip
     about = {"labels": list(ontology.labels), "method": name, "seed": seed, "lesions": len(lesions)}
     write_json(about | profiles.to_dict(config), out_dir / "config.json")
