@@ -42,7 +42,7 @@ def test_every_declared_file_is_there_and_every_figure_declared(chain, monkeypat
     assert {path.name for path in chain.figures.iterdir()} == {
         target.path.name for target in found if target.path.parent == chain.figures
     }
-    for experiment in available(phantoms=True):
+    for experiment in [*available(phantoms=True), "multi-mined-simpler"]:
         assert (chain.runs / "experiments" / f"{experiment}-seed0" / "weights.safetensors").exists()
     assert not list(chain.runs.rglob("checkpoint.pt")) and not list(chain.runs.rglob("*.part*"))
 
@@ -99,6 +99,29 @@ def test_lesanet_tables(chain):
     assert (chain.runs / "lesanet" / "lesanet" / "labels.json").exists()
 
 
+def test_mining_uses_lesanet_and_row_g_is_compared(chain):
+    """Before: labels mined by the simpler embedding; after: those of Table II's rows."""
+    steps = "".join(start.stdout for start in chain.starts)
+    assert steps.index("[lesanet] done") < steps.index("[07_intra_patient_mining] started")
+    assert "this embedding: **LesaNet**" in (chain.runs / "07_intra_patient_mining.ipynb").read_text()
+    rows = pd.read_csv(chain.figures / "lesanet_row_g.csv")
+    assert list(rows["patients"] + rows["row"]) == ["valf", "valg", "testf", "testg"]
+    table = pd.read_csv(chain.figures / "table2.csv").set_index("row")
+    for row in ("f", "g"):
+        line = rows[(rows["patients"] == "test") & (rows["row"] == row)].iloc[0]
+        names = ["average", "average_low", "average_high"]
+        np.testing.assert_allclose(line[["LesaNet", "LesaNet_low", "LesaNet_high"]].tolist(), table.loc[row, names])
+        np.testing.assert_allclose(line["difference"], line["LesaNet"] - line["simpler"], atol=1e-12)
+        assert line["low"] <= line["high"]
+    mined = pd.read_csv(chain.figures / "lesanet_mining.csv").set_index(["strategy", "embedding"])
+    audit = pd.read_csv(chain.figures / "mining_audit.csv").set_index("strategy")
+    for strategy in ("intra-patient", "cross-dataset"):
+        counted = mined.loc[(strategy, "LesaNet"), ["mined", "precision", "recall"]]
+        np.testing.assert_allclose(counted.tolist(), audit.loc[strategy, counted.index].tolist())
+    for name in ("intra-patient", "uncertain"):
+        assert len(pd.read_csv(chain.runs / "mined" / "simpler" / f"{name}.csv"))
+
+
 def test_detections_are_in_the_original_slices(chain):
     volumes = pd.read_csv(chain.root / "data" / "prepared" / "smoke" / "volumes.csv", dtype={"volume": str})
     volumes = volumes.set_index("volume")
@@ -120,7 +143,7 @@ def test_a_second_start_does_nothing(chain):
 
 def test_undisturbed_it_gives_the_same_bytes(chain):
     """What the killed starts made is made again without disturbance, from the mined labels' training on."""
-    names = ("table2.csv", "claims.csv", "mining_audit.csv")
+    names = ("table2.csv", "claims.csv", "mining_audit.csv", "lesanet_row_g.csv")
     disturbed = {name: (chain.figures / name).read_bytes() for name in names}
     weights = chain.runs / "experiments" / "multi-mined-seed0" / "weights.safetensors"
     of_training = weights.read_bytes()

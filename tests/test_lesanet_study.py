@@ -327,3 +327,13 @@ def test_patients_count_as_often_as_they_are_drawn():
     assert matching.precision_at_recall(found, 0.5) == 0.5
     assert matching.precision_at_recall(found, 0.5, {"p": 3, "q": 1}) == 0.75
     assert np.isnan(matching.precision_at_recall(found, 0.5, {"p": 1, "q": 2}))
+
+
+def test_rows_before_and_after_are_written_with_their_intervals():
+    line = {"patients": "test", "row": "g", "simpler": 0.5, "simpler_low": 0.45, "simpler_high": 0.55, "LesaNet": 0.512}
+    line |= {"LesaNet_low": 0.46, "LesaNet_high": 0.56, "difference": 0.012, "low": -0.004, "high": 0.03}
+    text = tables.before_and_after(pd.DataFrame([line]))
+    last = "| test | g | 50.0 [45.0, 55.0] | 51.2 [46.0, 56.0] | +1.2 [-0.4, +3.0] |"
+    assert (
+        text.splitlines()[0] == "| patients | row | simpler | LesaNet | difference |" and text.splitlines()[-1] == last
+    )

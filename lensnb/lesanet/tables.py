@@ -185,3 +185,17 @@ def claims_markdown(table: pd.DataFrame) -> str:
             for v, plain in zip(table[name], of_labels, strict=True)
         ]
     return markdown(shown)
+
+
+def before_and_after(table: pd.DataFrame) -> str:
+    """Rows of LENS's Table II before and after LesaNet as Markdown: averages and paired differences with intervals.
+
+    table: as for `charts.before_and_after`.
+    """
+    shown = table[["patients", "row"]].copy()
+    for name in ("simpler", "LesaNet"):
+        columns = table[[name, f"{name}_low", f"{name}_high"]].to_numpy()
+        shown[name] = [f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]" for mean, low, high in columns]
+    columns = table[["difference", "low", "high"]].to_numpy()
+    shown["difference"] = [f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]" for mean, low, high in columns]
+    return markdown(shown)
