@@ -19,7 +19,7 @@ from torch import nn
 
 from lensnb import paths, processes, profiles
 from lensnb.boxes import DATASETS
-from lensnb.experiments import EXPERIMENTS, Experiment, training_labels
+from lensnb.experiments import EXPERIMENTS, Experiment, of, training_labels
 from lensnb.files import atomic_write, first_words, write_json, write_table
 from lensnb.lens import LENS, total_loss
 from lensnb.samples import SliceSampler, make_batch, searched_slices
@@ -34,13 +34,16 @@ def train(experiment_name: str, profile_name: str, seed: int = 0, run_dir: Path 
     """
     if experiment_name not in EXPERIMENTS:
         raise ValueError(f"{experiment_name!r} is not an experiment; choose one of {', '.join(EXPERIMENTS)}")
-    experiment, profile = EXPERIMENTS[experiment_name], profiles.load(profile_name)
+    profile = profiles.load(profile_name)
     runs = paths.runs(profile_name, seed)
     run_dir = Path(run_dir or runs / "experiments" / f"{experiment_name}-seed{seed}")
     if (run_dir / "weights.safetensors").exists():
         print(f"{run_dir.name}: already trained")
         return run_dir
     store = Store(paths.prepared(profile_name, seed))
+    experiment = of(experiment_name, store)
+    for name in sorted(set(EXPERIMENTS[experiment_name].datasets) - set(experiment.datasets)):
+        print(f"{experiment_name}: no {name} expert, for want of labelled training volumes of {name}")
     rank, world = start_processes(profile.training.threads)
     torch.manual_seed(seed)
     model = LENS(profile.network, experiment.datasets, experiment.proposal_network)

@@ -1,0 +1,143 @@
+"""The real data without one of the four datasets: all that does not need it goes on, and says what is left out."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import miniature
+import pytest
+from conftest import SHARED
+
+from lensnb import experiments, lens, paths, profiles, runner, training
+from lensnb.boxes import DATASETS
+from lensnb.files import read_table
+from lensnb.volumes import Store
+
+PROFILE = "paper"
+ABSENT = "LUNA16"  # the notebooks are run without it: 02 shows windows on its nodules
+
+pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real test files: phantoms have all datasets")
+
+
+def without(raw: Path, name: str, folder: Path) -> Path:
+    """A folder of links to the datasets in `raw`, but for one."""
+    folder.mkdir(parents=True)
+    for source in raw.iterdir():
+        if source.name != name:
+            (folder / source.name).symlink_to(source)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    root = tmp_path_factory.mktemp("four") / "raw"
+    miniature.write(root, SHARED)
+    return root
+
+
+@pytest.fixture(scope="module")
+def executed(raw, tmp_path_factory):
+    """Notebooks 01 and 02 without one dataset: their root, and what they printed."""
+    root = tmp_path_factory.mktemp("three")
+    data = without(raw, ABSENT, root / "data" / "raw")
+    environment = {**os.environ, "LENSNB_ROOT": str(root), "LENSNB_DATA": str(data)}
+    printed = {}
+    for name in ("01_the_data", "02_preparing_ct"):
+        notebook, output = paths.repository() / "notebooks" / f"{name}.ipynb", root / f"{name}.ipynb"
+        command = [sys.executable, "-m", "lensnb.execution", notebook, "--profile", PROFILE, "--output", output]
+        ran = subprocess.run(
+            command, cwd=paths.repository(), env=environment, capture_output=True, text=True, timeout=900
+        )
+        assert ran.returncode == 0, ran.stdout[-2000:]
+        printed[name] = ran.stdout
+    return root, printed
+
+
+def test_notebooks_on_the_data(executed):
+    root, printed = executed
+    assert all("all checks passed" in text for text in printed.values())
+    assert f"Not there: {ABSENT}." in (root / "01_the_data.ipynb").read_text()
+    store = Store(root / "data" / "prepared" / PROFILE)
+    assert set(store.volumes["dataset"]) == set(store.boxes["dataset"]) == set(DATASETS) - {ABSENT}
+
+
+@pytest.mark.parametrize("name", ["multi", "multi-mined"])
+def test_joint_training_has_one_expert_less(executed, monkeypatch, capsys, name):
+    """With the smoke profile's network, on the notebooks' volumes."""
+    root, _ = executed
+    profile = profiles.load("smoke")
+    profile.training.iterations, profile.training.batch_size = 6, 2
+    monkeypatch.setattr(profiles, "load", lambda _: profile)
+    monkeypatch.setenv("LENSNB_ROOT", str(root))
+    start = lens.LENS(profile.network, ("DeepLesion",))
+    training.save_weights(start, paths.runs(PROFILE) / "pretext" / "weights.safetensors", ("backbone.",))
+    boxes = Store(paths.prepared(PROFILE)).boxes
+    for strategy in ("cross-slice", "intra-patient", "uncertain"):
+        table = paths.runs(PROFILE) / "mined" / f"{strategy}.csv"
+        table.parent.mkdir(exist_ok=True)
+        boxes.head(0).to_csv(table, index=False)
+    run = training.train(name, PROFILE)
+    assert f"{name}: no {ABSENT} expert, for want of labelled training volumes of {ABSENT}\n" in capsys.readouterr().out
+    rest = tuple(dataset for dataset in DATASETS if dataset != ABSENT)
+    assert lens.load(run).datasets == rest and len(read_table(run / "log.csv"))
+
+
+def test_experiments_of_what_is_there(executed):
+    root, _ = executed
+    store = Store(root / "data" / "prepared" / PROFILE)
+    assert experiments.of("single", store) == experiments.EXPERIMENTS["single"]
+    assert experiments.of("multi", store).datasets == ("DeepLesion", "LiTS", "NIH-LN")
+    store.boxes = store.boxes[store.boxes["dataset"] == "DeepLesion"]
+    assert experiments.of("multi-mined", store).datasets == ("DeepLesion",)
+    store.boxes = store.boxes.head(0)
+    with pytest.raises(ValueError, match="no labelled training volume of DeepLesion"):
+        experiments.of("multi", store)
+
+
+LEFT_OUT = {"LUNA16": {"12_luna16_cpm", "luna16_cpm"}, "LiTS": set(), "NIH-LN": {"13_your_own_ct", "own_ct"}}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_plan(raw, tmp_path, name):
+    """run_all.sh --dry-run leaves out the notebook that is about the dataset, and nothing else."""
+    data = without(raw, name, tmp_path / "raw")
+    ran = plan(data, tmp_path)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert f"{data} holds no {name}: there will be no {name} expert" in ran.stdout and ran.stdout.count("holds no") == 1
+    planned = set(ran.stdout.split())
+    every = {
+        "01_the_data",
+        "02_preparing_ct",
+        "05_proposals",
+        "08_cross_dataset_mining",
+        "11_froc_and_table2",
+        "table2",
+    }
+    every |= {f"04_training_lens-{experiment}" for experiment in experiments.available(False)}
+    assert every | set().union(*LEFT_OUT.values()) - LEFT_OUT[name] <= planned
+    assert not LEFT_OUT[name] & planned
+
+
+def test_nothing_goes_without_deeplesion(raw, tmp_path):
+    data = without(raw, "DeepLesion", tmp_path / "raw")
+    ran = plan(data, tmp_path)
+    assert ran.returncode == 2 and not ran.stdout
+    assert ran.stderr.startswith(f"run_all.sh: {data} holds no DeepLesion, which every experiment learns from")
+    assert not (tmp_path / "root").exists()
+
+
+def test_deeplesion_alone_is_said(raw, tmp_path, capsys):
+    alone = tmp_path / "raw"
+    shutil.copytree(raw / "DeepLesion", alone / "DeepLesion")
+    runner.check_datasets(alone)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0].rsplit(" ", 1)[-1] for line in lines[:-1]] == list(DATASETS[1:])
+    assert "joint training is the same as single" in lines[-1]
+
+
+def plan(data: Path, folder: Path) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "LENSNB_ROOT": str(folder / "root"), "LENSNB_DATA": str(data)}
+    command = [sys.executable, "-m", "lensnb.runner", "--profile", PROFILE, "--dry-run"]
+    return subprocess.run(command, cwd=paths.repository(), env=environment, capture_output=True, text=True, timeout=900)
