@@ -13,6 +13,7 @@ import numpy as np
 
 from lensnb.ct_files import CT, affine
 from lensnb.dicom_pixels import Header, read_header, read_pixels, to_hu
+from lensnb.files import files_below
 
 SINGLE_FRAME = "1.2.840.10008.5.1.4.1.1.2"
 MULTI_FRAME = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # enhanced CT, and converted to it
@@ -60,7 +61,7 @@ def read_dicom_folder(folder: Path, series: str | None = None) -> CT:
     in size, orientation or pixel spacing, missing, duplicate or unevenly spaced slices, values that are no HU, tags
     that are missing, a compression that neither pydicom nor SimpleITK decodes, damaged files.
     """
-    images, left_out = _scan(sorted(p for p in folder.rglob("*") if p.is_file()))
+    images, left_out = _scan(sorted(p for p in files_below(folder) if p.is_file()))
     if not images:
         found = _listed(left_out) or "it is empty"
         raise ValueError(f"{folder} holds no CT image ({found}); give the folder of one CT")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lensnb.boxes import BOX, BOX3D
+from lensnb.files import files_below
 from lensnb.froc import overlap_3d
 from lensnb.mining import same_slice_pairs
 from lensnb.plots import crop
@@ -67,7 +68,7 @@ def file_kinds(root: Path, datasets: Sequence[str]) -> pd.DataFrame:
     files = [
         (name, path.suffix, path.stat().st_size / 1e6)
         for name in datasets
-        for path in sorted((root / name).rglob("*"))
+        for path in sorted(files_below(root / name))
         if path.is_file()
     ]
     table = pd.DataFrame(files, columns=["dataset", "kind of file", "megabytes"])

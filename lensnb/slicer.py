@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb.files import read_json
+from lensnb.files import files_below, read_json
 from lensnb.volumes import Geometry
 
 IN_MARKUPS = 50  # the best detections; the table has all
@@ -81,7 +81,7 @@ def itk_image(path: Path | str) -> object:
     path = Path(path)
     if path.is_file():
         return sitk.ReadImage(str(path))
-    folders = sorted({file.parent for file in path.rglob("*") if file.is_file()})
+    folders = sorted({file.parent for file in files_below(path)})
     reader = sitk.ImageSeriesReader()
     names = next(filter(None, (reader.GetGDCMSeriesFileNames(str(folder)) for folder in folders)), None)
     if not names:

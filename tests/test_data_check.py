@@ -63,6 +63,40 @@ def test_whole_datasets_are_complete(whole, read, capsys):
     assert text.count("complete") == 4 and "differs" not in text and "get it" not in text
 
 
+LINKED = {
+    "DeepLesion": ["Images_png/000001_01_01", "Images_png"],
+    "LUNA16": ["subset0/subset0", "subset0", "CSVFILES"],
+    "LiTS": ["Training_Batch1"],
+    "NIH-LN": ["CT Lymph Nodes/ABD_LYMPH_001/1.2.3/1.2.3.4", "CT Lymph Nodes/ABD_LYMPH_001/1.2.3", "CT Lymph Nodes",
+               "MED_ABD_LYMPH_MASKS/ABD_LYMPH_001", "MED_ABD_LYMPH_ANNOTATIONS"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_folders_that_are_links(whole, name, tmp_path_factory):
+    """Parts of a dataset may lie on other disks; links that lead back, or to the same folder twice, change nothing."""
+    if name == "LUNA16":  # as some programs unpack it
+        (whole / name / "subset0" / "subset0").mkdir()
+        for file in (whole / name / "subset0").glob("1.2.*"):
+            file.rename(file.parent / "subset0" / file.name)
+    reader = data_check.READERS[name]
+    before = reader.find(whole)
+    images = [reader.read(whole, row)[0].hu for _, row in before[before["problem"] == ""].iterrows()]
+    other_disk = tmp_path_factory.mktemp("other")
+    for number, part in enumerate(LINKED[name]):
+        (whole / name / part).rename(other_disk / str(number))
+        (whole / name / part).symlink_to(other_disk / str(number))
+        (other_disk / str(number) / "back").symlink_to(whole / name / part)
+    (whole / name / "Training_Batch2").symlink_to(whole / name / "Training_Batch1")
+    found = reader.find(whole)
+    assert str(found.to_dict("records")) == str(before.to_dict("records")) and len(images)  # as text: nan is not nan
+    for (_, row), hu in zip(found[found["problem"] == ""].iterrows(), images, strict=True):
+        ct, _ = reader.read(whole, row)
+        np.testing.assert_array_equal(ct.hu, hu)
+        assert not ct.notes
+    assert check(whole, read=True).complete
+
+
 def test_what_the_real_files_must_hold():
     """The numbers that the datasets' makers state."""
     assert list(data_check.EXPECTED["DeepLesion"].values())[:5] == [32735, 4427, 10594, 1000, 5447]

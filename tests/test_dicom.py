@@ -137,6 +137,14 @@ def test_files_in_any_order_of_names_and_without_extension(tmp_path):
     assert (ct.hu[:, 0, 0] == HU[:, 0, 0]).all() and ct.index_to_mm[2, 2] == 2
 
 
+def test_folders_that_are_links_are_entered(tmp_path):
+    write_dicom(tmp_path / "disk", HU, MATRIX)
+    (tmp_path / "ct").mkdir()
+    (tmp_path / "ct" / "series").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "back").symlink_to(tmp_path / "ct")
+    check(tmp_path / "ct")
+
+
 def test_what_is_no_slice_is_left_out_and_counted(tmp_path):
     write_dicom(tmp_path, HU, MATRIX)
     write_dicom(

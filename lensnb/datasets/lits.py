@@ -10,6 +10,7 @@ from scipy import ndimage
 from lensnb.ct_files import CT, affine, read_array, read_image
 from lensnb.datasets import FOUND, SLICE_BOXES
 from lensnb.datasets.masks import align_mask, mask_boxes, whole_labels
+from lensnb.files import files_below
 
 NAME = "LiTS"
 SOURCE = "https://competitions.codalab.org/competitions/17094 (131 training volumes; CC BY-NC-SA 4.0)"
@@ -45,7 +46,7 @@ def find(root: Path | str) -> pd.DataFrame:
 def _numbered(folder: Path, kind: str) -> dict[int, list[Path]]:
     """Number -> files of volume-N or segmentation-N. The official test-volume-N have no labels."""
     files = {}
-    for path in sorted(folder.rglob(f"{kind}-*")):
+    for path in sorted(files_below(folder)):
         match = re.fullmatch(rf"{kind}-(\d+)\.nii(\.gz)?", path.name)
         if match and path.is_file():
             files.setdefault(int(match[1]), []).append(path)

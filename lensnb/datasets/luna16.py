@@ -7,7 +7,7 @@ import pandas as pd
 
 from lensnb.ct_files import CT, read_image
 from lensnb.datasets import FOUND, SLICE_BOXES
-from lensnb.files import read_csv
+from lensnb.files import files_below, read_csv
 
 NAME = "LUNA16"
 SOURCE = "https://luna16.grand-challenge.org (subset0 to subset9, 888 scans, and the csv files; CC BY 4.0)"
@@ -23,7 +23,8 @@ def find(root: Path | str) -> pd.DataFrame:
     folder = Path(root) / NAME
     nodules = read_annotations(csv_file(folder, "annotations.csv"))
     files, copies = {}, {}
-    for path in sorted(folder.glob("subset[0-9]/**/*.mhd")):  # unpacking may make a folder inside the folder
+    inside = (path for subset in folder.glob("subset[0-9]") for path in files_below(subset))
+    for path in sorted(path for path in inside if path.suffix == ".mhd"):  # unpacking may make folders in folders
         uid = path.name.removesuffix(".mhd")
         if files.setdefault(uid, path) != path:
             copies[uid] = path

@@ -10,6 +10,7 @@ from lensnb.ct_files import CT, read_array
 from lensnb.datasets import FOUND, SLICE_BOXES
 from lensnb.datasets.masks import align_mask, mask_boxes, whole_labels
 from lensnb.dicom import read_dicom_folder
+from lensnb.files import files_below
 
 NAME = "NIH-LN"
 SOURCE = (
@@ -63,8 +64,9 @@ def find(root: Path | str) -> pd.DataFrame:
 def image_folders(case: Path) -> list[Path]:
     """The folders of DICOM slices below a case. Since 2023 a segmentation in a single file lies beside the images."""
     files: dict[Path, int] = {}
-    for path in case.rglob("*.dcm"):
-        files[path.parent] = files.get(path.parent, 0) + 1
+    for path in files_below(case):
+        if path.suffix == ".dcm":
+            files[path.parent] = files.get(path.parent, 0) + 1
     several = [folder for folder, count in files.items() if count > 1]
     return sorted(several or files)
 
