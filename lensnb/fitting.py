@@ -32,8 +32,8 @@ def fit(
     """Train `model` and write weights.safetensors and log.csv into `run_dir`.
 
     `loss_of(t)` gives the named losses of iteration t, which follow from t and a seed alone; `rate_of(t)` its learning
-    rate, which parameter groups may carry a `factor` for. A stopped training goes on from its last checkpoint. At most
-    ten lines say how far it is, the last at the end, and not two of the others within `quiet_s` seconds.
+    rate, which parameter groups may carry a `factor` for. A stopped training goes on from its last checkpoint. About
+    ten lines say how far it is, the last one at the end; of the others none within `quiet_s` seconds of another.
     """
     checkpoint = run_dir / "checkpoint.pt"
     start, (rows, recent) = restore(checkpoint, model, optimizer)
