@@ -233,7 +233,7 @@ def test_a_short_training_says_little(tmp_path, capsys):
 
 
 def test_both_sides_of_matching_are_opened_and_matched(tmp_path):
-    """Two tracklets in the patient's other volume, one of them weak: `match` finds the strong one, `reach` judges it."""
+    """Two tracklets in the other volume of a patient, one of them weak: `match` finds the strong one."""
     columns = ["dataset", "patient", "study", "series", "volume", "tracklet", "z", *BOX, "score", "expert"]
     origin = ("DeepLesion", "p", "s", "r", "other")
     rows = [(*origin, 0, 2, 10, 10, 20, 20, 0.9, "DeepLesion"), (*origin, 1, 5, 30, 30, 40, 40, 0.2, "DeepLesion")]
