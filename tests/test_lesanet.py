@@ -284,6 +284,7 @@ def test_lesanet_needs_an_ontology_and_something_to_learn_from(tmp_path, monkeyp
     capsys.readouterr()
     (folder / "lesion_ontology.csv").unlink()
     assert not label_files.has_labels(folder)
+    assert report_labels.find_labels("smoke") is None, "sentences are of no use without the words to look for"
     (folder / "lesion_ontology_181022.xlsx").touch()
     (folder / "sentences.csv").rename(folder / label_files.PUBLISHED)
     assert recognition.for_mining("smoke") == ("LesaNet", "lesanet") and not capsys.readouterr().out

@@ -20,14 +20,10 @@ SPLITS = ("train", "val", "test")
 RELATIONS = ("relevant", "uncertain", "irrelevant")
 
 
-def has_reports(folder: Path) -> bool:
-    """Whether a DeepLesion folder has mined labels, or sentences to mine them from."""
-    return (folder / PUBLISHED).exists() or (folder / "sentences.csv").exists()
-
-
 def has_labels(folder: Path) -> bool:
-    """Whether LesaNet can learn from a DeepLesion folder: it has an ontology, and labels or sentences."""
-    return any((folder / name).exists() for name in ontology.FILES) and has_reports(folder)
+    """Whether LesaNet can learn from a DeepLesion folder: it has an ontology, and mined labels or sentences to mine."""
+    labels = any((folder / name).exists() for name in (PUBLISHED, "sentences.csv"))
+    return labels and any((folder / name).exists() for name in ontology.FILES)
 
 
 @dataclass(frozen=True)

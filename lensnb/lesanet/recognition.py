@@ -29,10 +29,9 @@ def for_mining(profile_name: str, seed: int = 0) -> Recogniser:
 
     It is trained if it is not there yet.
     """
-    folder = paths.raw(profile_name, seed) / "DeepLesion"
-    if has_labels(folder):
+    if has_labels(paths.raw(profile_name, seed) / "DeepLesion"):
         return lesanet(profile_name, seed)
-    print(f"{folder} lacks LesaNet's ontology or labels: a simpler embedding takes its place")
+    print("the DeepLesion folder lacks LesaNet's ontology or labels: a simpler embedding takes its place")
     return simpler(profile_name, seed)
 
 

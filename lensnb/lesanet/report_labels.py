@@ -8,7 +8,7 @@ import pandas as pd
 
 from lensnb import paths, profiles
 from lensnb.files import write_table
-from lensnb.lesanet.label_files import PUBLISHED, RELATIONS, SPLITS, MinedLabels, has_reports, write_mined
+from lensnb.lesanet.label_files import PUBLISHED, RELATIONS, SPLITS, MinedLabels, has_labels, write_mined
 from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
 from lensnb.lesanet.relations import RelationNet, relate, train_relations
 from lensnb.lesanet.text_mining import label_matrices, labels_of_sentences, mention_table, read_sentences
@@ -83,8 +83,9 @@ def with_kinds(mentions: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
 
 
 def find_labels(profile_name: str, seed: int = 0) -> Path | None:
-    """`mined_labels_file`, or None if the data have neither a label file nor sentences."""
-    found = has_reports(paths.raw(profile_name, seed) / "DeepLesion")
+    """`mined_labels_file`, or None if the data have neither a label file nor sentences with an ontology."""
+    folder = paths.raw(profile_name, seed) / "DeepLesion"
+    found = (folder / PUBLISHED).exists() or has_labels(folder)
     return mined_labels_file(profile_name, seed) if found else None
 
 
