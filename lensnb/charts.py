@@ -15,6 +15,7 @@ from lensnb.plots import DATASET_COLOURS, draw_slice
 ROW_STYLES = {
     "baseline": ("#7F7F7F", ":"),
     "a": ("#0072B2", "--"),
+    "a-long": ("#56B4E9", "--"),
     "b": ("#E69F00", "--"),
     "c": ("#009E73", "--"),
     "e": ("#0072B2", "-"),

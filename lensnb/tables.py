@@ -29,6 +29,7 @@ class Row:
 ROWS = (
     Row("baseline", "Baseline: RPN, DeepLesion alone", "baseline", ()),
     Row("a", "AFP instead of RPN", "single", ("afp",)),
+    Row("a-long", "(a) with half as many iterations more: control", "single-long", ("afp",)),
     Row("b", "joint training, DeepLesion expert", "multi", ("afp", "multi_dataset")),
     Row("c", "joint training, experts fused", "multi", ("afp", "multi_dataset", "proposal_fusion"), None),
     Row("e", "DeepLesion alone, mined labels", "single-mined", ("afp", "mam")),
@@ -69,7 +70,11 @@ PAPER_CLAIMS = (
     Claim("the FPR score alone is worse than LENS: (g) - FPR alone", "g", "fpr-alone"),
     Claim("LENS against the baseline, relative: (h) / baseline - 1", "h", "baseline", relative=True),
 )
-PHANTOM_CLAIMS = (Claim("missing labels cost 8 points or more: complete - (a)", "complete", "a", bound=0.08),)
+PHANTOM_CLAIMS = (
+    Claim("more iterations alone do not help: (a) - longer (a)", "a", "a-long"),
+    Claim("LENS against (a) with at least as many iterations: (g) - longer (a)", "g", "a-long"),
+    Claim("missing labels cost 8 points or more: complete - (a)", "complete", "a", bound=0.08),
+)
 GAP_TEXT = "(g) recovers a third of the gap between (a) and complete labels"
 
 

@@ -101,18 +101,19 @@ class Batches(torch.utils.data.Dataset):
     ):  # fmt: skip
         self.profile, self.store, self.seed = profile, store, seed
         train_volumes = store.volumes[store.volumes["split"] == "train"]
+        pixels = (train_volumes["height"] * train_volumes["width"]).to_dict()
         self.samplers = []
         for name in experiment.datasets:
             rows = labels[labels["dataset"] == name]
             searched = searched_slices(name, train_volumes.loc[train_volumes["dataset"] == name, "depth"], rows)
             negatives = experiment.negatives or name != "DeepLesion"
             key = (seed, DATASETS.index(name))
-            self.samplers.append(SliceSampler(rows, searched, negatives, key))
+            self.samplers.append(SliceSampler(rows, searched, negatives, key, pixels))
         self.size = profile.training.batch_size
         if self.size % world:
             raise ValueError(f"a batch of {self.size} cannot be shared by {world} processes")
         self.part = slice(rank * self.size // world, (rank + 1) * self.size // world)
-        self.schedule = make_schedule([len(s) for s in self.samplers], profile.training, seed)
+        self.schedule = make_schedule([len(s) for s in self.samplers], profile.training, seed, experiment.length)
         one_hot = self.schedule[:, None] == np.arange(len(self.samplers))
         self.earlier = np.cumsum(one_hot, axis=0) - one_hot  # batches of each dataset before iteration t
 
@@ -132,19 +133,22 @@ class Batches(torch.utils.data.Dataset):
         return dataset, batch[self.part], targets[self.part]
 
 
-def make_schedule(sizes: list[int], training: SimpleNamespace, seed: int) -> np.ndarray:
+def make_schedule(sizes: list[int], training: SimpleNamespace, seed: int, length: float = 1.0) -> np.ndarray:
     """Which dataset each iteration's batch comes from: (iterations,) of dataset numbers.
 
-    `sizes` are the samples of an epoch of each dataset. With `training.epochs` every dataset is visited that often in
-    full. Otherwise there are `training.iterations` batches, shared in proportion to the sizes, as epochs would: a
-    dataset that gains labels by mining gains batches.
+    `sizes` are the samples of an epoch of each dataset, DeepLesion first. With `training.epochs` every dataset is
+    visited that often in full. Otherwise DeepLesion has `training.iterations` batches in every experiment, and the
+    others come on top, as in the paper, where all rows are trained for 8 epochs: in proportion to their sizes, but
+    together at most `training.others` batches for each of DeepLesion's. `length` multiplies iterations or epochs.
     """
     rng = np.random.default_rng((seed, 2))
     if training.epochs:
         batches = np.repeat(np.arange(len(sizes)), [-(-size // training.batch_size) for size in sizes])
-        return np.concatenate([rng.permutation(batches) for _ in range(training.epochs)])
-    ends = np.rint(np.cumsum(sizes) / np.sum(sizes) * training.iterations).astype(int)
-    return rng.permutation(np.repeat(np.arange(len(sizes)), np.diff(ends, prepend=0)))
+        return np.concatenate([rng.permutation(batches) for _ in range(round(training.epochs * length))])
+    share = np.array(sizes[1:]) / sizes[0]
+    share *= min(1.0, training.others / max(share.sum(), 1e-9))
+    batches = np.rint(training.iterations * length * np.r_[1.0, share]).astype(int)
+    return rng.permutation(np.repeat(np.arange(len(sizes)), batches))
 
 
 def learning_rate(t: int, iterations: int, training: SimpleNamespace) -> float:

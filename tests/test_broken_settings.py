@@ -115,7 +115,7 @@ CASES = [
         ("broken YAML", write("profiles/smoke.yml", "seed: [0,\nphantom: {"), refused("smoke.yml is not valid YAML")),
         ("binary", write("profiles/smoke.yml", BINARY), refused("smoke.yml is not valid YAML")),
         ("a list", write("profiles/smoke.yml", "- 1\n- 2\n"), refused("smoke.yml should hold sections")),
-        ("unknown key", setting("iterations: 60                  # the same", "iteration: 60  # the same"),
+        ("unknown key", setting("iterations: 40                  # batches", "iteration: 40  # batches"),
          refused("profile smoke: training", "missing ['iterations']", "unknown ['iteration']")),
         ("section missing", setting("fpr:\n", "fpr_:\n"), refused("profile smoke", "missing ['fpr']")),
         ("6e-3, a text in YAML", setting("learning_rate: 6.0e-3\n  schedule", "learning_rate: 6e-3\n  schedule"),

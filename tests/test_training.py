@@ -17,7 +17,7 @@ from lensnb.boxes import COLUMNS, DATASETS
 from lensnb.experiments import EXPERIMENTS, available, training_labels
 from lensnb.files import atomic_write, read_table, write_table
 from lensnb.pretext import paste_blob, train_pretext
-from lensnb.samples import SliceSampler, place_batch, searched_slices
+from lensnb.samples import SliceSampler, like_sizes_together, place_batch, searched_slices
 from lensnb.training import learning_rate, make_schedule
 from lensnb.volumes import Store
 
@@ -90,6 +90,22 @@ def test_samples_follow_from_seed_and_number_alone():
     assert [other_seed.slice(i) for i in range(30)] != forward
 
 
+def test_slices_of_like_size_follow_each_other():
+    samples = [("wide", 0), ("small", 1), ("wide", 2), ("small", 3), ("wide", 4), ("small", 5)]
+    sizes = {"wide": 90, "small": 40}
+    assert like_sizes_together(samples, sizes, part=4) == [
+        ("small", 1), ("small", 3), ("wide", 0), ("wide", 2), ("small", 5), ("wide", 4)
+    ]  # fmt: skip
+    rows = [("LiTS", volume, f"n{k}", z, "annotated") for volume in sizes for k in range(5) for z in range(9)]
+    plain, sorted_ = (
+        SliceSampler(label_rows(rows), {volume: range(20) for volume in sizes}, True, (3, 1), pixels)
+        for pixels in (None, sizes)
+    )
+    count = len(plain)
+    assert sorted(plain.slice(i) for i in range(count)) == sorted(sorted_.slice(i) for i in range(count))
+    assert [sizes[sorted_.slice(i)[0]] for i in range(count)] == sorted(sizes[plain.slice(i)[0]] for i in range(count))
+
+
 def test_negatives_of_nih_ln_come_from_the_region_that_its_case_lists():
     depths = pd.Series({"v": 20, "w": 9})
     labels = label_rows(
@@ -122,10 +138,13 @@ def test_batches_are_padded_and_boxes_stay_on_their_lesions():
 
 
 def test_schedule_of_iterations_and_of_epochs():
-    fixed = SimpleNamespace(iterations=100, epochs=0, batch_size=8)
-    assert np.bincount(make_schedule([55, 25, 15, 5], fixed, 0)).tolist() == [55, 25, 15, 5]
-    assert np.bincount(make_schedule([1, 1, 1], fixed, 0)).tolist() == [33, 34, 33]
+    fixed = SimpleNamespace(iterations=100, others=0.5, epochs=0, batch_size=8)
+    # DeepLesion has its 100 batches whatever comes on top: in proportion, as long as that is not over a half
+    assert np.bincount(make_schedule([500, 100, 50, 25], fixed, 0)).tolist() == [100, 20, 10, 5]
+    assert np.bincount(make_schedule([500, 300, 150, 50], fixed, 0)).tolist() == [100, 30, 15, 5]
     assert make_schedule([9], fixed, 0).tolist() == [0] * 100
+    # the control is at least as long as any joint training
+    assert len(make_schedule([9], fixed, 0, 1.5)) == 150 >= len(make_schedule([500, 300, 150, 50], fixed, 0))
     epochs = SimpleNamespace(epochs=2, batch_size=4)
     schedule = make_schedule([8, 5], epochs, 0)  # 2 and 2 batches an epoch
     assert np.bincount(schedule[:4]).tolist() == np.bincount(schedule[4:]).tolist() == [2, 2]
