@@ -147,8 +147,8 @@ def make_schedule(sizes: list[int], training: SimpleNamespace, seed: int, length
         return np.concatenate([rng.permutation(batches) for _ in range(round(training.epochs * length))])
     share = np.array(sizes[1:]) / sizes[0]
     share *= min(1.0, training.others / max(share.sum(), 1e-9))
-    batches = np.rint(training.iterations * length * np.r_[1.0, share]).astype(int)
-    return rng.permutation(np.repeat(np.arange(len(sizes)), batches))
+    ends = np.rint(training.iterations * length * np.cumsum([1.0, *share])).astype(int)
+    return rng.permutation(np.repeat(np.arange(len(sizes)), np.diff(ends, prepend=0)))
 
 
 def learning_rate(t: int, iterations: int, training: SimpleNamespace) -> float:

@@ -120,7 +120,7 @@ CASES = [
         ("section missing", setting("fpr:\n", "fpr_:\n"), refused("profile smoke", "missing ['fpr']")),
         ("6e-3, a text in YAML", setting("learning_rate: 6.0e-3\n  schedule", "learning_rate: 6e-3\n  schedule"),
          refused("profile smoke: training: learning_rate is '6e-3'; it must be of type float")),
-        ("part of a step", setting("iterations: 60 ", "iterations: 60.5 "), refused("iterations is 60.5", "type int")),
+        ("part of a step", setting("iterations: 40 ", "iterations: 40.5 "), refused("iterations is 40.5", "type int")),
         ("a switch that is a text", setting("freeze_batch_norm: true", 'freeze_batch_norm: "false"'),
          refused("freeze_batch_norm is 'false'", "type bool")),
         ("one number instead of three", setting("spacing_mm: [3.0, 3.0, 4.0]", "spacing_mm: 3.0"),
