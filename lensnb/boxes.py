@@ -60,13 +60,19 @@ def nms_table(table: pd.DataFrame, threshold: float, keys: tuple[str, ...] = ("v
     if table.empty:
         return table
     import torch  # here, because it takes seconds and 600 MB that preparing and planning do without
-    from torchvision.ops import batched_nms
+    from torchvision.ops import nms
 
-    group = table.groupby(list(keys), observed=True, sort=False).ngroup().to_numpy(copy=True)
-    boxes = torch.from_numpy(table[BOX].to_numpy(np.float64, copy=True))
-    scores = torch.from_numpy(table["score"].to_numpy(np.float64, copy=True))
-    kept = batched_nms(boxes, scores, torch.from_numpy(group), threshold)
-    return table.iloc[np.sort(kept.numpy())]
+    group = table.groupby(list(keys), observed=True, sort=False).ngroup().to_numpy()
+    order = np.argsort(group, kind="stable")
+    boxes = torch.from_numpy(table[BOX].to_numpy(np.float64)[order])
+    scores = torch.from_numpy(table["score"].to_numpy(np.float64)[order])
+    ends = np.cumsum(np.bincount(group))
+    # torchvision's batched_nms goes through the whole table for each group, of which there are ten thousand
+    kept = [
+        start + nms(boxes[start:end], scores[start:end], threshold).numpy()
+        for start, end in zip(np.r_[0, ends[:-1]], ends, strict=True)
+    ]
+    return table.iloc[np.sort(order[np.concatenate(kept)])]
 
 
 def stack_to_tracklets(boxes: pd.DataFrame, theta: float) -> pd.DataFrame:
