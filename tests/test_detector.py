@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import nms
 
 from lensnb import profiles
 from lensnb.backbone import Backbone, load_trunk
 from lensnb.heads import DetectionHead, match_proposals
 from lensnb.inference import detect_naively, detect_volume
-from lensnb.lens import LENS, total_loss
+from lensnb.lens import LENS, best_boxes, total_loss
 from lensnb.proposals import AFP, RPN, Target, afp_target, anchor_boxes, cell_centres, decode, encode, match_anchors
 from lensnb.slices import place, resize, slice_group, to_grey
 
@@ -236,3 +237,15 @@ def test_place_cuts_at_the_border():
     moved = place(image, np.array([[0.0, 0, 6, 6]]), canvas, (-4, 0))[0]
     assert moved.tolist() == [0, 0, 2, 6]
     assert canvas[0, :, 12:].sum() == 0 and canvas[0, :, :12].min() == 1
+
+
+@pytest.mark.parametrize("spread", [400.0, 20.0])  # few overlaps; nearly all, so that the best boxes are not enough
+def test_the_best_boxes_are_those_that_nms_of_all_would_keep(spread):
+    generator = torch.Generator().manual_seed(3)
+    corner = torch.rand(900, 2, generator=generator) * spread
+    boxes = torch.cat([corner, corner + 5 + 10 * torch.rand(900, 2, generator=generator)], dim=1)
+    scores = torch.rand(900, generator=generator).round(decimals=2)  # with ties
+    network = SimpleNamespace(proposals=50, proposal_nms=0.3)
+    assert torch.equal(best_boxes(boxes, scores, network), boxes[nms(boxes, scores, 0.3)[:50]])
+    few = best_boxes(boxes[:7], scores[:7], network)
+    assert torch.equal(few, boxes[nms(boxes[:7], scores[:7], 0.3)])
