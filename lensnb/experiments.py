@@ -80,7 +80,8 @@ def of(name: str, store) -> Experiment:
     labelled = set(store.boxes.loc[store.boxes["volume"].map(store.volumes["split"]) == "train", "dataset"])
     if UNIVERSAL[0] not in labelled:
         raise ValueError(
-            f"{store.root} has no labelled training volume of {UNIVERSAL[0]}, which no experiment can miss"
+            f"{store.root / 'boxes.csv'} has no box on a training volume of {UNIVERSAL[0]}, and no experiment can do "
+            "without; prepare the volumes again"
         )
     experiment = EXPERIMENTS[name]
     return replace(experiment, datasets=tuple(dataset for dataset in experiment.datasets if dataset in labelled))

@@ -92,7 +92,7 @@ def test_experiments_of_what_is_there(executed):
     store.boxes = store.boxes[store.boxes["dataset"] == "DeepLesion"]
     assert experiments.of("multi-mined", store).datasets == ("DeepLesion",)
     store.boxes = store.boxes.head(0)
-    with pytest.raises(ValueError, match="no labelled training volume of DeepLesion"):
+    with pytest.raises(ValueError, match="boxes.csv has no box on a training volume of DeepLesion"):
         experiments.of("multi", store)
 
 

@@ -287,7 +287,8 @@ CASES = [
         ("volumes.csv without a column", lambda at: without(at / PREPARED / "volumes.csv", "depth"),
          refused("volumes.csv has no column depth")),
         ("boxes.csv without rows", lambda at: (at / PREPARED / "boxes.csv").write_text(
-            (at / PREPARED / "boxes.csv").read_text().split("\n")[0] + "\n"), refused("no lesion to train on")),
+            (at / PREPARED / "boxes.csv").read_text().split("\n")[0] + "\n"),
+         refused("boxes.csv has no box", "DeepLesion", "prepare")),
         ("a volume cut off", cut_off(f"{STORE}DeepLesion/000001_01_01_005-010.npy"),
          refused("000001_01_01_005-010.npy is broken", "prepare")),
         ("a volume empty", write(f"{STORE}DeepLesion/000001_01_01_005-010.npy", b""),
