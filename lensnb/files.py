@@ -178,16 +178,17 @@ def _from_arrays(arrays: np.lib.npyio.NpzFile) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def load_weights(model, path: Path) -> None:
-    """Load a safetensors file into a network (torch's); ValueError names a file that is cut off or of another one."""
+def load_weights(model, path: Path, network: str = "its network", advice: str = "; delete it to make it again") -> None:
+    """Load a safetensors file into a network (torch's).
+
+    ValueError names a file that is cut off or of another network than `network`, and gives `advice`.
+    """
     from safetensors.torch import load_file  # here, because most who read files need no torch
 
     try:
         model.load_state_dict(load_file(path))
     except Exception as error:
-        raise ValueError(
-            f"{path} does not hold its network ({first_words(error)}); delete it to make it again"
-        ) from error
+        raise ValueError(f"{path} does not hold {network} ({first_words(error)}){advice}") from error
 
 
 def first_words(error: Exception, length: int = 160) -> str:

@@ -4,12 +4,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image, nms
 
 from lensnb.backbone import Backbone
-from lensnb.files import read_json
+from lensnb.files import load_weights, read_json
 from lensnb.heads import DetectionHead
 from lensnb.proposals import AFP, RPN, STRIDE, Target
 
@@ -134,10 +133,5 @@ def load_file_weights(path: Path | str, device: str = "cpu") -> LENS:
         model = LENS(SimpleNamespace(**config["network"]), tuple(config["datasets"]), config["proposal_network"])
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{config_path} does not describe a network: {type(error).__name__}, {error}") from error
-    try:
-        model.load_state_dict(load_file(path))
-    except Exception as error:
-        raise ValueError(
-            f"{path} does not hold the network that {config_path} describes: {str(error)[:300]}"
-        ) from error
+    load_weights(model, path, f"the network that {config_path} describes", advice="")
     return model.to(device).eval()

@@ -3,7 +3,7 @@
 Columns named text_ are of the text-mined test set, complete_ of the completely labelled one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -54,20 +54,28 @@ def table1(results: dict[str, dict[str, Result]]) -> pd.DataFrame:
 
 def table1_markdown(table: pd.DataFrame) -> str:
     """Table 1 as Markdown in percent, the paper's in brackets."""
-    lines = []
-    for row in table.to_dict("records"):
-        line = {"method": row["title"]}
-        for prefix, test in SETS.items():
-            bounds = f" [{100 * row[f'{prefix}_auc_low']:.1f}, {100 * row[f'{prefix}_auc_high']:.1f}]"
-            for m in METRICS:
-                ours, paper = row[f"{prefix}_{m}"], row[f"paper_{prefix}_{m}"]
-                text = "" if np.isnan(ours) else f"{100 * ours:.1f}{bounds if m == 'auc' else ''} "
-                line[f"{test} {NAMES[m]}"] = f"{text}({100 * paper:.1f})"
-        lines.append(line)
-    return markdown(pd.DataFrame(lines))
+    return _markdown(table, _with_interval)
 
 
 NAMES = {"auc": "AUC", "precision": "precision", "recall": "recall", "f1": "F1"}
+
+
+def _markdown(table: pd.DataFrame, cell: Callable[[dict, str], str]) -> str:
+    """A line for each method, a column for each measure on each test set; `cell` writes row and <set>_<measure>."""
+    lines = []
+    for row in table.to_dict("records"):
+        cells = {f"{test} {NAMES[m]}": cell(row, f"{prefix}_{m}") for prefix, test in SETS.items() for m in METRICS}
+        lines.append({"method": row["title"]} | cells)
+    return markdown(pd.DataFrame(lines))
+
+
+def _with_interval(row: dict, key: str) -> str:
+    paper = f"({100 * row[f'paper_{key}']:.1f})"
+    if np.isnan(row[key]):
+        return paper
+    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")  # the AUC has an interval
+    bounds = "" if low is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * row[key]:.1f}{bounds} {paper}"
 
 
 def table2(results: dict[str, Result]) -> pd.DataFrame:
@@ -119,15 +127,7 @@ def table3(splits: Sequence[dict[str, dict[str, Result]]]) -> pd.DataFrame:
 
 def table3_markdown(table: pd.DataFrame) -> str:
     """Table 3 as Markdown in percent, the paper's in brackets."""
-    lines = []
-    for row in table.to_dict("records"):
-        line = {"method": row["title"]}
-        for prefix, test in SETS.items():
-            for m in METRICS:
-                key = f"{prefix}_{m}"
-                line[f"{test} {NAMES[m]}"] = f"{_spread(row, key)} ({_spread(row, f'paper_{key}')})"
-        lines.append(line)
-    return markdown(pd.DataFrame(lines))
+    return _markdown(table, lambda row, key: f"{_spread(row, key)} ({_spread(row, f'paper_{key}')})")
 
 
 def _spread(row: dict, key: str) -> str:
