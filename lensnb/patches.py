@@ -22,13 +22,17 @@ def crop(hu: np.ndarray, centres: np.ndarray, shape: tuple[int, int, int], step:
         )
         for axis, size in ((0, shape[2]), (1, shape[1]), (2, shape[0]))
     )
-    z = nearest_slice(z)[:, :, None, None]
+    z = nearest_slice(z)
     (left, right, to_right), (top, bottom, to_bottom) = _neighbours(x), _neighbours(y)
-    left, right, to_right = (a[:, None, None, :] for a in (left, right, to_right))
-    top, bottom, to_bottom = (a[:, None, :, None] for a in (top, bottom, to_bottom))
-    upper = hu[z, top, left] * (1 - to_right) + hu[z, top, right] * to_right
-    lower = hu[z, bottom, left] * (1 - to_right) + hu[z, bottom, right] * to_right
-    return upper * (1 - to_bottom) + lower * to_bottom
+    to_bottom = to_bottom[:, :, None]
+    result = np.empty((len(centres), *shape), dtype=np.float32)
+    for i in range(len(centres)):  # one after another, lines before columns: three times faster than all at once
+        first = left[i, 0]
+        slices = hu[z[i], :, first : right[i, -1] + 1]
+        lines = slices.take(top[i], axis=1) * (1 - to_bottom[i]) + slices.take(bottom[i], axis=1) * to_bottom[i]
+        from_left, from_right = lines.take(left[i] - first, axis=2), lines.take(right[i] - first, axis=2)
+        result[i] = from_left * (1 - to_right[i]) + from_right * to_right[i]
+    return result
 
 
 def nearest_slice(z: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ original voxels and to patient millimetres.
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import permutations
 from pathlib import Path
 
@@ -19,10 +20,7 @@ from lensnb.files import read_table
 
 __all__ = ["CT", "Geometry", "Store", "normalise", "read_ct"]
 
-HU_RANGE = (
-    -1024,
-    3071,
-)  # 12 bits, the range of DeepLesion and of the network's window; pads and metal are clipped
+HU_RANGE = (-1024, 3071)  # 12 bits, the range of DeepLesion and of the network's window; pads and metal are clipped
 BODY_HU = -768  # brighter voxels belong to a body or to what it lies on (MULAN's border clip)
 OPENING_MM = 5.6  # thinner structures do not count: 7 pixels of 0.8 mm in MULAN
 MAX_EXTENT_MM = 3000  # longer than any table of a scanner
@@ -277,20 +275,27 @@ class Store:
 
     def hu(self, volume: str) -> np.memmap:
         """HU int16 (z, y, x) of a volume, mapped from disk and read-only."""
-        path = self.root / self._row(volume)["file"]
+        self._check(volume)
+        path = self.root / self.volumes.at[volume, "file"]
         try:
-            return np.load(path, mmap_mode="r")
+            return _mapped(path, path.stat().st_mtime_ns)
         except (ValueError, EOFError) as error:  # cut off, no array, or empty
             raise ValueError(f"{path} is broken: {error}; delete it and prepare the data again") from error
 
     def geometry(self, volume: str) -> Geometry:
         """The way from the grid of a volume to its original voxels and millimetres."""
-        return geometry_of(self._row(volume))
+        self._check(volume)
+        return geometry_of(self.volumes.loc[volume])
 
-    def _row(self, volume: str) -> pd.Series:
+    def _check(self, volume: str) -> None:
         if volume not in self.volumes.index:
             raise ValueError(f"{self.root / 'volumes.csv'} has no volume {volume!r}")
-        return self.volumes.loc[volume]
+
+
+@lru_cache(maxsize=2048)
+def _mapped(path: Path, changed_ns: int) -> np.memmap:
+    """An array file as a map that is kept open: a training comes back to each volume every minute."""
+    return np.load(path, mmap_mode="r")
 
 
 def geometry_of(row: pd.Series) -> Geometry:

@@ -59,7 +59,7 @@ def train_embedding(profile: SimpleNamespace, seed: int, out_dir: Path, store: S
         lesions, labels = lesions[labels.any(1)].reset_index(drop=True), labels[labels.any(1)]
     labels = torch.from_numpy(labels.astype("float32"))
     torch.manual_seed(seed)
-    model = LesaNet(config, len(names)).to(best_device())
+    model = LesaNet(config, len(names)).to(best_device(), memory_format=torch.channels_last)  # as in LesaNet's
     optimizer = torch.optim.SGD(without_decay(model, config.weight_decay, bias_factor=2.0), lr=0, momentum=0.9)
 
     def loss_of(t: int) -> dict[str, Tensor]:

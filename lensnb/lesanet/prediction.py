@@ -25,7 +25,7 @@ def load(run_dir: Path, make: str) -> tuple[LesaNet, SimpleNamespace]:
     config = SimpleNamespace(**read_json(run_dir / "config.json"))
     model = LesaNet(config, len(config.labels))
     load_weights(model, run_dir / "weights.safetensors")
-    return model.to(best_device()).eval(), config
+    return model.to(best_device(), memory_format=torch.channels_last).eval(), config  # as in training
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ def train(
     model = LesaNet(config, len(ontology.labels))
     if config.imagenet:
         load_imagenet(model)
-    model.to(best_device())
+    model.to(best_device(), memory_format=torch.channels_last)  # the faster layout for convolutions, on CPUs too
     batch = Batch.of_all(lesions, targets, ontology)
     weights = losses.label_weights(batch.labels)
     optimizer = torch.optim.SGD(without_decay(model, config.weight_decay, bias_factor=2.0), lr=0, momentum=0.9)
