@@ -31,6 +31,12 @@ detections have low ones. Not for clinical use.""",
   torchrun --nproc-per-node 4 -m lensnb train multi-mined --profile paper
 
 An interrupted training continues; a finished one is left alone.""",
+    "seeds": """example, after ./run_all.sh:
+  ./run_all.sh --seed 1 --only table2
+  ./run_all.sh --seed 2 --only table2
+  python -m lensnb seeds
+
+Writes figures/<profile>/seeds.md and seeds.csv: each row, each claim and the audit of mining, seed by seed.""",
     "prepare": """examples:
   python -m lensnb prepare --profile phantom
   python -m lensnb prepare --profile paper --data /where/the/datasets/lie
@@ -145,6 +151,9 @@ def parser() -> argparse.ArgumentParser:
     _add_profile(add("pretext", pretext, "train the common start of the phantoms' networks"))
     _add_profile(add("lesanet", lesanet, "train LesaNet, whose embedding matches the lesions of one patient"))
     _add_profile(add("embedding", embedding, "train the simpler embedding that LesaNet is compared with"))
+
+    command = add("seeds", seeds, "compare the runs of a profile that differ in their seed")
+    command.add_argument("--profile", default="phantom", metavar="P", help="smoke, phantom or paper (default: phantom)")
 
     command = add("prepare", prepare, "bring the datasets to one grid, making phantoms first where they are used")
     _add_profile(command)
@@ -278,6 +287,15 @@ def embedding(options: argparse.Namespace) -> None:
     from lensnb.lesanet import embedding as simpler
 
     print(simpler.train_for_profile(options.profile, options.seed))
+
+
+def seeds(options: argparse.Namespace) -> None:
+    """`seeds`: write the tables of all seeds beside each other."""
+    from lensnb import profiles
+    from lensnb import seeds as repetitions
+
+    profiles.load(options.profile)  # a wrong name is told as everywhere
+    print(repetitions.write(options.profile).read_text())
 
 
 def prepare(options: argparse.Namespace) -> None:

@@ -84,20 +84,15 @@ def _fingerprint(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def runs_folder(profile: str) -> Path:
-    """Where the steps of a profile write what is no figure."""
-    return paths.runs(profile, profiles.load(profile).seed)
-
-
-def parameters(notebook: Path, profile: str, given: dict[str, str]) -> dict:
-    """A notebook's parameters: the profile's name and seed, the profile's `notebooks` section, and `given`.
+def parameters(notebook: Path, profile: str, given: dict[str, str], seed: int = 0) -> dict:
+    """A notebook's parameters: the profile's name, the seed, the profile's `notebooks` section, and `given`.
 
     Values given as text become the type of the notebook's own default. Raises StepError for a name that the
     notebook does not declare, and for a value of another type: papermill would run the default in silence.
     """
     declared = _defaults(notebook)
     settings = profiles.to_dict(profiles.load(profile))
-    values = {"profile": profile, "seed": settings["seed"], **_own_parameters(notebook, settings)}
+    values = {"profile": profile, "seed": seed, **_own_parameters(notebook, settings)}
     for name in sorted({*values, *given} - declared.keys()):
         raise StepError(f"{notebook.stem}: has no parameter {name!r}; it has {', '.join(declared) or 'none'}")
     for name, text in given.items():
@@ -132,14 +127,15 @@ def _typed(text: str, default: object, where: str) -> object:
 
 
 def run_notebook(notebook: Path, output: Path, profile: str, given: dict[str, str], expect: Sequence[Path],
-                 log: Log, timeout: int | None = None) -> None:  # fmt: skip
+                 log: Log, timeout: int | None = None, seed: int = 0) -> None:  # fmt: skip
     """Execute a notebook into `output`, which appears only if every cell ran and every `expect`ed file was written.
 
     `timeout` is the longest that one cell may take, in seconds. Raises StepError with one line; the notebook as far
     as it came is then kept in the run's failures folder.
     """
-    values = parameters(notebook, profile, given)
-    partial = runs_folder(profile) / "partial" / output.name
+    values = parameters(notebook, profile, given, seed)
+    runs = paths.runs(profile, seed)
+    partial = runs / "partial" / output.name
     partial.parent.mkdir(parents=True, exist_ok=True)
     output.unlink(missing_ok=True)
     try:
@@ -147,7 +143,7 @@ def run_notebook(notebook: Path, output: Path, profile: str, given: dict[str, st
         check_outputs(log.name, expect)
     except StepError:
         if partial.exists():
-            kept = runs_folder(profile) / "failures" / output.name
+            kept = runs / "failures" / output.name
             kept.parent.mkdir(parents=True, exist_ok=True)
             os.replace(partial, kept)
         raise
@@ -283,6 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lensnb.execution", description=__doc__.split("\n")[0])
     parser.add_argument("step", help="a notebook, or the name of the step that --module runs")
     parser.add_argument("--profile", required=True, choices=profiles.NAMES)
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
     parser.add_argument("--output", type=Path, help="where the executed notebook goes")
     parser.add_argument("--expect", type=Path, nargs="*", default=[], help="files that the step must write")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
@@ -296,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     expect = [path.resolve() for path in options.expect if path != options.output]
     name = options.output.stem if options.output else options.step
-    runs = runs_folder(options.profile)
+    runs = paths.runs(options.profile, options.seed)
     failure = runs / "failures" / f"{name}.txt"
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
@@ -321,9 +318,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.module:
                 run_module(options.module, expect, log)
             else:
-                given = dict(options.p)
-                output = options.output.resolve()
-                run_notebook(Path(options.step), output, options.profile, given, expect, log, options.timeout)
+                given, output = dict(options.p), options.output.resolve()
+                profile, seed, timeout = options.profile, options.seed, options.timeout
+                run_notebook(Path(options.step), output, profile, given, expect, log, timeout, seed)
             remove_leftovers(expect)
         except Exception as error:
             if not isinstance(error, StepError):

@@ -93,7 +93,7 @@ def start(profile: str, seed: int, interactive: bool = False) -> Session:
         raw=paths.raw(profile, seed),
         prepared=paths.prepared(profile, seed),
         runs=paths.runs(profile, seed),
-        figures=paths.figures(profile),
+        figures=paths.figures(profile, seed),
     )
 
 

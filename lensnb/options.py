@@ -41,6 +41,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--cores", type=_positive, default=available_cores(), metavar="N", help="how many to use (default: all)"
     )
     parser.add_argument("--data", type=_folder, metavar="DIR", help="where the real datasets lie (default: data/raw)")
+    parser.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="of phantoms and trainings; each has folders of its own"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be run")
     parser.add_argument("--list", action="store_true", help="name every target, and whether it is made")
     options = parser.parse_args(arguments)
@@ -57,6 +60,12 @@ def available_cores() -> int:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of cores")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 

@@ -36,7 +36,7 @@ def has_real_data() -> bool:
 
 def phantom(profile: str, seed: int = 0) -> Path:
     """The raw files of the phantom datasets of a profile; each further seed is another benchmark."""
-    return root() / "data" / "phantom" / (profile if seed == 0 else f"{profile}-seed{seed}")
+    return root() / "data" / "phantom" / _run(profile, seed)
 
 
 def raw(profile: str, seed: int = 0) -> Path:
@@ -46,14 +46,18 @@ def raw(profile: str, seed: int = 0) -> Path:
 
 def prepared(profile: str, seed: int = 0) -> Path:
     """The normalised volumes and box tables of a profile."""
-    return root() / "data" / "prepared" / (profile if seed == 0 else f"{profile}-seed{seed}")
+    return root() / "data" / "prepared" / _run(profile, seed)
 
 
 def runs(profile: str, seed: int = 0) -> Path:
     """Trained models, proposals, mined boxes, executed notebooks and logs of a profile."""
-    return root() / "data" / "runs" / (profile if seed == 0 else f"{profile}-seed{seed}")
+    return root() / "data" / "runs" / _run(profile, seed)
 
 
-def figures(profile: str) -> Path:
+def figures(profile: str, seed: int = 0) -> Path:
     """The tables and figures of a profile."""
-    return root() / "figures" / profile
+    return root() / "figures" / _run(profile, seed)
+
+
+def _run(profile: str, seed: int) -> str:
+    return profile if seed == 0 else f"{profile}-seed{seed}"

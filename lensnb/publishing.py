@@ -8,7 +8,6 @@ from pathlib import Path
 import nbformat
 
 from lensnb import paths
-from lensnb.execution import runs_folder
 from lensnb.files import atomic_write
 from lensnb.runner import RunError, Target
 
@@ -30,7 +29,7 @@ def publish(found: Sequence[Target]) -> list[Path]:
                        f"out of date ({some}); ./run_all.sh --profile {PROFILE} makes them")  # fmt: skip
     merged = {}
     for source in sorted((paths.repository() / "notebooks").glob("*.ipynb")):
-        runs = runs_folder(PROFILE)
+        runs = paths.runs(PROFILE)
         executed = runs / source.name
         if not executed.exists():
             executed = runs / f"{source.stem}-{PUBLISHED_EXPERIMENT}.ipynb"

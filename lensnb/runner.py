@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lensnb import options, paths, processes
-from lensnb.execution import runs_folder
 
 SNAKEFILE = paths.repository() / "notebooks" / "Snakefile"
 ONLY_WITH = {"LUNA16": "12", "NIH-LN": "13"}  # notebooks that the Snakefile leaves out without a dataset
@@ -42,31 +41,32 @@ class Target:
     up_to_date: bool
 
 
-def snakemake(profile: str, *arguments: str) -> list[str]:
-    """The Snakemake command for a profile.
+def snakemake(profile: str, seed: int, *arguments: str) -> list[str]:
+    """The Snakemake command for a profile and a seed.
 
     It needs no lock of its own (`run` holds one), and redoes whatever was interrupted. A file is made again when
     something that it is made from changed: its inputs, the notebook's code or the profile's numbers.
     """
-    folder = runs_folder(profile)
+    folder = paths.runs(profile, seed)
     return [
         sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder), "--nolock",
         "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "--scheduler", "greedy", "--nocolor",
-        "--config", f"profile={profile}", *arguments,
+        "--config", f"profile={profile}", f"seed={seed}", *arguments,
     ]  # fmt: skip
 
 
-def targets(profile: str) -> list[Target]:
-    """Every file that the Snakefile declares for this profile, in the order of the story."""
-    runs_folder(profile).mkdir(parents=True, exist_ok=True)
-    result = subprocess.run(snakemake(profile, "--summary"), capture_output=True, text=True)
+def targets(profile: str, seed: int = 0) -> list[Target]:
+    """Every file that the Snakefile declares for this profile and seed, in the order of the story."""
+    runs, figures = paths.runs(profile, seed), paths.figures(profile, seed)
+    runs.mkdir(parents=True, exist_ok=True)
+    result = subprocess.run(snakemake(profile, seed, "--summary"), capture_output=True, text=True)
     if result.returncode:
         raise RunError(f"Snakemake cannot plan the run (status {result.returncode}):\n{result.stderr.strip()}")
     found = []
     for row in csv.DictReader(result.stdout.splitlines(), delimiter="\t"):
-        path = runs_folder(profile) / row["output_file"]
+        path = runs / row["output_file"]
         # notebooks, figures and tables go by their own names, what lies deeper by its place
-        shown = path.stem if path.parent == paths.figures(profile) else str(Path(row["output_file"]).with_suffix(""))
+        shown = path.stem if path.parent == figures else str(Path(row["output_file"]).with_suffix(""))
         shown = os.path.relpath(shown, paths.root() / "data") if Path(shown).is_absolute() else shown
         made = row["status"] == "ok" and row["plan"] == "no update"
         found.append(Target(shown, row["output_file"], path, row["rule"], made))
@@ -87,27 +87,27 @@ def choose(found: Sequence[Target], wanted: Sequence[str]) -> list[Target]:
     return chosen
 
 
-def plan(profile: str, only: Sequence[str] | None) -> list[Target]:
+def plan(profile: str, only: Sequence[str] | None, seed: int = 0) -> list[Target]:
     """The targets with the names `only`, or all if there are none."""
-    return choose(targets(profile), only) if only else targets(profile)
+    return choose(targets(profile, seed), only) if only else targets(profile, seed)
 
 
-def run(profile: str, only: Sequence[str] | None, chosen: Sequence[Target], cores: int) -> None:
+def run(profile: str, only: Sequence[str] | None, chosen: Sequence[Target], cores: int, seed: int = 0) -> None:
     """Make the chosen targets; RunError with the notebook, the cell and the error if that fails.
 
     Behind an input that is marked `ancient` Snakemake plans nothing in a start that makes this input, whatever else
     is missing there, and ends in success. So it is asked again until nothing is out of date or nothing changes.
     """
-    runs = runs_folder(profile)
+    runs = paths.runs(profile, seed)
     started = time.time()
     engine_log = runs / "logs" / "snakemake.log"
     engine_log.parent.mkdir(parents=True, exist_ok=True)
-    command = snakemake(profile, *gpu_limit(), "--cores", str(cores), *(target.file for target in chosen))
+    command = snakemake(profile, seed, *gpu_limit(), "--cores", str(cores), *(target.file for target in chosen))
     before, waiting = None, out_of_date(chosen)
     while waiting and waiting != before:
         if _run_engine(command, runs, engine_log):
             raise RunError(failure_report(runs, engine_log, started))
-        before, waiting = waiting, out_of_date(plan(profile, only))
+        before, waiting = waiting, out_of_date(plan(profile, only, seed))
     if not all(target.path.exists() for target in chosen):
         raise RunError(failure_report(runs, engine_log, started))
 
@@ -208,23 +208,23 @@ def make(asked: object) -> None:
         raise RunError(f"--data holds real datasets, which the profile {profile} does not read; use --profile paper", 2)
     if profile == "paper" and paths.has_real_data():
         check_datasets(paths.real_data())
-    runs = runs_folder(profile)
+    runs, figures = paths.runs(profile, asked.seed), paths.figures(profile, asked.seed)
     if asked.list or asked.dry_run:
-        show(plan(profile, asked.only))
+        show(plan(profile, asked.only, asked.seed))
         return
-    waiting = f"Another run_all.sh (process {{holder}}) works on profile {profile}; waiting for it to end."
+    waiting = f"Another run_all.sh (process {{holder}}) works on {runs.name}; waiting for it to end."
     with processes.lock(runs / "locks" / "run", waiting):
         if processes.end_abandoned(runs):
             print("Ended what an interrupted run had left at work; continuing from there.", flush=True)
-        chosen = plan(profile, asked.only)
+        chosen = plan(profile, asked.only, asked.seed)
         if not out_of_date(chosen):
-            print(f"All {len(chosen)} targets were made already: {paths.figures(profile)}", flush=True)
+            print(f"All {len(chosen)} targets were made already: {figures}", flush=True)
             return
-        print(f"Profile {profile}, {asked.cores} cores; logs in {runs / 'logs'}", flush=True)
+        print(f"Profile {profile}, seed {asked.seed}, {asked.cores} cores; logs in {runs / 'logs'}", flush=True)
         start = time.monotonic()
-        run(profile, asked.only, chosen, asked.cores)
+        run(profile, asked.only, chosen, asked.cores, asked.seed)
         minutes = (time.monotonic() - start) / 60
-        print(f"All {len(chosen)} targets are made ({minutes:.1f} min): {paths.figures(profile)}", flush=True)
+        print(f"All {len(chosen)} targets are made ({minutes:.1f} min): {figures}", flush=True)
 
 
 def test(arguments: Sequence[str]) -> None:

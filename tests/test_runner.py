@@ -26,7 +26,9 @@ def engine(tmp_path, monkeypatch):
 
         monkeypatch.setattr(runner, "_run_engine", call)
         monkeypatch.setattr(
-            runner, "targets", lambda profile: [replace(target, up_to_date=target.name in made) for target in targets]
+            runner,
+            "targets",
+            lambda profile, seed: [replace(target, up_to_date=target.name in made) for target in targets],
         )
         return targets
 
