@@ -57,7 +57,7 @@ def froc_chart(evaluations: dict[str, Evaluation], labels: dict[str, str] | None
         ax.set_xticks(froc.RATES, [f"{rate:g}" for rate in froc.RATES])
         ax.set(xlabel="false positives per sub-volume", ylim=(0, 1))
         ax.grid(alpha=0.25)
-        ax.legend(fontsize=7, loc="upper left", title="average, %", title_fontsize=7)
+        ax.legend(fontsize=7, loc="lower right", title="average, %", title_fontsize=7)
     return fig
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 
 from lensnb import paths
 from lensnb.boxes import BOX, COLUMNS
@@ -151,6 +152,21 @@ def test_crop_puts_the_centre_in_the_middle_and_repeats_the_border():
     assert between.item() == pytest.approx(80 + 32.5 + 4.5)
     corner = crop(hu, np.array([[0.0, 0.0, 0.0]]), (1, 3, 3), np.array([[2.0, 2.0, 1.0]]))[0, 0]
     assert corner.tolist() == [[0, 0, 2], [0, 0, 2], [20, 20, 22]]
+
+
+def test_crop_interpolates_as_scipy_does():
+    rng = np.random.default_rng(0)
+    hu = rng.integers(-1024, 3000, (5, 30, 40)).astype(np.int16)
+    centres, step = rng.uniform(-3, 43, (6, 3)), rng.uniform(0.3, 2.5, (6, 3))
+    centres[:, 2] = [0, 2, 4, 1, 3, 2]
+    step[:, 2] = 1
+    patches = crop(hu, centres, (3, 16, 20), step)
+    assert patches.dtype == np.float32
+    for patch, (x, y, z), (step_x, step_y, _) in zip(patches, centres, step, strict=True):
+        grid = np.meshgrid([z - 1, z, z + 1], y + step_y * (np.arange(16) - 7.5), x + step_x * (np.arange(20) - 9.5),
+                           indexing="ij")  # fmt: skip
+        expected = map_coordinates(hu.astype(float), grid, order=1, mode="nearest")
+        np.testing.assert_allclose(patch, expected, atol=0.01)
 
 
 def test_crop_takes_every_slice_once_where_the_centre_lies_between_two():

@@ -13,6 +13,7 @@ from tiny import ball, info_row, write_deeplesion, write_lits, write_luna, write
 from lensnb import preparation, store_writing
 from lensnb.boxes import COLUMNS
 from lensnb.ct_files import CT, affine
+from lensnb.files import write_array
 from lensnb.grid_boxes import clip_to_image, key_boxes_to_grid, slice_boxes_to_grid
 from lensnb.preparation import prepare, split_by_patient
 from lensnb.volumes import Store, grid_to_mm, normalise
@@ -96,6 +97,18 @@ def test_volumes_are_mapped_and_the_ball_lies_at_its_millimetres(store):
         geometry = store.geometry(name)
         mm = geometry.original_to_mm @ [24, 18, 4, 1]
         assert np.abs(grid_to_mm([[x, y, z]], geometry)[0] - mm[:3]).max() < 0.6, name
+
+
+def test_a_volume_that_was_prepared_again_is_read_again(store, tmp_path):
+    """Maps stay open, but not those of files that have been replaced since."""
+    name = store.volumes.index[0]
+    path = tmp_path / "volume.npy"
+    own = Store(store.root)
+    own.volumes.loc[name, "file"] = str(path)
+    for value in (1, 2):
+        write_array(np.full((2, 3, 4), value, np.int16), path)
+        os.utime(path, ns=(value, value))
+        assert (own.hu(name) == value).all() and own.hu(name) is own.hu(name)
 
 
 def test_boxes_lie_around_the_ball(store):
