@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lensnb.options import available_cores, whole
+
 EPILOG = "exit status: 0 done, 1 failed, 2 wrong usage or input. LENSNB_TRACEBACK=1 shows where an error arose."
 EXAMPLES = {
     "evaluate": """examples:
@@ -158,13 +160,13 @@ def parser() -> argparse.ArgumentParser:
     command = add("prepare", prepare, "bring the datasets to one grid, making phantoms first where they are used")
     _add_profile(command)
     command.add_argument("--data", type=_folder, metavar="DIR", help="folder of the real datasets (see README)")
-    command.add_argument("--workers", type=_whole(1), metavar="N", help="processes (default: the profile's)")
+    command.add_argument("--workers", type=whole(1), metavar="N", help="processes (default: the profile's)")
 
     command = add("benchmark", benchmark, "how fast volumes are prepared here, beside SimpleITK")
     command.add_argument("--root", type=_folder, metavar="DIR", help="folder of the datasets (default: the profile's)")
     command.add_argument("--profile", default="paper", metavar="P", help="whose grid (default: paper)")
-    command.add_argument("--volumes", type=_whole(1), default=4, metavar="N", help="of each dataset (default: 4)")
-    command.add_argument("--cores", type=_whole(1), metavar="N", help="default: all")
+    command.add_argument("--volumes", type=whole(1), default=4, metavar="N", help="of each dataset (default: 4)")
+    command.add_argument("--cores", type=whole(1), metavar="N", help="default: all")
 
     command = add("labels", labels, "what report sentences say of the lesions that they link")
     command.add_argument("sentences", type=Path, metavar="SENTENCES", help="csv with the column sentence")
@@ -176,23 +178,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("action", choices=("check",), help="count what is there")
     command.add_argument("--root", type=Path, metavar="DIR", help="folder of the datasets (default: data/raw)")
     command.add_argument("--read", action="store_true", help="read every file to its end: hours for all datasets")
-    command.add_argument("--workers", type=_whole(1), metavar="N", help="processes that read (default: one a core)")
+    command.add_argument("--workers", type=whole(1), metavar="N", help="processes that read (default: one a core)")
     command.add_argument("--list", type=Path, metavar="CSV", help="write every missing or broken file here")
     return top
 
 
 def _add_profile(command: argparse.ArgumentParser) -> None:
     command.add_argument("--profile", default="phantom", metavar="P", help="smoke, phantom or paper (default: phantom)")
-    command.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="default: 0")
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {least}")
-        return int(text)
-
-    return convert
+    command.add_argument("--seed", type=whole(0), default=0, metavar="N", help="default: 0")
 
 
 def _folder(text: str) -> Path:
@@ -301,7 +294,6 @@ def seeds(options: argparse.Namespace) -> None:
 def prepare(options: argparse.Namespace) -> None:
     """`prepare`: write phantoms if the profile uses them, and bring the raw files to the profile's grid."""
     from lensnb import paths, phantom, preparation, profiles
-    from lensnb.options import available_cores
 
     profile = profiles.load(options.profile)
     workers = options.workers or profile.grid.workers or available_cores()
@@ -346,7 +338,6 @@ def data_check(options: argparse.Namespace) -> int:
     from lensnb import data_check as checking
     from lensnb import paths
     from lensnb.files import write_table
-    from lensnb.options import available_cores
 
     root = options.root or paths.real_data()
     if options.root and not root.is_dir():

@@ -318,9 +318,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.module:
                 run_module(options.module, expect, log)
             else:
-                given, output = dict(options.p), options.output.resolve()
-                profile, seed, timeout = options.profile, options.seed, options.timeout
-                run_notebook(Path(options.step), output, profile, given, expect, log, timeout, seed)
+                run_notebook(
+                    Path(options.step), options.output.resolve(), options.profile, dict(options.p), expect, log,
+                    options.timeout, options.seed,
+                )  # fmt: skip
             remove_leftovers(expect)
         except Exception as error:
             if not isinstance(error, StepError):

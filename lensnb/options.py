@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 DESCRIPTION = """From raw CT scans to LENS's Table II. Sets up what it needs, makes the phantom datasets where
@@ -42,7 +42,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--data", type=_folder, metavar="DIR", help="where the real datasets lie (default: data/raw)")
     parser.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="of phantoms and trainings; each has folders of its own"
+        "--seed", type=whole(0), default=0, metavar="N", help="of phantoms and trainings; each has folders of its own"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be run")
     parser.add_argument("--list", action="store_true", help="name every target, and whether it is made")
@@ -57,15 +57,20 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def whole(least: int) -> Callable[[str], int]:
+    """What reads an argument that is a whole number of at least `least`."""
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {least}")
+        return int(text)
+
+    return convert
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of cores")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 

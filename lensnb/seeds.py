@@ -87,8 +87,7 @@ def write(profile: str) -> Path:
         )
     table, folder = compare(runs), paths.figures(profile)
     write_table(table, folder / "seeds.csv")
-    numbers = table.columns[2:-1].tolist()
-    shown = table.rename(columns={name: name.replace("_", " ") for name in numbers})
-    text = markdown(shown, percent=[name.replace("_", " ") for name in numbers])
+    shown = table.rename(columns=lambda name: name.replace("_", " "))
+    text = markdown(shown, percent=shown.columns[2:-1].tolist())
     write_text(f"Table II with {len(runs)} seeds, profile {profile}", text, NOTE, folder / "seeds.md")
     return folder / "seeds.md"
