@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From raw CT scans to Table II with one command; ./run_all.sh --help says what else it does.
-# Needs Python 3.11 or 3.12 with pip; lensnb/environment.py sets up the rest and then calls lensnb/runner.py.
+# Needs Python 3.11 or 3.12 with pip; lensnb/run/environment.py sets up the rest and then calls lensnb/run/engine.py.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -11,7 +11,7 @@ usable() {
 for python in python3.11 python3.12 python3 python; do
     if command -v "$python" >/dev/null && usable "$python"; then
         export PYTHONPATH=$here PYTHONNOUSERSITE=1
-        exec "$python" -m lensnb.environment "$@"
+        exec "$python" -m lensnb.run.environment "$@"
     fi
 done
 echo "run_all.sh: found no Python 3.11 or 3.12 with pip on the PATH; install one, or activate an environment that has it." >&2

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lensnb.options import available_cores, whole
+from lensnb.run.options import whole
+from lensnb.system import available_cores
 
 EPILOG = "exit status: 0 done, 1 failed, 2 wrong usage or input. LENSNB_TRACEBACK=1 shows where an error arose."
 EXAMPLES = {
@@ -207,7 +208,7 @@ def _fraction(text: str) -> float:
 
 def evaluate(options: argparse.Namespace) -> None:
     """`evaluate`: print the FROC and write it as JSON."""
-    from lensnb import evaluate as evaluation
+    from lensnb.evaluation import official as evaluation
     from lensnb.files import write_json
 
     result = evaluation.evaluate_files(
@@ -220,7 +221,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def evaluate_luna(options: argparse.Namespace) -> None:
     """`evaluate-luna`: print the FROC and the CPM and write them as JSON."""
-    from lensnb import luna
+    from lensnb.evaluation import luna
     from lensnb.files import write_json
 
     result = luna.evaluate_files(options.annotations, options.excluded, options.seriesuids, options.submission)
@@ -238,8 +239,8 @@ def evaluate_luna(options: argparse.Namespace) -> None:
 def detect(options: argparse.Namespace) -> None:
     """`detect`: write the table, the picture and the markups of one CT."""
     os.environ.setdefault("MPLBACKEND", "Agg")  # no window is opened, so none must be possible
-    from lensnb import detect as detection
     from lensnb.files import read_json
+    from lensnb.own_ct import detect as detection
 
     table = detection.detect(options.input, options.output, options.weights, options.series, options.lesanet)
     about = read_json(options.output / "about.json")
@@ -256,14 +257,14 @@ def detect(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """`train`: make one experiment's run."""
-    from lensnb import training
+    from lensnb.training.detector import train_experiment
 
-    print(training.train(options.experiment, options.profile, options.seed))
+    print(train_experiment(options.experiment, options.profile, options.seed))
 
 
 def pretext(options: argparse.Namespace) -> None:
     """`pretext`: train the phantoms' stand-in for ImageNet weights."""
-    from lensnb.pretext import train_pretext
+    from lensnb.training.pretext import train_pretext
 
     print(train_pretext(options.profile, options.seed))
 
@@ -284,26 +285,28 @@ def embedding(options: argparse.Namespace) -> None:
 
 def seeds(options: argparse.Namespace) -> None:
     """`seeds`: write the tables of all seeds beside each other."""
-    from lensnb import profiles
-    from lensnb import seeds as repetitions
+    from lensnb.evaluation import seeds as repetitions
+    from lensnb.settings import load_profile
 
-    profiles.load(options.profile)  # a wrong name is told as everywhere
+    load_profile(options.profile)  # a wrong name is told as everywhere
     print(repetitions.write(options.profile).read_text())
 
 
 def prepare(options: argparse.Namespace) -> None:
     """`prepare`: write phantoms if the profile uses them, and bring the raw files to the profile's grid."""
-    from lensnb import paths, phantom, preparation, profiles
+    from lensnb import phantom, runfolder
+    from lensnb.datasets import preparation
+    from lensnb.settings import load_profile
 
-    profile = profiles.load(options.profile)
+    profile = load_profile(options.profile)
     workers = options.workers or profile.grid.workers or available_cores()
-    raw = options.data or paths.raw(options.profile, options.seed)
-    if raw == paths.phantom(options.profile, options.seed):
+    raw = options.data or runfolder.raw(options.profile, options.seed)
+    if raw == runfolder.phantom(options.profile, options.seed):
         phantom.write(raw, profile.phantom, options.seed, workers)
-    present = tuple(name for name in paths.DATASET_FOLDERS if (raw / name).is_dir())
+    present = tuple(name for name in runfolder.DATASET_FOLDERS if (raw / name).is_dir())
     if not present:
-        raise FileNotFoundError(f"{raw} holds none of {', '.join(paths.DATASET_FOLDERS)}")
-    out = paths.prepared(options.profile, options.seed)
+        raise FileNotFoundError(f"{raw} holds none of {', '.join(runfolder.DATASET_FOLDERS)}")
+    out = runfolder.prepared(options.profile, options.seed)
     spacing, padding = tuple(profile.grid.spacing_mm), profile.grid.box_padding_mm
     report = preparation.prepare(raw, out, spacing, options.seed, workers, padding, present)
     for name, counts in report["datasets"].items():
@@ -315,31 +318,32 @@ def prepare(options: argparse.Namespace) -> None:
 
 def benchmark(options: argparse.Namespace) -> None:
     """`benchmark`: print how many volumes a minute are prepared."""
-    from lensnb import benchmark as measuring
-    from lensnb import paths, profiles
+    from lensnb import runfolder
+    from lensnb.datasets import benchmark as measuring
+    from lensnb.settings import load_profile
 
-    root = options.root or paths.raw(options.profile)
-    grid = tuple(profiles.load(options.profile).grid.spacing_mm)
+    root = options.root or runfolder.raw(options.profile)
+    grid = tuple(load_profile(options.profile).grid.spacing_mm)
     print(measuring.report(measuring.benchmark(root, grid, options.volumes, options.cores or 0)))
 
 
 def labels(options: argparse.Namespace) -> None:
     """`labels`: mine labels from a csv of sentences."""
-    from lensnb.lesanet import report_labels
+    from lensnb.lesanet import label_files, report_labels
 
     table = report_labels.label_sentences(options.sentences, options.ontology, options.output, options.examples)
     counts = table["relation"].value_counts()
-    numbers = ", ".join(f"{counts.get(name, 0)} {name}" for name in report_labels.RELATIONS)
+    numbers = ", ".join(f"{counts.get(name, 0)} {name}" for name in label_files.RELATIONS)
     print(f"{numbers} labels in {options.output}")
 
 
 def data_check(options: argparse.Namespace) -> int:
     """`data check`: say what is there; status 1 unless everything is."""
-    from lensnb import data_check as checking
-    from lensnb import paths
+    from lensnb import runfolder
+    from lensnb.datasets import check as checking
     from lensnb.files import write_table
 
-    root = options.root or paths.real_data()
+    root = options.root or runfolder.real_data()
     if options.root and not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; --root names the folder that holds the datasets")
     result = checking.check(root, options.read, options.workers or available_cores())

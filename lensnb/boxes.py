@@ -141,3 +141,62 @@ def tracklets_to_3d(tracklets: pd.DataFrame) -> pd.DataFrame:
     result["volume"] = best["volume"].astype(str)
     result["expert"] = best["expert"].astype(str) if "expert" in best else ""
     return result.reset_index()[["volume", "tracklet", *BOX3D, "z", "score", "expert"]]
+
+
+def slices_of(boxes3d: pd.DataFrame) -> pd.DataFrame:
+    """One row per slice of each 3D box (z1, z2 may be fractional and are rounded), with `z`."""
+    first = np.rint(boxes3d["z1"].to_numpy(float)).astype(int)
+    count = np.maximum(np.rint(boxes3d["z2"].to_numpy(float)).astype(int) - first + 1, 1)
+    rows = np.repeat(np.arange(len(boxes3d)), count)
+    step = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
+    return boxes3d.iloc[rows].assign(z=first[rows] + step).reset_index(drop=True)
+
+
+def overlapping(boxes: pd.DataFrame, others: pd.DataFrame, theta: float) -> np.ndarray:
+    """For each row of `boxes` whether a row of `others` on its slice has IoU > theta with it: (n,) bool."""
+    pairs = same_slice_pairs(boxes, others)
+    hit = np.zeros(len(boxes), dtype=bool)
+    hit[pairs.loc[pairs["iou"] > theta, "a"]] = True
+    return hit
+
+
+def on_slices_of(boxes: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `boxes` that lie on a slice which has a row in `labels`."""
+    a, b = slice_keys(boxes, labels)
+    return boxes[np.isin(a, b)]
+
+
+def same_slice_pairs(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """All pairs of rows of `a` and `b` on the same slice of the same volume: row positions a, b and their IoU."""
+    key_a, key_b = slice_keys(a, b)
+    order = np.argsort(key_b, kind="stable")
+    first = np.searchsorted(key_b[order], key_a, side="left")
+    count = np.searchsorted(key_b[order], key_a, side="right") - first
+    i = np.repeat(np.arange(len(a)), count)
+    within = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
+    j = order[np.repeat(first, count) + within]
+    iou = _paired_iou(a[BOX].to_numpy(float)[i], b[BOX].to_numpy(float)[j])
+    return pd.DataFrame({"a": i, "b": j, "iou": iou})
+
+
+def slice_keys(a: pd.DataFrame, b: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    names = np.concatenate([a["volume"].astype(str).to_numpy(object), b["volume"].astype(str).to_numpy(object)])
+    volume = pd.factorize(names)[0].astype(np.int64)
+    z = np.concatenate([a["z"].to_numpy(float), b["z"].to_numpy(float)])
+    key = volume * 1_000_000 + np.rint(z).astype(np.int64)
+    return key[: len(a)], key[len(a) :]
+
+
+def _paired_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    width = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
+    height = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])
+    shared = width.clip(0) * height.clip(0)
+    area_a, area_b = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1]), (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
+    return shared / np.maximum(area_a + area_b - shared, 1e-9)
+
+
+def boxes_on_slice(boxes: pd.DataFrame, z: int) -> pd.DataFrame:
+    """The boxes that lie on slice z: those with that z, and 3D boxes with z1 <= z <= z2."""
+    if "z" in boxes and boxes["z"].notna().all():
+        return boxes[boxes["z"] == z]
+    return boxes[(boxes["z1"] <= z + 0.5) & (boxes["z2"] >= z - 0.5)]

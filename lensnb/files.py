@@ -176,22 +176,3 @@ def _from_arrays(arrays: np.lib.npyio.NpzFile) -> pd.DataFrame:
             # missing text has code -1; as a categorical it stays one small integer per row
             columns[name] = pd.Categorical.from_codes(arrays[f"code:{name}"], arrays[f"names:{name}"].astype(object))
     return pd.DataFrame(columns)
-
-
-def load_weights(model, path: Path, network: str = "its network", advice: str = "; delete it to make it again") -> None:
-    """Load a safetensors file into a network (torch's).
-
-    ValueError names a file that is cut off or of another network than `network`, and gives `advice`.
-    """
-    from safetensors.torch import load_file  # here, because most who read files need no torch
-
-    try:
-        model.load_state_dict(load_file(path))
-    except Exception as error:
-        raise ValueError(f"{path} does not hold {network} ({first_words(error)}){advice}") from error
-
-
-def first_words(error: Exception, length: int = 160) -> str:
-    """What an error of torch begins with; all of it can be pages."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= length else f"{text[:length]}..."

@@ -14,7 +14,7 @@ import pytest
 from tiny import ball, info_row, write_deeplesion, write_lits, write_luna, write_nih
 
 from lensnb import __main__ as cli
-from lensnb.ct_files import affine
+from lensnb.ct.volume import affine
 
 STORE = "root/data/prepared/smoke/store/"
 SHAPE = (6, 32, 32)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lensnb import paths
+from lensnb import runfolder
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -41,8 +41,8 @@ class Chain:
 
     def start(self, *options: str, kill: str = "", at: str = "") -> subprocess.CompletedProcess:
         """Call run_all.sh's runner; kill -9 the "run" or a "kernel" when a line that holds `at` appears."""
-        command = [sys.executable, "-m", "lensnb.runner", "--profile", "smoke", *options]
-        environment = {**os.environ, "LENSNB_ROOT": str(self.root), "PYTHONPATH": str(paths.repository())}
+        command = [sys.executable, "-m", "lensnb.run.engine", "--profile", "smoke", *options]
+        environment = {**os.environ, "LENSNB_ROOT": str(self.root), "PYTHONPATH": str(runfolder.repository())}
         environment.pop("LENSNB_DATA", None)
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -70,7 +70,7 @@ def kernel_of(step: str, runner: int) -> int:
     """The process of the kernel that executes a step."""
     for process in psutil.Process(runner).children(recursive=True):
         words = process.cmdline() if process.status() != psutil.STATUS_ZOMBIE else []
-        if "lensnb.execution" in words and any(word.startswith(step) for word in words):
+        if "lensnb.run.step" in words and any(word.startswith(step) for word in words):
             kernels = [child for child in process.children() if "ipykernel_launcher" in " ".join(child.cmdline())]
             if kernels:
                 return kernels[0].pid

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from PIL import Image
 from tiny import write_dicom, write_image
 
-from lensnb.ct_files import read_array, read_ct
+from lensnb.ct.read import read_array, read_ct
 
 SERIES = "000062_01_01"  # the one complete sub-volume: slices 56 to 84, every 5 mm, three lesions
 SIDE = 96  # pixels that are left of an image

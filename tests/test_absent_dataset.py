@@ -10,10 +10,16 @@ import miniature
 import pytest
 from conftest import SHARED
 
-from lensnb import experiments, lens, paths, profiles, runner, training
+from lensnb import runfolder, settings
 from lensnb.boxes import DATASETS
+from lensnb.datasets.store import Store
 from lensnb.files import read_table
-from lensnb.volumes import Store
+from lensnb.models import lens
+from lensnb.models.weights import save_weights
+from lensnb.run import engine
+from lensnb.settings import load_profile
+from lensnb.training import experiments
+from lensnb.training.detector import train_experiment
 
 PROFILE = "paper"
 ABSENT = "LUNA16"  # the notebooks are run without it: 02 shows windows on its nodules
@@ -45,10 +51,10 @@ def executed(raw, tmp_path_factory):
     environment = {**os.environ, "LENSNB_ROOT": str(root), "LENSNB_DATA": str(data)}
     printed = {}
     for name in ("01_the_data", "02_preparing_ct"):
-        notebook, output = paths.repository() / "notebooks" / f"{name}.ipynb", root / f"{name}.ipynb"
-        command = [sys.executable, "-m", "lensnb.execution", notebook, "--profile", PROFILE, "--output", output]
+        notebook, output = runfolder.repository() / "notebooks" / f"{name}.ipynb", root / f"{name}.ipynb"
+        command = [sys.executable, "-m", "lensnb.run.step", notebook, "--profile", PROFILE, "--output", output]
         ran = subprocess.run(
-            command, cwd=paths.repository(), env=environment, capture_output=True, text=True, timeout=900
+            command, cwd=runfolder.repository(), env=environment, capture_output=True, text=True, timeout=900
         )
         assert ran.returncode == 0, ran.stdout[-2000:]
         printed[name] = ran.stdout
@@ -67,18 +73,18 @@ def test_notebooks_on_the_data(executed):
 def test_joint_training_has_one_expert_less(executed, monkeypatch, capsys, name):
     """With the smoke profile's network, on the notebooks' volumes."""
     root, _ = executed
-    profile = profiles.load("smoke")
+    profile = load_profile("smoke")
     profile.training.iterations, profile.training.batch_size = 6, 2
-    monkeypatch.setattr(profiles, "load", lambda _: profile)
+    monkeypatch.setattr(settings, "load", lambda _: profile)
     monkeypatch.setenv("LENSNB_ROOT", str(root))
     start = lens.LENS(profile.network, ("DeepLesion",))
-    training.save_weights(start, paths.runs(PROFILE) / "pretext" / "weights.safetensors", ("backbone.",))
-    boxes = Store(paths.prepared(PROFILE)).boxes
+    save_weights(start, runfolder.runs(PROFILE) / "pretext" / "weights.safetensors", ("backbone.",))
+    boxes = Store(runfolder.prepared(PROFILE)).boxes
     for strategy in ("cross-slice", "intra-patient", "uncertain"):
-        table = paths.runs(PROFILE) / "mined" / f"{strategy}.csv"
+        table = runfolder.runs(PROFILE) / "mined" / f"{strategy}.csv"
         table.parent.mkdir(exist_ok=True)
         boxes.head(0).to_csv(table, index=False)
-    run = training.train(name, PROFILE)
+    run = train_experiment(name, PROFILE)
     assert f"{name}: no {ABSENT} expert, for want of labelled training volumes of {ABSENT}\n" in capsys.readouterr().out
     rest = tuple(dataset for dataset in DATASETS if dataset != ABSENT)
     assert lens.load(run).datasets == rest and len(read_table(run / "log.csv"))
@@ -131,7 +137,7 @@ def test_nothing_goes_without_deeplesion(raw, tmp_path):
 def test_deeplesion_alone_is_said(raw, tmp_path, capsys):
     alone = tmp_path / "raw"
     shutil.copytree(raw / "DeepLesion", alone / "DeepLesion")
-    runner.check_datasets(alone)
+    engine.check_datasets(alone)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[0].rsplit(" ", 1)[-1] for line in lines[:-1]] == list(DATASETS[1:])
     assert "joint training is the same as single" in lines[-1]
@@ -139,5 +145,7 @@ def test_deeplesion_alone_is_said(raw, tmp_path, capsys):
 
 def plan(data: Path, folder: Path) -> subprocess.CompletedProcess:
     environment = {**os.environ, "LENSNB_ROOT": str(folder / "root"), "LENSNB_DATA": str(data)}
-    command = [sys.executable, "-m", "lensnb.runner", "--profile", PROFILE, "--dry-run"]
-    return subprocess.run(command, cwd=paths.repository(), env=environment, capture_output=True, text=True, timeout=900)
+    command = [sys.executable, "-m", "lensnb.run.engine", "--profile", PROFILE, "--dry-run"]
+    return subprocess.run(
+        command, cwd=runfolder.repository(), env=environment, capture_output=True, text=True, timeout=900
+    )

@@ -41,8 +41,9 @@ from broken import (
 )
 from tiny import write_dicom, write_image, write_png
 
-from lensnb import files, preparation, store_writing
-from lensnb.ct_files import affine
+from lensnb import files
+from lensnb.ct.volume import affine
+from lensnb.datasets import preparation, store_writing
 
 PREPARE = "prepare --profile smoke --data {}/raw --workers 1"
 CHECK = "data check --root {}/raw"
@@ -138,7 +139,7 @@ def small_quota(at: Place) -> None:
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    write = store_writing.write_array
+    write = files.write_array
 
     def limited(array, path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (512, limits[1]))
@@ -154,7 +155,7 @@ def failing_disk(at: Place) -> None:
     def unreadable(root, row):
         raise OSError(5, "Input/output error", str(Path(root) / row["path"]))
 
-    at.patch.setattr(preparation.READERS["LiTS"], "read", unreadable)
+    at.patch.setattr(store_writing.READERS["LiTS"], "read", unreadable)
 
 
 # fmt: off

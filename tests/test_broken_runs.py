@@ -37,9 +37,15 @@ from broken import (
 )
 from tiny import write_dicom, write_image
 
-from lensnb import files, lens, preparation, profiles, training
+from lensnb import files
 from lensnb.boxes import DATASETS
-from lensnb.ct_files import affine
+from lensnb.ct.volume import affine
+from lensnb.datasets import preparation
+from lensnb.models import lens
+from lensnb.models.weights import save_weights
+from lensnb.settings import load_profile, to_dict
+from lensnb.training import detector
+from lensnb.training.loop import save_checkpoint
 
 HEADER = "volume,x1,y1,z1,x2,y2,z2"
 RUN = "root/data/runs/smoke/experiments/single-seed0/"
@@ -65,17 +71,17 @@ def marks(folder: Path) -> None:
 
 @functools.cache
 def network() -> lens.LENS:
-    return lens.LENS(profiles.load("smoke").network, DATASETS)
+    return lens.LENS(load_profile("smoke").network, DATASETS)
 
 
 def write_run(folder: Path) -> None:
     """A run with a random network."""
-    profile = profiles.load("smoke")
+    profile = load_profile("smoke")
     config = {
-        "datasets": list(DATASETS), "proposal_network": "afp", "network": profiles.to_dict(profile.network),
-        "inference": profiles.to_dict(profile.inference), "spacing_mm": profile.grid.spacing_mm, "phantom": True,
+        "datasets": list(DATASETS), "proposal_network": "afp", "network": to_dict(profile.network),
+        "inference": to_dict(profile.inference), "spacing_mm": profile.grid.spacing_mm, "phantom": True,
     }  # fmt: skip
-    training.save_weights(network(), folder / "run/weights.safetensors")
+    save_weights(network(), folder / "run/weights.safetensors")
     files.write_json(config, folder / "run/config.json")
 
 
@@ -88,7 +94,7 @@ def prepared(folder: Path) -> None:
     """A store with DeepLesion, the weights to start from, and mined tables."""
     deeplesion(folder)
     preparation.prepare(folder / "raw", folder / PREPARED, (3.0, 3.0, 4.0), workers=1, datasets=("DeepLesion",))
-    training.save_weights(network(), folder / PRETEXT, ("backbone.", "head.fc1.", "head.fc2."))
+    save_weights(network(), folder / PRETEXT, ("backbone.", "head.fc1.", "head.fc2."))
     boxes = folder / PREPARED / "boxes.csv"
     for name in ("cross-slice", "intra-patient", "uncertain"):
         (folder / "root/data/runs/smoke/mined").mkdir(exist_ok=True)
@@ -130,23 +136,23 @@ def config_without(*keys: str):
 def checkpoint(model: torch.nn.Module):
     """A checkpoint of this model where the training would continue from one."""
     optimizer = torch.optim.RAdam(model.parameters())
-    return lambda at: training.save_checkpoint(at / RUN / "checkpoint.pt", model, optimizer, 20, [], [])
+    return lambda at: save_checkpoint(at / RUN / "checkpoint.pt", model, optimizer, 20, [], [])
 
 
 def other_start(at: Place) -> None:
-    wide = profiles.load("smoke").network
+    wide = load_profile("smoke").network
     wide.growth_rate = 4
-    training.save_weights(lens.LENS(wide, DATASETS), at / PRETEXT, ("backbone.",))
+    save_weights(lens.LENS(wide, DATASETS), at / PRETEXT, ("backbone.",))
 
 
 def no_training(at: Place) -> None:
     """Let a training come to its checkpoint and its end at once."""
 
     def fit(model, batches, section, path, *_):
-        training.save_checkpoint(path, model, torch.optim.RAdam(model.parameters()), 20, [], [])
+        save_checkpoint(path, model, torch.optim.RAdam(model.parameters()), 20, [], [])
         return pd.DataFrame({"iteration": [20]})
 
-    at.patch.setattr(training, "fit", fit)
+    at.patch.setattr(detector, "fit_lens", fit)
 
 
 def two_series(at: Place) -> None:

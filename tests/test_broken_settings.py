@@ -27,7 +27,10 @@ from broken import (
     write,
 )
 
-from lensnb import execution, files, notebook, options, profiles, runner
+from lensnb import files, settings
+from lensnb.run import engine, options, step, targets
+from lensnb.settings import FOLDER, load_profile
+from lensnb.show.session import start
 
 BINARY = b"\x89\xff\x00" * 99
 
@@ -36,7 +39,7 @@ BINARY = b"\x89\xff\x00" * 99
 
 
 def profile_files(folder: Path) -> None:
-    shutil.copytree(profiles.FOLDER, folder / "profiles", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copytree(FOLDER, folder / "profiles", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
 
 
 def tables(folder: Path) -> None:
@@ -66,10 +69,10 @@ def setting(old: str, new: str):
     return replace
 
 
-def load_profile(folder: Path) -> None:
+def load_changed(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(profiles, "FOLDER", folder / "profiles")
-        profiles.load("smoke")
+        patch.setattr(settings, "FOLDER", folder / "profiles")
+        load_profile("smoke")
 
 
 def parameters(**given: str):
@@ -77,8 +80,8 @@ def parameters(**given: str):
 
     def call(folder: Path) -> None:
         try:
-            execution.parameters(folder / "n.ipynb", "smoke", given)
-        except execution.StepError as error:
+            step.parameters(folder / "n.ipynb", "smoke", given)
+        except step.StepError as error:
             raise ValueError(str(error)) from error
 
     return call
@@ -89,8 +92,8 @@ def run_all(*arguments: str):
 
     def call(folder: Path) -> None:
         try:
-            runner.make(options.parse([word.replace("{}", str(folder)) for word in arguments]))
-        except runner.RunError as error:
+            engine.make(options.parse([word.replace("{}", str(folder)) for word in arguments]))
+        except targets.RunError as error:
             raise ValueError(str(error)) from error
 
     return call
@@ -159,7 +162,7 @@ CASES = [
     *table("notebook", a_notebook, parameters(),
            ("default that is computed", replaced("n.ipynb", "share = 0.5", "share = 1 / len(dir())"),
             refused("n: parameter share is not a literal"))),
-    *table("notebook", nothing, lambda folder: notebook.start("smoke", "0"),
+    *table("notebook", nothing, lambda folder: start("smoke", "0"),
            ("seed is a text, inside", no_damage, refused("parameter seed is '0'; it must be of type int"))),
     *table("run_all.sh", nothing, run_all("--data", "{}/none"),
            ("--data that does not exist", no_damage, told("there is no folder", "none", status=2))),

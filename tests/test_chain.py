@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from lensnb import froc, paths, processes, publishing, runner, tables
-from lensnb.experiments import available
+from lensnb import runfolder
+from lensnb.evaluation import froc, table2
+from lensnb.run import processes, publishing, targets
+from lensnb.training.experiments import available
 
 COMPONENTS = ["afp", "multi_dataset", "proposal_fusion", "mam", "fpr"]
 RATES = ["fp_0.125", "fp_0.25", "fp_0.5", "fp_1", "fp_2", "fp_4", "fp_8"]
@@ -36,8 +38,8 @@ def test_the_next_start_continues(chain):
 
 def test_every_declared_file_is_there_and_every_figure_declared(chain, monkeypatch):
     monkeypatch.setenv("LENSNB_ROOT", str(chain.root))
-    monkeypatch.setenv("PYTHONPATH", str(paths.repository()))
-    found = runner.targets("smoke")
+    monkeypatch.setenv("PYTHONPATH", str(runfolder.repository()))
+    found = targets.targets("smoke")
     assert [target.name for target in found if not target.path.stat().st_size] == []
     assert {path.name for path in chain.figures.iterdir()} == {
         target.path.name for target in found if target.path.parent == chain.figures
@@ -52,7 +54,7 @@ def test_table2(chain):
     assert list(table.columns) == [
         "row", "method", *COMPONENTS, *RATES, "average", "average_low", "average_high", "paper_average"
     ]  # fmt: skip
-    assert list(table["row"]) == [row.name for row in tables.ROWS]
+    assert list(table["row"]) == [row.name for row in table2.ROWS]
     assert {"baseline", "a", "b", "c", "e", "f", "g", "h", "complete"} <= set(table["row"])
     assert set(table[COMPONENTS].to_numpy().ravel()) == {"yes", "no"}
     assert table.set_index("row").loc["g", COMPONENTS].tolist() == ["yes", "yes", "yes", "yes", "no"]
@@ -187,11 +189,11 @@ def test_dry_run_says_what_would_be_made(chain):
 
 def test_publish_refuses_what_is_not_made(chain, monkeypatch, tmp_path):
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(paths.repository()))
-    sources = {path: path.read_bytes() for path in (paths.repository() / "notebooks").glob("*.ipynb")}
+    monkeypatch.setenv("PYTHONPATH", str(runfolder.repository()))
+    sources = {path: path.read_bytes() for path in (runfolder.repository() / "notebooks").glob("*.ipynb")}
     try:
-        publishing.publish(runner.targets("phantom"))
-    except runner.RunError as error:
+        publishing.publish(targets.targets("phantom"))
+    except targets.RunError as error:
         assert "cannot publish" in str(error) and "./run_all.sh --profile phantom makes them" in str(error)
     else:
         raise AssertionError("it published a run that was never made")

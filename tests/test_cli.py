@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from lensnb import __main__ as cli
-from lensnb import detect, paths, phantom, preparation, training
+from lensnb import phantom, runfolder
+from lensnb.datasets import preparation
+from lensnb.own_ct import detect
+from lensnb.training import detector
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADER = "volume,x1,y1,z1,x2,y2,z2"
@@ -92,7 +95,7 @@ def test_failures_have_status_1_and_an_escape_hatch(files, monkeypatch, capsys):
     def diverge(*_):
         raise FloatingPointError("the loss is nan at iteration 3")
 
-    monkeypatch.setattr(training, "train", diverge)
+    monkeypatch.setattr(detector, "train_experiment", diverge)
     assert cli.main(["train", "single"]) == 1
     assert capsys.readouterr().err == "lensnb: the loss is nan at iteration 3\n"
     monkeypatch.setenv("LENSNB_TRACEBACK", "1")
@@ -114,7 +117,7 @@ def test_help_is_quick_and_has_examples():
 
 def test_train_calls_the_training_with_its_options(monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr(training, "train", lambda *arguments: calls.append(arguments) or Path("somewhere"))
+    monkeypatch.setattr(detector, "train_experiment", lambda *arguments: calls.append(arguments) or Path("somewhere"))
     assert cli.main(["train", "multi", "--profile", "smoke", "--seed", "3"]) == 0
     assert cli.main(["train", "single"]) == 0
     assert calls == [("multi", "smoke", 3), ("single", "phantom", 0)]
@@ -135,16 +138,16 @@ def test_prepare_writes_phantoms_only_where_they_are_used(tmp_path, monkeypatch)
 
     def write(root, spec, seed, workers):
         written.append((root, seed))
-        for name in paths.DATASET_FOLDERS:
+        for name in runfolder.DATASET_FOLDERS:
             (root / name).mkdir(parents=True)
 
     monkeypatch.setattr(phantom, "write", write)
     monkeypatch.setattr(preparation, "prepare", lambda *arguments: prepared.append(arguments) or {"datasets": {}})
     assert cli.main(["prepare", "--profile", "smoke", "--seed", "2"]) == 0
-    assert written == [(paths.phantom("smoke", 2), 2)]
+    assert written == [(runfolder.phantom("smoke", 2), 2)]
     raw, out, spacing, seed, _, _, datasets = prepared.pop()
-    assert (raw, out, seed) == (paths.phantom("smoke", 2), paths.prepared("smoke", 2), 2)
-    assert len(spacing) == 3 and datasets == paths.DATASET_FOLDERS
+    assert (raw, out, seed) == (runfolder.phantom("smoke", 2), runfolder.prepared("smoke", 2), 2)
+    assert len(spacing) == 3 and datasets == runfolder.DATASET_FOLDERS
     (tmp_path / "mine" / "LiTS").mkdir(parents=True)
     assert cli.main(["prepare", "--profile", "smoke", "--data", str(tmp_path / "mine")]) == 0
     assert len(written) == 1 and prepared.pop()[6] == ("LiTS",)

@@ -8,8 +8,8 @@ import pytest
 from tiny import INFO_COLUMNS, info_row, write_deeplesion, write_lits, write_luna, write_nih
 
 from lensnb import __main__ as cli
-from lensnb import data_check
-from lensnb.data_check import HANDLED, INCOMPLETE, LEFT_OUT, check, report
+from lensnb.datasets import check as data_check
+from lensnb.datasets.check import HANDLED, INCOMPLETE, LEFT_OUT, check, report
 from lensnb.files import read_table, write_json
 
 MATRIX = np.diag([0.8, 0.8, 2.0, 1.0])

@@ -18,7 +18,7 @@ from tiny import (
     write_png,
 )
 
-from lensnb.ct_files import CT, affine
+from lensnb.ct.volume import CT, affine
 from lensnb.datasets import deeplesion, lits, luna16, nih_ln
 from lensnb.datasets.masks import align_mask, mask_boxes
 

@@ -10,32 +10,38 @@ import torch
 from scipy import ndimage
 from tiny import write_dicom
 
-from lensnb import detect, lens, profiles, slicer, training
 from lensnb.boxes import BOX3D, DATASETS
+from lensnb.ct.grid import normalise
+from lensnb.ct.read import read_ct
+from lensnb.ct.volume import CT
 from lensnb.files import write_json
-from lensnb.lesanet.network import LesaNet
+from lensnb.models import lens
+from lensnb.models.lesanet import LesaNet
+from lensnb.models.weights import save_weights
+from lensnb.own_ct import detect, slicer
+from lensnb.settings import load_profile, to_dict
 
 sitk = pytest.importorskip("SimpleITK")
 
 
 def write_weights(folder, phantom: bool = True, score: float = 0.0):
     """A small network with random weights, saved as a training run saves it."""
-    profile = profiles.load("smoke")
+    profile = load_profile("smoke")
     torch.manual_seed(0)
     model = lens.LENS(profile.network, DATASETS)
-    settings = profiles.to_dict(profile.inference) | {"score": score, "per_slice": 3}
+    settings = to_dict(profile.inference) | {"score": score, "per_slice": 3}
     config = {
         "experiment": "multi",
         "profile": "smoke",
         "datasets": list(DATASETS),
         "proposal_network": "afp",
         "phantom": phantom,
-        "network": profiles.to_dict(profile.network),
+        "network": to_dict(profile.network),
         "inference": settings,
         "spacing_mm": profile.grid.spacing_mm,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    training.save_weights(model, folder / "weights.safetensors")
+    save_weights(model, folder / "weights.safetensors")
     write_json(config, folder / "config.json")
     return folder / "weights.safetensors"
 
@@ -200,12 +206,12 @@ def test_everything_written(weights, tmp_path, monkeypatch):
 
 def write_lesanet(folder):
     """A LesaNet with random weights, whose scores are all over the thresholds but that of `never`."""
-    profile, names = profiles.load("smoke"), ["chest", "lung", "never"]
+    profile, names = load_profile("smoke"), ["chest", "lung", "never"]
     model = LesaNet(profile.lesanet, len(names))
-    training.save_weights(model, folder / "weights.safetensors")
-    write_json({"labels": names, **profiles.to_dict(profile.lesanet)}, folder / "config.json")
+    save_weights(model, folder / "weights.safetensors")
+    write_json({"labels": names, **to_dict(profile.lesanet)}, folder / "config.json")
     known = {"thresholds": [0.0, 0.0, None], "parents": [[], ["chest"], []], "labels": names}
-    write_json(known | {"network": profiles.to_dict(profile.network)}, folder / "labels.json")
+    write_json(known | {"network": to_dict(profile.network)}, folder / "labels.json")
 
 
 def test_a_lesanet_beside_the_weights_adds_labels(tmp_path, monkeypatch):
@@ -264,8 +270,8 @@ def test_weights_of_real_data_carry_no_warning(tmp_path, monkeypatch):
 def test_values_unlike_hu_are_told():
     hu = np.full((2, 4, 4), -1000, np.int16)
     hu[0, 0, 0] = 900
-    assert detect.unlike_ct(detect.CT(hu, np.eye(4))) == []
-    assert "from 0 to 255" in detect.unlike_ct(detect.CT(np.where(hu > 0, 255, 0).astype(np.int16), np.eye(4)))[0]
+    assert detect.unlike_ct(CT(hu, np.eye(4))) == []
+    assert "from 0 to 255" in detect.unlike_ct(CT(np.where(hu > 0, 255, 0).astype(np.int16), np.eye(4)))[0]
 
 
 def test_a_series_can_be_chosen(weights, tmp_path, monkeypatch):
@@ -333,8 +339,8 @@ def test_the_picture_shows_each_box_on_its_own_slice(tmp_path):
     image.SetSpacing((3.0, 3.0, 4.0))
     image.SetDirection((-1, 0, 0, 0, 1, 0, 0, 0, 1))
     sitk.WriteImage(image, str(tmp_path / "ct.nrrd"))
-    ct = detect.read_ct(tmp_path / "ct.nrrd")
-    hu, geometry = detect.normalise(ct, (3.0, 3.0, 4.0))
+    ct = read_ct(tmp_path / "ct.nrrd")
+    hu, geometry = normalise(ct, (3.0, 3.0, 4.0))
     rows = [[10, 10, 1, 20, 20, 3, 2, 0.9, "LiTS"], [5, 25, 4, 12, 32, 4, 4, 0.5, "LUNA16"],
             [22, 10, 2, 30, 20, 2, 2, 0.4, "LiTS"]]  # fmt: skip
     lesions = pd.DataFrame(rows, columns=[*BOX3D, "z", "score", "expert"])

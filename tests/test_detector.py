@@ -7,13 +7,16 @@ import pytest
 import torch
 from torchvision.ops import nms
 
-from lensnb import profiles
-from lensnb.backbone import Backbone, load_trunk
-from lensnb.heads import DetectionHead, match_proposals
-from lensnb.inference import detect_naively, detect_volume
-from lensnb.lens import LENS, best_boxes, total_loss
-from lensnb.proposals import AFP, RPN, Target, afp_target, anchor_boxes, cell_centres, decode, encode, match_anchors
-from lensnb.slices import place, resize, slice_group, to_grey
+from lensnb.detection.inference import detect_naively, detect_volume
+from lensnb.models.afp import AFP, afp_target
+from lensnb.models.backbone import Backbone, load_trunk
+from lensnb.models.heads import DetectionHead, match_proposals
+from lensnb.models.inputs import slice_group, to_grey
+from lensnb.models.lens import LENS, best_boxes, total_loss
+from lensnb.models.rpn import RPN, anchor_boxes, match_anchors
+from lensnb.models.targets import Target, cell_centres, decode, encode
+from lensnb.settings import load_profile
+from lensnb.training.samples import place, resize
 
 NONE = torch.zeros(0, 4)
 
@@ -24,12 +27,12 @@ def count(module):
 
 @pytest.fixture(scope="module")
 def paper():
-    return profiles.load("paper").network
+    return load_profile("paper").network
 
 
 @pytest.fixture(scope="module")
 def small():
-    return profiles.load("smoke").network
+    return load_profile("smoke").network
 
 
 def test_full_size_parameter_counts(paper):
@@ -84,7 +87,7 @@ def test_shared_features_equal_the_naive_computation(small, depth):
 def test_detections_with_shared_features_equal_slice_by_slice(small):
     torch.manual_seed(2)
     model = LENS(small, ("DeepLesion", "LUNA16")).eval()
-    inference = profiles.load("smoke").inference
+    inference = load_profile("smoke").inference
     hu = np.random.default_rng(0).integers(-1000, 400, (7, 50, 70)).astype(np.int16)
     shared, naive = detect_volume(model, hu, inference), detect_naively(model, hu, inference)
     assert len(shared) > 10

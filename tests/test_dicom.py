@@ -27,9 +27,9 @@ from pydicom.uid import (
 )
 from tiny import sample, write_dicom
 
-from lensnb import dicom_pixels
-from lensnb.ct_files import read_ct
-from lensnb.volumes import grid_to_mm, grid_to_original, normalise
+from lensnb.ct import dicom_pixels
+from lensnb.ct.grid import grid_to_mm, grid_to_original, normalise
+from lensnb.ct.read import read_ct
 
 sitk = pytest.importorskip("SimpleITK")
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lensnb import environment, options, paths
+from lensnb import runfolder
+from lensnb.run import environment, options
 
-ROOT = paths.repository()
+ROOT = runfolder.repository()
 
 
 def test_requirements_pin_everything():

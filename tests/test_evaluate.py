@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lensnb import evaluate, froc
+from lensnb.evaluation import froc, official
 
 LESION = [10, 10, 5, 19, 19, 9]
 HEADER = "volume,x1,y1,z1,x2,y2,z2"
@@ -29,13 +29,13 @@ def predictions_csv(tmp_path):
 
 
 def test_csv_truth_with_a_volume_without_lesions(truth_csv):
-    truth = evaluate.read_truth(truth_csv)
+    truth = official.read_truth(truth_csv)
     assert {volume: len(boxes) for volume, boxes in truth.items()} == {"a": 2, "b": 0, "c": 1}
     assert truth["a"].tolist() == [LESION, [40, 40, 5, 49, 49, 9]]
 
 
 def test_result(truth_csv, predictions_csv):
-    result = json.loads(json.dumps(evaluate.evaluate_files(truth_csv, predictions_csv)))
+    result = json.loads(json.dumps(official.evaluate_files(truth_csv, predictions_csv)))
     # one of three lesions is found at once, one false positive in three volumes
     assert result["fp"] == [0.125, 0.25, 0.5, 1, 2, 4, 8]
     assert result["sensitivity"] == pytest.approx([1 / 3] * 7, abs=1e-15)
@@ -45,7 +45,7 @@ def test_result(truth_csv, predictions_csv):
     assert result["volumes_without_predictions"] == 1
     assert set(result["stricter"]) == {"iou", "one_to_one", "iou_one_to_one"}
     assert result["stricter"]["one_to_one"]["sensitivity"] == pytest.approx([1 / 3] * 7)
-    text = evaluate.report(result)
+    text = official.report(result)
     assert "IoBB >= 0.3" in text and "0.3333" in text
 
 
@@ -54,7 +54,7 @@ def test_stricter_rules_differ(tmp_path):
     truth.write_text(f"{HEADER}\na,10,10,5,19,19,9\na,20,10,5,29,19,9\n")
     # a speck inside the first lesion, then the same again, then a box over both lesions
     predictions.write_text(f"{HEADER},score\na,12,12,6,13,13,7,.9\na,12,12,6,13,13,7,.8\na,10,10,5,29,19,9,.7\n")
-    result = evaluate.evaluate_files(truth, predictions)
+    result = official.evaluate_files(truth, predictions)
     # official: speck, nothing, and the second lesion, never a false positive
     assert result["sensitivity"] == [1.0] * 7
     # IoU: the specks are false positives, two of them before both lesions
@@ -69,26 +69,26 @@ def test_pickle_splits(tmp_path, predictions_csv):
     path = tmp_path / "truth.pkl"
     test = {"a": np.array([LESION], float), "b": np.zeros((0, 6)), "c": np.zeros((0, 6))}
     path.write_bytes(pickle.dumps({"val": {"z": np.array([LESION], float)}, "test": test}))
-    assert list(evaluate.read_truth(path, "val")) == ["z"]
-    assert evaluate.evaluate_files(path, predictions_csv)["average"] == 1.0
+    assert list(official.read_truth(path, "val")) == ["z"]
+    assert official.evaluate_files(path, predictions_csv)["average"] == 1.0
     with pytest.raises(ValueError, match="truth.pkl has no split 'train'; it has val, test"):
-        evaluate.read_truth(path, "train")
+        official.read_truth(path, "train")
     # predictions for another split than the one chosen
     with pytest.raises(ValueError, match="2 volume.s. that the truth does not have, the first is a"):
-        evaluate.evaluate_files(path, predictions_csv, split="val")
+        official.evaluate_files(path, predictions_csv, split="val")
 
 
 def test_scores_are_read_exactly(tmp_path):
     numbers = np.random.default_rng(0).normal(size=(200, 1)) * 10 ** np.random.default_rng(1).uniform(-9, 9, (200, 1))
     path = tmp_path / "p.csv"
     path.write_text("volume,score\n" + "\n".join(f"a,{number!r}" for number in numbers.ravel().tolist()))
-    assert evaluate.read_boxes(path, ["volume", "score"])["score"].tolist() == numbers.ravel().tolist()
+    assert official.read_boxes(path, ["volume", "score"])["score"].tolist() == numbers.ravel().tolist()
 
 
 def test_a_numeric_volume_name_stays_text(tmp_path):
     path = tmp_path / "truth.csv"
     path.write_text(f"{HEADER}\n007,10,10,5,19,19,9\n")
-    assert list(evaluate.read_truth(path)) == ["007"]
+    assert list(official.read_truth(path)) == ["007"]
 
 
 @pytest.mark.parametrize(
@@ -109,29 +109,29 @@ def test_bad_predictions_name_file_and_row(truth_csv, tmp_path, rows, message):
     path = tmp_path / "bad.csv"
     path.write_text(f"{HEADER},score\n{rows}\n")
     with pytest.raises(ValueError, match=f"bad.csv.*{message}"):
-        evaluate.evaluate_files(truth_csv, path)
+        official.evaluate_files(truth_csv, path)
 
 
 def test_missing_columns_and_files(truth_csv, tmp_path):
     path = tmp_path / "bad.csv"
     path.write_text("volume,x1,y1,x2,y2,score\na,1,1,2,2,.5\n")
     with pytest.raises(ValueError, match=r"bad.csv: column\(s\) z1, z2 missing"):
-        evaluate.evaluate_files(truth_csv, path)
+        official.evaluate_files(truth_csv, path)
     path.write_text("")
     with pytest.raises(ValueError, match="bad.csv can not be read as a csv"):
-        evaluate.evaluate_files(truth_csv, path)
+        official.evaluate_files(truth_csv, path)
     with pytest.raises(FileNotFoundError, match="none.csv does not exist"):
-        evaluate.evaluate_files(truth_csv, tmp_path / "none.csv")
+        official.evaluate_files(truth_csv, tmp_path / "none.csv")
     bad_truth = tmp_path / "bad_truth.csv"
     bad_truth.write_text(f"{HEADER}\na,1,1,1,2,2,0\n")
     with pytest.raises(ValueError, match="bad_truth.csv: the truth, row 1: an inverted box"):
-        evaluate.read_truth(bad_truth)
+        official.read_truth(bad_truth)
 
 
 def test_no_predictions(truth_csv, tmp_path):
     path = tmp_path / "empty.csv"
     path.write_text(f"{HEADER},score\n")
-    result = evaluate.evaluate_files(truth_csv, path)
+    result = official.evaluate_files(truth_csv, path)
     assert result["sensitivity"] == [0] * 7 and result["volumes_without_predictions"] == 3
 
 
@@ -140,7 +140,7 @@ def test_golden_files(shared_data):
     pickled = shared_data / "real/DeepLesion/DeepLesion_manual_1K_test_release.pkl"
     for key, wanted in expected.items():
         split, overlap, threshold = key.split("/")
-        result = evaluate.evaluate_files(
+        result = official.evaluate_files(
             pickled,
             shared_data / "golden/deeplesion_val_predictions.csv",
             split,
@@ -155,9 +155,9 @@ def test_golden_files(shared_data):
 
 
 def test_the_truth_itself_is_perfect(shared_data):
-    truth = evaluate.read_truth(shared_data / "real/DeepLesion/DeepLesion_manual_1K_test_release.pkl", "test")
+    truth = official.read_truth(shared_data / "real/DeepLesion/DeepLesion_manual_1K_test_release.pkl", "test")
     rows = pd.concat([pd.DataFrame(boxes, columns=froc.BOX3D).assign(volume=name) for name, boxes in truth.items()])
-    result = evaluate.evaluate(truth, rows.assign(score=1.0))
+    result = official.evaluate(truth, rows.assign(score=1.0))
     assert (result["lesions"], result["volumes"], result["patients"], result["average"]) == (
         4155,
         800,

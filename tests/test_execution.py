@@ -11,20 +11,21 @@ import nbformat
 import psutil
 import pytest
 
-from lensnb import execution, processes, profiles
+from lensnb.run import processes, step
+from lensnb.settings import load_profile
 
 PARAMETERS = 'profile = "phantom"\nseed = 0\nrate = 0.5\nlabel = "a"\n'
 
 
 @pytest.fixture
-def step(tmp_path, monkeypatch):
+def run_step(tmp_path, monkeypatch):
     """Write a notebook of these cells and run it as the Snakefile does; the exit status comes back."""
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
     runs = tmp_path / "data" / "runs" / "smoke"
 
     def run(*cells: str, expect: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> int:
         source = write_notebook(tmp_path / "source.ipynb", *cells)
-        command = [sys.executable, "-m", "lensnb.execution", source, "--profile", "smoke"]
+        command = [sys.executable, "-m", "lensnb.run.step", source, "--profile", "smoke"]
         command += ["--expect", *(runs / name for name in expect), "--output", runs / "out.ipynb", *options]
         run.result = subprocess.run(command, capture_output=True, text=True, timeout=100)
         print(run.result.stdout, run.result.stderr)  # seen when a test fails
@@ -44,19 +45,19 @@ def write_notebook(path: Path, *cells: str) -> Path:
     return path
 
 
-WRITE = "from lensnb import paths\n(paths.runs(profile) / 'table.csv').write_text(f'{rate} {label}')"
+WRITE = "from lensnb import runfolder\n(runfolder.runs(profile) / 'table.csv').write_text(f'{rate} {label}')"
 
 
-def test_success(step):
+def test_success(run_step):
     cells = ("print('iteration 1/2')\nprint('iteration 2/2')", WRITE, "import os; print(os.environ['OMP_NUM_THREADS'])")
-    assert step(*cells, expect=("table.csv",), options=("-p", "rate", "2", "-p", "label", "2")) == 0
-    assert (step.runs / "table.csv").read_text() == "2 2"  # a number for a number, text for text
-    assert "[out] iteration 2/2\n" in step.result.stdout
-    assert f"[out] {profiles.load('smoke').training.threads}\n" in step.result.stdout
-    assert "iteration 2/2" in (step.runs / "logs" / "out.log").read_text()
-    executed = nbformat.read(step.runs / "out.ipynb", 4)
+    assert run_step(*cells, expect=("table.csv",), options=("-p", "rate", "2", "-p", "label", "2")) == 0
+    assert (run_step.runs / "table.csv").read_text() == "2 2"  # a number for a number, text for text
+    assert "[out] iteration 2/2\n" in run_step.result.stdout
+    assert f"[out] {load_profile('smoke').training.threads}\n" in run_step.result.stdout
+    assert "iteration 2/2" in (run_step.runs / "logs" / "out.log").read_text()
+    executed = nbformat.read(run_step.runs / "out.ipynb", 4)
     assert executed.cells[1].source.endswith('label = "2"\n')
-    assert not list((step.runs / "partial").glob("*.ipynb")) and not (step.runs / "failures").exists()
+    assert not list((run_step.runs / "partial").glob("*.ipynb")) and not (run_step.runs / "failures").exists()
 
 
 @pytest.mark.parametrize(
@@ -90,27 +91,27 @@ def test_success(step):
         "nothing written",
     ],
 )
-def test_failure(step, cells, options, message):
-    step.runs.mkdir(parents=True)
-    (step.runs / "out.ipynb").write_text("of an earlier run")
-    assert step(*cells, expect=("table.csv",), options=options) == 1
-    assert message in step.failure() and len(step.failure().splitlines()) == 1
-    assert f"[out] FAILED: {step.failure()}" in step.result.stdout
+def test_failure(run_step, cells, options, message):
+    run_step.runs.mkdir(parents=True)
+    (run_step.runs / "out.ipynb").write_text("of an earlier run")
+    assert run_step(*cells, expect=("table.csv",), options=options) == 1
+    assert message in run_step.failure() and len(run_step.failure().splitlines()) == 1
+    assert f"[out] FAILED: {run_step.failure()}" in run_step.result.stdout
     if "parameter" not in message:  # those are found before anything starts
-        assert not (step.runs / "out.ipynb").exists()
-        assert (step.runs / "failures" / "out.ipynb").exists()
+        assert not (run_step.runs / "out.ipynb").exists()
+        assert (run_step.runs / "failures" / "out.ipynb").exists()
 
 
-def test_a_failure_is_forgotten_when_the_step_succeeds(step):
-    assert step("raise ValueError('x')") == 1
-    assert step("1") == 0
-    assert not (step.runs / "failures" / "out.txt").exists()
-    assert not (step.runs / "failures" / "out.ipynb").exists()
+def test_a_failure_is_forgotten_when_the_step_succeeds(run_step):
+    assert run_step("raise ValueError('x')") == 1
+    assert run_step("1") == 0
+    assert not (run_step.runs / "failures" / "out.txt").exists()
+    assert not (run_step.runs / "failures" / "out.ipynb").exists()
 
 
 def test_command(tmp_path, monkeypatch):
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
-    command = [sys.executable, "-m", "lensnb.execution", "listing", "--profile", "smoke", "--expect"]
+    command = [sys.executable, "-m", "lensnb.run.step", "listing", "--profile", "smoke", "--expect"]
     module = ["--module", "json.tool", tmp_path / "in.json"]
     (tmp_path / "in.json").write_text("{}")
     assert subprocess.run([*command, tmp_path / "out.json", *module, tmp_path / "out.json"]).returncode == 0
@@ -127,8 +128,8 @@ def test_nothing_stays_at_work_when_the_owner_is_killed(tmp_path, monkeypatch):
     runs = tmp_path / "data" / "runs" / "smoke"
     marker = runs / "helper.pid"
     busy = (
-        "import subprocess, time\nfrom lensnb import paths\nhelper = subprocess.Popen(['sleep', '300'])\n"
-        "(paths.runs(profile) / 'helper.pid').write_text(str(helper.pid))\ntime.sleep(300)"
+        "import subprocess, time\nfrom lensnb import runfolder\nhelper = subprocess.Popen(['sleep', '300'])\n"
+        "(runfolder.runs(profile) / 'helper.pid').write_text(str(helper.pid))\ntime.sleep(300)"
     )
     source = write_notebook(tmp_path / "source.ipynb", busy)
     owner = subprocess.Popen(["sleep", "300"])
@@ -137,7 +138,7 @@ def test_nothing_stays_at_work_when_the_owner_is_killed(tmp_path, monkeypatch):
         command = [
             sys.executable,
             "-m",
-            "lensnb.execution",
+            "lensnb.run.step",
             source,
             "--profile",
             "smoke",
@@ -174,7 +175,7 @@ def test_orphans_of_a_killed_step_are_ended_by_the_next_start(tmp_path, monkeypa
 
 def test_lock_waits_for_its_holder_and_outlives_no_kill(tmp_path, capsys):
     path = tmp_path / "lock"
-    imports = "import time, pathlib\nfrom lensnb.processes import lock\n"
+    imports = "import time, pathlib\nfrom lensnb.run.processes import lock\n"
     code = f"{imports}with lock(pathlib.Path({str(path)!r}), ''): time.sleep(300)"
     holder = subprocess.Popen([sys.executable, "-c", code])
     wait_until(lambda: path.exists() and path.read_text())
@@ -205,7 +206,7 @@ def test_leftovers_serve_only_the_same_recipe_and_inputs(tmp_path):
         for path in (*leftovers, other):
             path.parent.mkdir(exist_ok=True)
             path.touch()
-        execution.forget_leftovers(recipe, [data], [table, weights], tmp_path / "note")
+        step.forget_leftovers(recipe, [data], [table, weights], tmp_path / "note")
         return [path.exists() for path in (*leftovers, other)]
 
     assert start("1") == [False, False, True]  # nobody knows what they are from
@@ -217,15 +218,15 @@ def test_leftovers_serve_only_the_same_recipe_and_inputs(tmp_path):
 
 def test_digest_sees_code_and_profile_only(tmp_path):
     source = write_notebook(tmp_path / "a.ipynb", "x = 1")
-    before = execution.digest(source, "smoke")
+    before = step.digest(source, "smoke")
     notebook = nbformat.read(source, 4)
     notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="1")]
     notebook.cells[1].execution_count = 7
     notebook.cells.insert(0, nbformat.v4.new_markdown_cell("words"))
     nbformat.write(notebook, source)
-    assert execution.digest(source, "smoke") == before
-    assert execution.digest(source, "phantom") != before
-    assert execution.digest(write_notebook(source, "x = 2"), "smoke") != before
+    assert step.digest(source, "smoke") == before
+    assert step.digest(source, "phantom") != before
+    assert step.digest(write_notebook(source, "x = 2"), "smoke") != before
 
 
 def wait_until(condition, seconds: float = 30) -> None:

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from lensnb import fpr, processes
-from lensnb.fpr import FPR, combine, focal_loss, inflate, label_proposals, pool_box, sample_epoch
+from lensnb.models.fpr import FPR, combine, focal_loss, inflate, pool_box
+from lensnb.run import processes
+from lensnb.training import false_positives as fpr
+from lensnb.training.false_positives import label_proposals, load_fpr, sample_epoch, score_fpr, train_fpr
 
 FULL = SimpleNamespace(
     widths=[64, 128, 256, 512],
@@ -142,12 +144,12 @@ class TinyStore:
 def test_training_learns_resumes_and_scores(tmp_path, monkeypatch):
     store = TinyStore()
     labels = np.array([1] * 12 + [0] * 12)
-    whole = fpr.train(PROFILE, 0, tmp_path / "whole", store, store.detections, labels)
-    scores = fpr.score(fpr.load(whole), store, store.detections, PROFILE, batch=5)
+    whole = train_fpr(PROFILE, 0, tmp_path / "whole", store, store.detections, labels)
+    scores = score_fpr(load_fpr(whole), store, store.detections, PROFILE, batch=5)
     assert scores[:12].min() > scores[12:].max()
 
     calls = []
-    loss = fpr.focal_loss
+    loss = focal_loss
 
     def stop_in_iteration_20(*arguments):
         calls.append(None)
@@ -157,19 +159,19 @@ def test_training_learns_resumes_and_scores(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fpr, "focal_loss", stop_in_iteration_20)
     with pytest.raises(KeyboardInterrupt):
-        fpr.train(PROFILE, 0, tmp_path / "parts", store, store.detections, labels)
-    parts = fpr.train(PROFILE, 0, tmp_path / "parts", store, store.detections, labels)
+        train_fpr(PROFILE, 0, tmp_path / "parts", store, store.detections, labels)
+    parts = train_fpr(PROFILE, 0, tmp_path / "parts", store, store.detections, labels)
     assert len(calls) == 20 + 25, "goes on from the checkpoint after iteration 15"
     for name in ("weights.safetensors", "log.csv", "config.json"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
 
     # a step of run_all.sh that is interrupted later loses the weights and gets them back from the checkpoint
     monkeypatch.setenv(processes.JOB, "this step")
-    again = fpr.train(PROFILE, 0, tmp_path / "again", store, store.detections, labels)
+    again = train_fpr(PROFILE, 0, tmp_path / "again", store, store.detections, labels)
     for name in ("weights.safetensors", "log.csv"):
         (again / name).unlink()
     count = len(calls)
-    fpr.train(PROFILE, 0, tmp_path / "again", store, store.detections, labels)
+    train_fpr(PROFILE, 0, tmp_path / "again", store, store.detections, labels)
     assert len(calls) == count
     for name in ("weights.safetensors", "log.csv"):
         assert (whole / name).read_bytes() == (again / name).read_bytes()
@@ -177,10 +179,10 @@ def test_training_learns_resumes_and_scores(tmp_path, monkeypatch):
     weights = whole / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ValueError, match="weights.safetensors does not hold its network .* delete it"):
-        fpr.load(whole)
+        load_fpr(whole)
 
 
 def test_training_needs_true_and_false_proposals(tmp_path):
     store = TinyStore()
     with pytest.raises(ValueError, match="0 true and 24 false"):
-        fpr.train(PROFILE, 0, tmp_path / "run", store, store.detections, np.zeros(24, int))
+        train_fpr(PROFILE, 0, tmp_path / "run", store, store.detections, np.zeros(24, int))

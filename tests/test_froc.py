@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lensnb import froc
+from lensnb.evaluation import froc
 
 LESION = [10, 10, 5, 19, 19, 9]  # 10 x 10 x 5 voxels, ends included
 
@@ -163,7 +163,7 @@ def _boxes(rng, number):
 
 
 def test_golden(shared_data):
-    safe_pickle = pytest.importorskip("lensnb.safe_pickle")
+    safe_pickle = pytest.importorskip("lensnb.datasets.manual_boxes")
     golden = shared_data / "golden"
     truth = safe_pickle.load_manual_boxes(shared_data / "real/DeepLesion/DeepLesion_manual_1K_test_release.pkl")
     table = pd.read_csv(golden / "deeplesion_val_predictions.csv")

@@ -9,14 +9,15 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from lensnb import paths
+from lensnb import runfolder
 from lensnb.boxes import BOX, COLUMNS
 from lensnb.files import write_table
-from lensnb.fitting import fit
 from lensnb.lesanet import embedding, label_files, prediction, recognition, report_labels
 from lensnb.lesanet.losses import label_similarity, label_weights, sample_triplets, triplet_loss
-from lensnb.lesanet.network import LesaNet
-from lensnb.patches import box_centres, crop, to_patch
+from lensnb.mining import matching
+from lensnb.models.lesanet import LesaNet
+from lensnb.training.loop import fit
+from lensnb.training.patches import box_centres, crop, to_patch
 
 SMALL = SimpleNamespace(
     patch_mm=96, patch_px=32, slice_gap_mm=4.0, widths=[4, 6, 8, 8, 8], convolutions=[1, 1, 1, 1, 1], pooled=3,
@@ -267,26 +268,26 @@ def test_both_sides_of_matching_are_opened_and_matched(tmp_path):
         angle = table["x1"].to_numpy(float) / 100
         return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
-    assert len(recognition.open_side(tmp_path, "val", marked, embed, 0.1).centres) == 2
-    assert len(recognition.open_side(tmp_path, "val", marked, embed, 0.3).centres) == 1
-    side = recognition.open_side(tmp_path, "train", marked, embed, 0.1)
+    assert len(matching.open_side(tmp_path, "val", marked, embed, 0.1).centres) == 2
+    assert len(matching.open_side(tmp_path, "val", marked, embed, 0.3).centres) == 1
+    side = matching.open_side(tmp_path, "train", marked, embed, 0.1)
     assert len(side.centres) == len(side.centre_vectors) == 2 and side.known["lesion"].tolist() == ["dl0"]
     rules = SimpleNamespace(theta=0.5, nearest_only=True, deltas=[0.05, 0.5], scores=[0.1, 0.5], minimum_precision=0.9)
     lesion = pd.DataFrame(
         [{"volume": "other", "patient": "p", "lesion": "t", "z": 2, "x1": 10, "y1": 10, "x2": 20, "y2": 21}]
     )
-    choice, table = recognition.choose(side, lesion, rules)
+    choice, table = matching.choose(side, lesion, rules)
     assert (choice["delta"], choice["recall"], len(table)) == (0.05, 1.0, 4)
-    matches, mined = recognition.match(side, choice, rules)
+    matches, mined = matching.match(side, choice, rules)
     assert matches["tracklet"].tolist() == [0] and mined["source"].tolist() == ["intra-patient"]
-    assert recognition.reach(side, lesion, 0.1, 0.5, nearest_only=True).tracklets["right"].tolist() == [True]
-    assert recognition.reach(side, lesion, 0.1, 0.5, nearest_only=False).tracklets["right"].tolist() == [True, False]
+    assert matching.reach(side, lesion, 0.1, 0.5, nearest_only=True).tracklets["right"].tolist() == [True]
+    assert matching.reach(side, lesion, 0.1, 0.5, nearest_only=False).tracklets["right"].tolist() == [True, False]
 
 
 def test_lesanet_needs_an_ontology_and_something_to_learn_from(tmp_path, monkeypatch, capsys):
     """Without one of the two, mining uses the simpler embedding, and says so."""
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
-    folder = paths.raw("smoke") / "DeepLesion"
+    folder = runfolder.raw("smoke") / "DeepLesion"
     folder.mkdir(parents=True)
     monkeypatch.setattr(recognition, "_load", lambda name, command, *rest: (name, command))
     monkeypatch.setattr(recognition.study, "train_for_profile", lambda *arguments: None)

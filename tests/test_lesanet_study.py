@@ -8,10 +8,14 @@ import pytest
 from test_lesanet import TinyStore
 from test_lesanet_training import NAMES, ONTOLOGY, PROFILE, dl_info, mined_labels  # noqa: F401
 
-from lensnb import published
-from lensnb.lesanet import cards, matching, methods, metrics, naming, prediction, study, tables, text_mining
+from lensnb import lesanet
+from lensnb.evaluation import lesanet_tables, published
+from lensnb.lesanet import methods, metrics, naming, prediction, study, text_mining
 from lensnb.lesanet.methods import METHODS, TABLE1, TABLE3, Run
-from lensnb.lesanet.study import TEXT_MINED, Exam, Result, Study
+from lensnb.lesanet.metrics import TEXT_MINED, Result
+from lensnb.lesanet.study import Exam, Study
+from lensnb.mining import reach
+from lensnb.show import lesanet_cards
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +103,7 @@ def test_a_run_is_trained_asked_and_asked_only_once(work, tmp_path, monkeypatch)
     expected = prediction.predict(model, TinyStore(), exam.table, config, PROFILE.network)
     np.testing.assert_allclose(study.scores_of(answers, exam.table, NAMES), expected[1], atol=1e-6)
     np.testing.assert_allclose(study.embedding_of(answers, exam.table), expected[0], atol=1e-6)
-    monkeypatch.setattr(study.training, "train", None)  # must not be called again
+    monkeypatch.setattr(lesanet.training, "train", None)  # must not be called again
     again, _ = study.train_run(Run("lesanet"), work, TinyStore(), PROFILE, 0, folder)
     pd.testing.assert_frame_equal(answers, again.astype({"lesion": str}), check_dtype=False)
     with pytest.raises(ValueError, match="lack 1 lesions, for example dl00099"):
@@ -167,24 +171,24 @@ def results():
 
 
 def test_table1_has_the_papers_numbers_beside_ours(results):
-    table = tables.table1(results).set_index("method")
+    table = lesanet_tables.table1(results).set_index("method")
     assert list(table.index) == list(TABLE1) == list(published.LESANET_TABLE1)
     assert table.loc["lesanet", ["text_auc", "complete_auc", "text_f1"]].tolist() == pytest.approx([0.9, 0.8, 0.45])
     assert table.loc["lesanet", ["text_auc_low", "text_auc_high"]].tolist() == pytest.approx([0.8905, 0.9095])
     assert table.loc["warp", ["paper_text_recall", "paper_complete_precision"]].tolist() == [0.6202, 0.6677]
-    assert "| LesaNet | 90.0 [89." in tables.table1_markdown(table.reset_index()), "ours"
-    assert "] (93.4) | 45.0 (35.9) |" in tables.table1_markdown(table.reset_index()), "the paper's"
+    assert "| LesaNet | 90.0 [89." in lesanet_tables.table1_markdown(table.reset_index()), "ours"
+    assert "] (93.4) | 45.0 (35.9) |" in lesanet_tables.table1_markdown(table.reset_index()), "the paper's"
 
 
 def test_table1_without_complete_labels(results):
-    table = tables.table1({name: {TEXT_MINED: of[TEXT_MINED]} for name, of in results.items()})
+    table = lesanet_tables.table1({name: {TEXT_MINED: of[TEXT_MINED]} for name, of in results.items()})
     assert table["complete_auc"].isna().all() and table["text_auc"].notna().all()
 
 
 def test_claims_are_paired_differences(results):
-    found = tables.claims(results)
+    found = lesanet_tables.claims(results)
     assert list(found.columns) == ["table", "claim", "paper", "ours", "low", "high", "verdict"]
-    assert len(found) == 2 * len(tables.CLAIMS)
+    assert len(found) == 2 * len(lesanet_tables.CLAIMS)
     first = found.iloc[0]
     assert first["ours"] == pytest.approx(0.1) and first["low"] == pytest.approx(0.1), "the common spread cancels"
     assert first["paper"] == pytest.approx(0.9344 - 0.9048) and first["verdict"] == "holds"
@@ -195,14 +199,14 @@ def test_claims_are_paired_differences(results):
 
 def test_table3_is_mean_and_standard_deviation(results):
     other = {name: {TEXT_MINED: result(0.5), "complete": result(0.5)} for name in TABLE3}
-    table = tables.table3([results, other]).set_index("method")
+    table = lesanet_tables.table3([results, other]).set_index("method")
     assert list(table.index) == list(TABLE3) == list(published.LESANET_TABLE3)
     assert table.loc["lesanet", ["text_auc_mean", "text_auc_sd"]].tolist() == pytest.approx(
         [0.7, np.std([0.9, 0.5], ddof=1)]
     )
     assert table.loc["lesanet", ["paper_text_auc_mean", "paper_complete_f1_sd"]].tolist() == [0.9324, 0.0108]
-    assert np.isnan(tables.table3([results]).loc[0, "text_auc_sd"])
-    assert "70.0 ± 28.3 (93.2 ± 0.1)" in tables.table3_markdown(table.reset_index())
+    assert np.isnan(lesanet_tables.table3([results]).loc[0, "text_auc_sd"])
+    assert "70.0 ± 28.3 (93.2 ± 0.1)" in lesanet_tables.table3_markdown(table.reset_index())
 
 
 def test_table2_and_kinds():
@@ -211,9 +215,9 @@ def test_table2_and_kinds():
         | {"positive": [2, 3, 0], "auc": [0.8, 0.6, np.nan], "f1": [0.4, 0.2, np.nan]}
     )
     both = {TEXT_MINED: result(0.9, labels), "complete": result(0.9, labels.assign(auc=[1.0, 1.0, 0.5]))}
-    table = tables.table2(both).set_index("label")
+    table = lesanet_tables.table2(both).set_index("label")
     assert table.loc["lung", ["text_auc", "complete_auc", "paper_auc", "paper_f1"]].tolist() == [0.8, 1.0, 0.986, 0.92]
-    kinds = tables.kinds(both).set_index("kind")
+    kinds = lesanet_tables.kinds(both).set_index("kind")
     assert kinds.loc["bodypart", "text_auc"] == pytest.approx(0.7) and kinds.loc["type", "text_labels"] == 0
     assert kinds.loc["type", "complete_auc"] == 0.5 and np.isnan(kinds.loc["attribute", "text_auc"])
 
@@ -239,7 +243,7 @@ def test_resampled_decisions_by_hand():
 
 
 def test_gain_claim():
-    line = tables.gain_claim(np.array([3.0, 2.0]), np.array([2.0, 2.0]), np.array([[1.0, 1.0], [2.0, 0.0]]))
+    line = lesanet_tables.gain_claim(np.array([3.0, 2.0]), np.array([2.0, 2.0]), np.array([[1.0, 1.0], [2.0, 0.0]]))
     assert (line["ours"], line["low"] > 0.5, line["verdict"]) == (0.5, True, "holds")
     assert line["paper"] == pytest.approx(0.11)
 
@@ -251,20 +255,22 @@ def test_outcomes_of_a_lesion():
     scores = np.array([0.9, 0.8, 0.7, 0.1])
     predicted, true = np.array([True, True, True, False]), np.array([True, True, False, False])
     nothing = np.zeros(4, dtype=bool)
-    lines = cards.outcomes(scores, predicted, true, nothing, np.full(4, np.nan), ONTOLOGY.parents, NAMES)
+    lines = lesanet_cards.outcomes(scores, predicted, true, nothing, np.full(4, np.nan), ONTOLOGY.parents, NAMES)
     assert lines == [("TP", "liver 0.80"), ("FP", "dark 0.70")], "the parent of liver is not listed"
     complete = np.array([1.0, 1.0, 1.0, 0.0])
-    lines = cards.outcomes(scores, predicted, true, nothing, complete, ONTOLOGY.parents, NAMES)
+    lines = lesanet_cards.outcomes(scores, predicted, true, nothing, complete, ONTOLOGY.parents, NAMES)
     assert lines[1] == ("FP", "dark 0.70*")
-    lines = cards.outcomes(scores, nothing, true, np.array([0, 0, 1, 0], bool), complete, ONTOLOGY.parents, NAMES)
+    lines = lesanet_cards.outcomes(
+        scores, nothing, true, np.array([0, 0, 1, 0], bool), complete, ONTOLOGY.parents, NAMES
+    )
     assert lines == [("FN", "liver")]
 
 
 def test_varied_lesions_are_of_different_patients():
     lesions = pd.DataFrame({"patient": ["a", "a", "b", "c"]})
     labels = np.array([[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 1]], dtype=bool)
-    assert cards.varied(lesions, labels, 2).tolist() == [1, 2]
-    assert len(cards.varied(lesions, labels, 9)) == 3
+    assert lesanet_cards.varied(lesions, labels, 2).tolist() == [1, 2]
+    assert len(lesanet_cards.varied(lesions, labels, 9)) == 3
 
 
 def test_agreement_of_mentions():
@@ -296,43 +302,43 @@ def test_reach_by_hand():
     angle = 2 * np.arcsin(np.array([0.0, *distance.values()]) / 2)
     vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     arguments = (annotations, vectors[:1], tracklets, vectors[1:], tracklets, truth, 0.5, 0.5)
-    every = matching.reach(*arguments, nearest_only=False)
+    every = reach.reach(*arguments, nearest_only=False)
     assert every.tracklets["right"].tolist() == [False, True, True]
     np.testing.assert_allclose(every.tracklets["distance"], [0.2, 0.4, 0.6])
     np.testing.assert_allclose(np.sort(every.lesions["distance"]), [0.4, 0.6, np.inf])
-    table = matching.curve(every, [0.1, 0.3, 0.5, 0.7])
+    table = reach.curve(every, [0.1, 0.3, 0.5, 0.7])
     assert table["matched"].tolist() == [0, 1, 2, 3] and np.isnan(table["precision"][0])
     np.testing.assert_allclose(table["recall"], [0, 0, 1 / 3, 2 / 3])
-    assert matching.precision_at_recall(every, 1 / 3) == pytest.approx(1 / 2)
-    assert matching.precision_at_recall(every, 2 / 3) == pytest.approx(2 / 3)
-    assert np.isnan(matching.precision_at_recall(every, 1.0)), "the last lesion is never reached"
-    nearest = matching.reach(*arguments, nearest_only=True)
+    assert reach.precision_at_recall(every, 1 / 3) == pytest.approx(1 / 2)
+    assert reach.precision_at_recall(every, 2 / 3) == pytest.approx(2 / 3)
+    assert np.isnan(reach.precision_at_recall(every, 1.0)), "the last lesion is never reached"
+    nearest = reach.reach(*arguments, nearest_only=True)
     assert nearest.tracklets["right"].tolist() == [False, True], "the vessel takes the lesion's place"
-    gain = matching.compare(every, nearest, 1 / 3, draws=5, seed=0)
+    gain = reach.compare(every, nearest, 1 / 3, draws=5, seed=0)
     assert gain.tolist() == [0.0] * 6 or gain[0] == pytest.approx(1 / 2 - 1 / 2)
 
 
 def test_nothing_matched():
     tracklets = pd.DataFrame({"patient": [], "distance": [], "right": []}).astype({"right": bool, "distance": float})
-    found = matching.Reach(tracklets, pd.DataFrame({"patient": ["p"], "distance": [np.inf]}))
-    table = matching.curve(found, matching.steps(found))
+    found = reach.Reach(tracklets, pd.DataFrame({"patient": ["p"], "distance": [np.inf]}))
+    table = reach.curve(found, reach.steps(found))
     assert table["matched"].tolist() == [0] and table["recall"].tolist() == [0]
-    assert np.isnan(matching.compare(found, found, 0.0, 3, 0)).all()
+    assert np.isnan(reach.compare(found, found, 0.0, 3, 0)).all()
 
 
 def test_patients_count_as_often_as_they_are_drawn():
     tracklets = pd.DataFrame({"patient": ["p", "q"], "distance": [0.1, 0.2], "right": [True, False]})
     lesions = pd.DataFrame({"patient": ["p", "q"], "distance": [0.3, np.inf]})
-    found = matching.Reach(tracklets, lesions)
-    assert matching.precision_at_recall(found, 0.5) == 0.5
-    assert matching.precision_at_recall(found, 0.5, {"p": 3, "q": 1}) == 0.75
-    assert np.isnan(matching.precision_at_recall(found, 0.5, {"p": 1, "q": 2}))
+    found = reach.Reach(tracklets, lesions)
+    assert reach.precision_at_recall(found, 0.5) == 0.5
+    assert reach.precision_at_recall(found, 0.5, {"p": 3, "q": 1}) == 0.75
+    assert np.isnan(reach.precision_at_recall(found, 0.5, {"p": 1, "q": 2}))
 
 
 def test_rows_before_and_after_are_written_with_their_intervals():
     line = {"patients": "test", "row": "g", "simpler": 0.5, "simpler_low": 0.45, "simpler_high": 0.55, "LesaNet": 0.512}
     line |= {"LesaNet_low": 0.46, "LesaNet_high": 0.56, "difference": 0.012, "low": -0.004, "high": 0.03}
-    text = tables.before_and_after(pd.DataFrame([line]))
+    text = lesanet_tables.before_and_after(pd.DataFrame([line]))
     last = "| test | g | 50.0 [45.0, 55.0] | 51.2 [46.0, 56.0] | +1.2 [-0.4, +3.0] |"
     assert (
         text.splitlines()[0] == "| patients | row | simpler | LesaNet | difference |" and text.splitlines()[-1] == last

@@ -11,14 +11,15 @@ import torch
 import torchvision
 from test_lesanet import NETWORK, TinyStore
 
+from lensnb import lesanet
 from lensnb.lesanet import prediction, training
 from lensnb.lesanet.label_files import MinedLabels
 from lensnb.lesanet.lesions import LabelledLesions, labelled_lesions, resplit
 from lensnb.lesanet.methods import METHODS, TABLE1
-from lensnb.lesanet.network import LesaNet, load_imagenet
 from lensnb.lesanet.ontology import Ontology
 from lensnb.lesanet.training import Batch, comparable, method_losses, rows_of_batch, targets_of
 from lensnb.lesanet.views import plain_views, random_views
+from lensnb.models.lesanet import LesaNet, load_imagenet
 
 CONFIG = SimpleNamespace(
     patch_mm=96, patch_px=32, slice_gap_mm=4.0, widths=[4, 6, 8, 8, 8], convolutions=[1, 1, 1, 1, 1], pooled=3,
@@ -179,7 +180,7 @@ def test_methods_are_those_of_the_paper(lesions):
     model = LesaNet(CONFIG, 4)
     targets = targets_of(lesions, METHODS["lesanet"], ONTOLOGY)
     batch = Batch.of_all(lesions, targets, ONTOLOGY)
-    weights = training.losses.label_weights(batch.labels)
+    weights = lesanet.losses.label_weights(batch.labels)
     patches, boxes = torch.rand(16, 3, 32, 32), torch.tensor([[10.0, 10, 20, 20]] * 16)
 
     def parts(name):
@@ -212,7 +213,7 @@ def test_pairs_of_one_patient_in_two_volumes_are_left_out_if_asked(lesions):
 
 def test_training_resumes_to_the_same_weights_and_predicts(lesions, dl_info, tmp_path, monkeypatch):
     store = TinyStore()
-    whole = training.train("lesanet", lesions, ONTOLOGY, store, PROFILE, 0, tmp_path / "whole")
+    whole = training.train_method("lesanet", lesions, ONTOLOGY, store, PROFILE, 0, tmp_path / "whole")
     calls = []
 
     def stop_in_iteration_8(*arguments):
@@ -223,15 +224,15 @@ def test_training_resumes_to_the_same_weights_and_predicts(lesions, dl_info, tmp
 
     monkeypatch.setattr(training, "method_losses", stop_in_iteration_8)
     with pytest.raises(KeyboardInterrupt):
-        training.train("lesanet", lesions, ONTOLOGY, store, PROFILE, 0, tmp_path / "parts")
-    parts = training.train("lesanet", lesions, ONTOLOGY, store, PROFILE, 0, tmp_path / "parts")
+        training.train_method("lesanet", lesions, ONTOLOGY, store, PROFILE, 0, tmp_path / "parts")
+    parts = training.train_method("lesanet", lesions, ONTOLOGY, store, PROFILE, 0, tmp_path / "parts")
     assert len(calls) == 8 + 7, "goes on from the checkpoint after iteration 5"
     for name in ("weights.safetensors", "log.csv", "config.json"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
     about = json.loads((whole / "config.json").read_text())
     assert about["lesions"] == 15, "a lesion without labels is not trained on"
     assert about["labels"] == list(NAMES) and about["method"] == "lesanet"
-    assert training.train("lesanet", lesions, ONTOLOGY, store, PROFILE, 0, whole) == whole and len(calls) == 15
+    assert training.train_method("lesanet", lesions, ONTOLOGY, store, PROFILE, 0, whole) == whole and len(calls) == 15
 
     model, config = prediction.load(whole, "training")
     embeddings, scores = prediction.predict(model, store, lesions.table, config, NETWORK, batch=7)
@@ -247,7 +248,7 @@ def test_it_learns_what_can_be_seen(lesions, tmp_path):
     config = SimpleNamespace(**(vars(CONFIG) | {"iterations": 25, "patch_px": 24}))
     profile = SimpleNamespace(lesanet=config, network=NETWORK, training=SimpleNamespace(threads=1))
     for name in ("lesanet", "cnn", "warp", "older"):
-        out = training.train(name, lesions, ONTOLOGY, TinyStore(), profile, 0, tmp_path / name)
+        out = training.train_method(name, lesions, ONTOLOGY, TinyStore(), profile, 0, tmp_path / name)
         model, config = prediction.load(out, "training")
         scores = prediction.predict(model, TinyStore(), lesions.table, config, NETWORK)[1]
         dark = np.arange(15) % 2 == 0
@@ -257,7 +258,7 @@ def test_it_learns_what_can_be_seen(lesions, tmp_path):
 def test_without_labels_there_is_nothing_to_train(lesions, tmp_path):
     nothing = lesions.select(np.array([15]))
     with pytest.raises(ValueError, match="none of 1 lesions has a label"):
-        training.train("lesanet", nothing, ONTOLOGY, TinyStore(), PROFILE, 0, tmp_path / "run")
+        training.train_method("lesanet", nothing, ONTOLOGY, TinyStore(), PROFILE, 0, tmp_path / "run")
 
 
 def test_a_missing_training_says_how_to_make_it(tmp_path):

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lensnb import measure
 from lensnb.boxes import BOX
+from lensnb.ct import measure
 
 
 def boxes(*rows) -> pd.DataFrame:

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lensnb import audit, mining
-from lensnb.boxes import COLUMNS, iou
+from lensnb.boxes import COLUMNS, _paired_iou, iou, on_slices_of, same_slice_pairs, slices_of
+from lensnb.mining import cross_dataset, cross_slice, intra_patient
+from lensnb.mining.counts import counts
+from lensnb.mining.label_rows import add_origin
 
 
 def boxes(*rows, **columns):
@@ -31,7 +33,7 @@ def annotations():
 def test_same_slice_pairs_finds_every_pair_once_with_its_iou():
     a = boxes(("v", 1, 0.0), ("v", 2, 0.0), ("w", 1, 0.0))
     b = boxes(("w", 1, 5.0), ("v", 1, 0.0), ("v", 1, 5.0), ("v", 3, 0.0))
-    pairs = mining.same_slice_pairs(a, b)
+    pairs = same_slice_pairs(a, b)
     found = {(i, j): round(v, 6) for i, j, v in pairs.itertuples(index=False)}
     assert found == {(0, 1): 1.0, (0, 2): round(50 / 150, 6), (2, 0): round(50 / 150, 6)}
 
@@ -39,7 +41,7 @@ def test_same_slice_pairs_finds_every_pair_once_with_its_iou():
 def test_paired_iou_agrees_with_the_matrix_of_boxes():
     rng = np.random.default_rng(0)
     a, b = (np.c_[low := rng.uniform(0, 20, (50, 2)), low + rng.uniform(1, 20, (50, 2))] for _ in range(2))
-    assert np.allclose(mining._paired_iou(a, b), np.diag(iou(a, b)))
+    assert np.allclose(_paired_iou(a, b), np.diag(iou(a, b)))
 
 
 def test_cross_slice_takes_the_other_slices_of_the_best_tracklet(annotations):
@@ -50,7 +52,7 @@ def test_cross_slice_takes_the_other_slices_of_the_best_tracklet(annotations):
         ("p2", 5, 50.0),  # right place, wrong slice
         tracklet=[0, 0, 0, 1, 1, 2, 2, 3],
     )  # fmt: skip
-    mined = mining.cross_slice(tracklets, annotations, theta=0.5)
+    mined = cross_slice.cross_slice(tracklets, annotations, theta=0.5)
     assert list(mined.columns) == [*COLUMNS, "tracklet"]
     assert mined[["volume", "lesion", "z", "x1", "source"]].values.tolist() == [
         ["p1", "dl00000", 4, 1.0, "cross-slice"],
@@ -61,14 +63,14 @@ def test_cross_slice_takes_the_other_slices_of_the_best_tracklet(annotations):
 def test_cross_slice_does_not_repeat_a_lesion_that_was_measured_on_two_slices():
     annotations = boxes(("p1", 5, 0.0), ("p1", 6, 0.0), lesion=["dl00000", "dl00001"])
     tracklets = boxes(("p1", 5, 0.0), ("p1", 6, 1.0), ("p1", 7, 1.0), tracklet=0)
-    mined = mining.cross_slice(tracklets, annotations, theta=0.5)
+    mined = cross_slice.cross_slice(tracklets, annotations, theta=0.5)
     assert mined[["lesion", "z"]].values.tolist() == [["dl00000", 7]]
 
 
 def test_cross_slice_of_nothing_is_an_empty_label_table(annotations):
     tracklets = boxes(("p1", 9, 0.0), tracklet=0)
-    assert mining.cross_slice(tracklets, annotations, 0.5).empty
-    assert mining.cross_slice(tracklets.iloc[:0], annotations, 0.5).empty
+    assert cross_slice.cross_slice(tracklets, annotations, 0.5).empty
+    assert cross_slice.cross_slice(tracklets.iloc[:0], annotations, 0.5).empty
 
 
 def unit(*degrees):
@@ -88,14 +90,16 @@ def centres():
 def test_match_pairs_near_embeddings_of_one_patient_in_other_volumes(annotations, centres):
     one = annotations.iloc[:1]
     embedding = unit(5, 10, 5, 0, 0, 0)  # 13 lies in the annotation's own volume, 14 belongs to another patient
-    near = mining.match_intra_patient(one, unit(0), centres, embedding, delta=0.15, score=0.3)
+    near = intra_patient.match_intra_patient(one, unit(0), centres, embedding, delta=0.15, score=0.3)
     assert near["tracklet"].tolist() == [10, 12]
     assert np.allclose(near["distance"], 2 * np.sin(np.radians(2.5)), atol=1e-4)
-    wide = mining.match_intra_patient(one, unit(0), centres, embedding, delta=0.18, score=0.3)
+    wide = intra_patient.match_intra_patient(one, unit(0), centres, embedding, delta=0.18, score=0.3)
     assert wide["tracklet"].tolist() == [10, 12], "11 is farther than 10 and in the same volume"
-    literal = mining.match_intra_patient(one, unit(0), centres, embedding, delta=0.18, score=0.3, nearest_only=False)
+    literal = intra_patient.match_intra_patient(
+        one, unit(0), centres, embedding, delta=0.18, score=0.3, nearest_only=False
+    )
     assert literal["tracklet"].tolist() == [10, 12, 11]
-    weak = mining.match_intra_patient(one, unit(0), centres, embedding, delta=0.15, score=0.1)
+    weak = intra_patient.match_intra_patient(one, unit(0), centres, embedding, delta=0.15, score=0.1)
     assert weak["tracklet"].tolist() == [15, 10], "with the weak tracklet 15 admitted, it is the nearest in p3"
 
 
@@ -115,14 +119,14 @@ def test_intra_patient_makes_lesions_of_whole_tracklets(annotations):
             "distance": [0.01, 0.02, 0.03, 0.04],
         }
     )
-    mined = mining.intra_patient(matches, tracklets, annotations, theta=0.5)
+    mined = intra_patient.intra_patient(matches, tracklets, annotations, theta=0.5)
     assert mined[["volume", "lesion", "z", "z1", "z2", "matched_to"]].values.tolist() == [
         ["p2", "m00000", 3, 3, 4, "dl00000"],
         ["p2", "m00000", 4, 3, 4, "dl00000"],
         ["p3", "m00001", 7, 7, 7, "dl00000"],
     ]
     assert set(mined["source"]) == {"intra-patient"}
-    assert mining.intra_patient(matches.iloc[:0], tracklets, annotations, 0.5).empty
+    assert intra_patient.intra_patient(matches.iloc[:0], tracklets, annotations, 0.5).empty
 
 
 def test_cross_dataset_keeps_strong_foreign_boxes_that_touch_nothing_known(annotations):
@@ -136,13 +140,13 @@ def test_cross_dataset_keeps_strong_foreign_boxes_that_touch_nothing_known(annot
         expert=["LUNA16", "LiTS", "LiTS", "NIH-LN", "LUNA16", "DeepLesion"],
     )  # fmt: skip
     experts = ["LUNA16", "LiTS", "NIH-LN"]
-    mined = mining.cross_dataset(proposals, annotations, sigma=0.5, experts=experts)
+    mined = cross_dataset.cross_dataset(proposals, annotations, sigma=0.5, experts=experts)
     assert mined[["lesion", "z", "x1", "expert", "source"]].values.tolist() == [
         ["u000000", 5, 31.0, "LiTS", "uncertain"],
         ["u000001", 9, 0.0, "NIH-LN", "uncertain"],
     ]
-    assert mining.on_slices_of(mined, annotations)["lesion"].tolist() == ["u000000"]
-    touching = mining.cross_dataset(proposals, annotations, sigma=0.5, experts=experts, overlap=0.1)
+    assert on_slices_of(mined, annotations)["lesion"].tolist() == ["u000000"]
+    touching = cross_dataset.cross_dataset(proposals, annotations, sigma=0.5, experts=experts, overlap=0.1)
     assert len(touching) == 3
 
 
@@ -150,7 +154,7 @@ def test_centre_boxes_have_the_middle_slice_the_extent_and_the_best_score():
     tracklets = boxes(
         ("v", 3, 0.0), ("v", 4, 1.0), ("v", 5, 2.0), ("v", 9, 7.0), tracklet=[5, 5, 5, 2], score=[0.2, 0.3, 0.8, 0.4]
     )
-    centre = mining.centre_boxes(tracklets)
+    centre = intra_patient.centre_boxes(tracklets)
     assert centre[["tracklet", "z", "x1", "z1", "z2", "score"]].values.tolist() == [
         [2, 9, 7, 9, 9, 0.4],
         [5, 4, 1, 3, 5, 0.8],
@@ -160,9 +164,9 @@ def test_centre_boxes_have_the_middle_slice_the_extent_and_the_best_score():
 def test_add_origin_names_an_unknown_volume():
     volumes = pd.DataFrame({"dataset": "DeepLesion", "patient": "p", "study": "1", "series": "1"}, index=["v"])
     table = pd.DataFrame({"volume": pd.Categorical(["v", "v"])})
-    assert mining.add_origin(table, volumes)["patient"].tolist() == ["p", "p"]
+    assert add_origin(table, volumes)["patient"].tolist() == ["p", "p"]
     with pytest.raises(ValueError, match="lost"):
-        mining.add_origin(pd.DataFrame({"volume": ["lost"]}), volumes)
+        add_origin(pd.DataFrame({"volume": ["lost"]}), volumes)
 
 
 # --- audit ------------------------------------------------------------------------------------------------------
@@ -180,7 +184,7 @@ def truth():
 
 def test_audit_of_cross_slice(truth, annotations):
     mined = boxes(("p1", 4, 1.0), ("p1", 7, 1.0))  # one right, one beyond the lesion; slice 6 is missed
-    result = audit.audit_cross_slice(mined, annotations.iloc[:1], truth)
+    result = cross_slice.audit_cross_slice(mined, annotations.iloc[:1], truth)
     assert result == {"strategy": "cross-slice", "mined": 2, "precision": 0.5, "recall": 0.5}
 
 
@@ -189,7 +193,7 @@ def test_audit_of_intra_patient(truth, annotations):
         ("p2", 3, 0.0), ("p2", 4, 90.0), ("p1", 8, 40.0), ("p1", 1, 0.0),
         lesion=["m00000", "m00000", "m00001", "m00002"], matched_to="dl00000",
     )  # fmt: skip
-    result = audit.audit_intra_patient(mined, annotations.iloc[:1], truth)
+    result = intra_patient.audit_intra_patient(mined, annotations.iloc[:1], truth)
     # m00000 reaches c (the annotated lesion at another time), m00001 reaches b (another lesion), m00002 nothing
     assert result["mined"] == 3 and result["precision"] == pytest.approx(2 / 3)
     assert result["recall"] == 1.0 and result["same_lesion"] == pytest.approx(1 / 3)
@@ -198,7 +202,7 @@ def test_audit_of_intra_patient(truth, annotations):
 
 def test_audit_of_uncertain_boxes(truth, annotations):
     mined = boxes(("p1", 8, 41.0), ("p1", 8, 80.0))
-    result = audit.audit_uncertain(mined, annotations.iloc[:1], truth)
+    result = cross_dataset.audit_uncertain(mined, annotations.iloc[:1], truth)
     # five true boxes are not known, one is reached
     assert result == {"strategy": "cross-dataset", "mined": 2, "precision": 0.5, "recall": 0.2}
 
@@ -216,12 +220,16 @@ def test_threshold_rule_takes_the_highest_recall_that_is_precise_enough():
     arguments = (annotations, unit(0, 180, 180), tracklets, unit(4, 8, 8, 0, 0, 4), tracklets, lesions)
     # delta .1 finds tracklet 0 and 5; delta .2 also 1 (right) and 2 (wrong) at score .5; 3 and 4 lie over annotations
     # and do not count; 5 is right, but f has an annotation, so it adds nothing to recall
-    choice, table = audit.choose_threshold(*arguments, deltas=[0.1, 0.2], scores=[0.5, 0.8], minimum_precision=0.6)
+    choice, table = intra_patient.choose_threshold(
+        *arguments, deltas=[0.1, 0.2], scores=[0.5, 0.8], minimum_precision=0.6
+    )
     assert (choice["delta"], choice["score"], choice["recall"], choice["reached"]) == (0.2, 0.5, 1.0, True)
-    choice, table = audit.choose_threshold(*arguments, deltas=[0.1, 0.2], scores=[0.5, 0.8], minimum_precision=0.9)
+    choice, table = intra_patient.choose_threshold(
+        *arguments, deltas=[0.1, 0.2], scores=[0.5, 0.8], minimum_precision=0.9
+    )
     assert choice["recall"] == 0.5 and choice["precision"] == 1.0 and choice["matched"] == 2
     assert table["matched"].tolist() == [2, 4, 2, 2]
-    choice, _ = audit.choose_threshold(*arguments, deltas=[0.2], scores=[0.5], minimum_precision=0.9)
+    choice, _ = intra_patient.choose_threshold(*arguments, deltas=[0.2], scores=[0.5], minimum_precision=0.9)
     assert choice["precision"] == 0.75 and not choice["reached"]
 
 
@@ -231,12 +239,12 @@ def test_trim_rule_takes_the_lowest_trim_that_is_precise_enough(annotations):
     tracklets = boxes(
         ("p1", 5, 0.0), ("p1", 6, 0.0), ("p1", 7, 0.0), ("p1", 8, 0.0), score=[0.8, 0.8, 0.6, 0.4], tracklet=0
     )  # fmt: skip
-    trim, table = audit.choose_trim(tracklets, annotations, lesions, [0.9, 0.5, 0.7], minimum_precision=0.9)
+    trim, table = cross_slice.choose_trim(tracklets, annotations, lesions, [0.9, 0.5, 0.7], minimum_precision=0.9)
     assert trim == 0.7
     assert table["mined"].tolist() == [3, 2, 1]
     assert table["precision"].tolist() == pytest.approx([2 / 3, 1.0, 1.0])
     assert table["recall"].tolist() == [1.0, 1.0, 0.5]
-    assert audit.choose_trim(tracklets, annotations, lesions, [0.0, 0.5], 0.9)[0] == 0.5  # none is: the highest
+    assert cross_slice.choose_trim(tracklets, annotations, lesions, [0.0, 0.5], 0.9)[0] == 0.5  # none is: the highest
 
 
 def test_sigma_rule_takes_the_lowest_sigma_that_is_precise_enough(annotations):
@@ -244,7 +252,7 @@ def test_sigma_rule_takes_the_lowest_sigma_that_is_precise_enough(annotations):
     proposals = boxes(
         ("p1", 8, 40.0), ("p1", 9, 40.0), ("p1", 8, 80.0), ("p1", 9, 80.0), expert="LUNA16", score=[0.8, 0.6, 0.6, 0.4]
     )
-    sigma, table = audit.choose_sigma(proposals, annotations, lesions, [0.3, 0.5, 0.7], 0.6, ["LUNA16"])
+    sigma, table = cross_dataset.choose_sigma(proposals, annotations, lesions, [0.3, 0.5, 0.7], 0.6, ["LUNA16"])
     assert sigma == 0.5
     assert table["mined"].tolist() == [4, 3, 1]
     assert table["precision"].tolist() == pytest.approx([0.5, 2 / 3, 1.0])
@@ -256,7 +264,7 @@ def test_counts_follow_table_4(annotations):
     intra = boxes(("p2", 2, 0.0), ("p2", 3, 0.0), lesion="m00000")
     uncertain = boxes(("p1", 4, 60.0), ("p1", 19, 60.0), lesion=["u000000", "u000001"])
     volumes = pd.DataFrame({"depth": [24, 30]}, index=["p1", "p2"])
-    table = audit.counts(annotations, cross, intra, uncertain, volumes)
+    table = counts(annotations, cross, intra, uncertain, volumes)
     assert table.drop(columns="method").values.tolist() == [
         [2, 2, 0, 2],
         [2, 4, 0, 4],
@@ -268,7 +276,7 @@ def test_counts_follow_table_4(annotations):
 
 def test_slices_of_a_3d_box():
     table = pd.DataFrame({"volume": ["v", "v"], "z1": [2.4, 7.0], "z2": [4.2, 7.0]})
-    assert audit.slices_of(table)["z"].tolist() == [2, 3, 4, 7]
+    assert slices_of(table)["z"].tolist() == [2, 3, 4, 7]
 
 
 def test_300_000_proposals_take_seconds(annotations):
@@ -284,7 +292,7 @@ def test_300_000_proposals_take_seconds(annotations):
         *((f"p{i % 400}", i % 24, float(i % 97)) for i in range(5000)), lesion=[f"dl{i:05d}" for i in range(5000)]
     )
     start = time.process_time()
-    mining.cross_slice(table, known, 0.5)
-    mining.cross_dataset(table, known, 0.5, ["LUNA16", "LiTS", "NIH-LN"])
-    mining.centre_boxes(table)
+    cross_slice.cross_slice(table, known, 0.5)
+    cross_dataset.cross_dataset(table, known, 0.5, ["LUNA16", "LiTS", "NIH-LN"])
+    intra_patient.centre_boxes(table)
     assert time.process_time() - start < 15

@@ -11,9 +11,10 @@ from collections import Counter
 import nbformat
 import pytest
 
-from lensnb import execution, paths
+from lensnb import runfolder
+from lensnb.run import step
 
-NOTEBOOKS = sorted((paths.repository() / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((runfolder.repository() / "notebooks").glob("*.ipynb"))
 BOOKS = {path.stem: nbformat.read(path, 4) for path in NOTEBOOKS}
 each = pytest.mark.parametrize("name", BOOKS)
 EXACT = "nbval-check-output"
@@ -116,7 +117,7 @@ def test_exact_outputs(name, chain, tmp_path):
     copy = json.loads(NOTEBOOKS[0].with_name(f"{name}.ipynb").read_text())
     (parameters,) = [cell for cell in copy["cells"] if "parameters" in cell["metadata"].get("tags", [])]
     parameters["source"] = "".join(parameters["source"])
-    for key, value in execution.parameters(NOTEBOOKS[0].with_name(f"{name}.ipynb"), "smoke", {}).items():
+    for key, value in step.parameters(NOTEBOOKS[0].with_name(f"{name}.ipynb"), "smoke", {}).items():
         parameters["source"] = re.sub(rf"(?m)^{key} = [^#\n]*", f"{key} = {value!r}  ", parameters["source"])
     stored = [cell for cell in copy["cells"] if EXACT in cell["metadata"].get("tags", []) and cell["outputs"]]
     if not stored:
@@ -124,7 +125,7 @@ def test_exact_outputs(name, chain, tmp_path):
     (tmp_path / f"{name}.ipynb").write_text(json.dumps(copy))
     options = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120", "-p", "no:cacheprovider", "-q"]
     environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
-    environment |= {"LENSNB_ROOT": str(chain.root), "PYTHONPATH": str(paths.repository())}
+    environment |= {"LENSNB_ROOT": str(chain.root), "PYTHONPATH": str(runfolder.repository())}
     command = [sys.executable, "-m", "pytest", *options, f"{name}.ipynb"]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout

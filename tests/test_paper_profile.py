@@ -24,28 +24,23 @@ from conftest import SHARED
 from safetensors.torch import load_file
 from torchvision.models import densenet121, resnet18
 
-from lensnb import (
-    audit,
-    experiments,
-    fpr,
-    froc,
-    inference,
-    lens,
-    mining,
-    paths,
-    phantom,
-    pretext,
-    profiles,
-    runner,
-    scoring,
-    tables,
-    training,
-)
-from lensnb.boxes import BOX, BOX3D, COLUMNS, DATASETS, stack_to_tracklets, tracklets_to_3d, trim_tracklets
+from lensnb import phantom, runfolder, settings
+from lensnb.boxes import BOX, BOX3D, COLUMNS, DATASETS, overlapping, stack_to_tracklets, tracklets_to_3d, trim_tracklets
+from lensnb.datasets.preparation import prepare
+from lensnb.datasets.store import Store
+from lensnb.detection import inference, scoring
+from lensnb.evaluation import froc, table2
 from lensnb.files import read_table, write_table
 from lensnb.lesanet import recognition
-from lensnb.preparation import prepare
-from lensnb.volumes import Store
+from lensnb.mining import cross_dataset, cross_slice, intra_patient
+from lensnb.mining.label_rows import add_origin
+from lensnb.models import lens
+from lensnb.models.fpr import combine
+from lensnb.run import targets
+from lensnb.settings import load_profile
+from lensnb.training import experiments, pretext
+from lensnb.training.detector import train_experiment
+from lensnb.training.false_positives import label_proposals, load_fpr, score_fpr, train_fpr
 
 PROFILE = "paper"
 SHORTER = {
@@ -65,7 +60,7 @@ WEIGHTS = {"densenet121-a639ec97.pth": densenet121, "resnet18-f37072fd.pth": res
 
 def shortened(changes: dict) -> SimpleNamespace:
     """The paper profile with other sizes; a setting that it does not have is an error."""
-    profile = copy.deepcopy(profiles.load(PROFILE))
+    profile = copy.deepcopy(load_profile(PROFILE))
     for section, values in changes.items():
         for name, value in values.items():
             assert hasattr(getattr(profile, section), name)
@@ -83,19 +78,19 @@ def done(tmp_path_factory):
         patch.setenv("LENSNB_ROOT", str(root))
         patch.setenv("TORCH_HOME", str(root / "torch"))
         patch.setenv("LENSNB_DATA", str(root / "data" / "raw"))
-        patch.setattr(profiles, "load", lambda name: profile)
+        patch.setattr(settings, "load", lambda name: profile)
         if real:
-            miniature.write(paths.real_data(), SHARED)
+            miniature.write(runfolder.real_data(), SHARED)
         else:
-            phantom.write(paths.phantom(PROFILE), profile.phantom, 0, workers=1)
+            phantom.write(runfolder.phantom(PROFILE), profile.phantom, 0, workers=1)
         yield run_chain(profile)
 
 
 def run_chain(profile: SimpleNamespace) -> SimpleNamespace:
     """Preparation, initial weights, trainings, proposals, mining, false positive reduction, evaluation."""
-    runs, raw = paths.runs(PROFILE), paths.raw(PROFILE)
-    report = prepare(raw, paths.prepared(PROFILE), profile.grid.spacing_mm, 0, 1, profile.grid.box_padding_mm)
-    store = Store(paths.prepared(PROFILE))
+    runs, raw = runfolder.runs(PROFILE), runfolder.raw(PROFILE)
+    report = prepare(raw, runfolder.prepared(PROFILE), profile.grid.spacing_mm, 0, 1, profile.grid.box_padding_mm)
+    store = Store(runfolder.prepared(PROFILE))
     with pytest.raises(RuntimeError, match="densenet121-a639ec97.pth"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.hub, "download_url_to_file", unreachable)
         pretext.train_pretext(PROFILE)
@@ -108,7 +103,7 @@ def run_chain(profile: SimpleNamespace) -> SimpleNamespace:
     scores = reduce_false_positives(store, profile, proposals)
     evaluations, detections = evaluate(raw, store, proposals["multi-mined", "test"], scores, profile)
     return SimpleNamespace(
-        root=paths.root(), runs=runs, raw=raw, profile=profile, report=report, store=store, proposals=proposals,
+        root=runfolder.root(), runs=runs, raw=raw, profile=profile, report=report, store=store, proposals=proposals,
         mined=mined, scores=scores, evaluations=evaluations, detections=detections,
     )  # fmt: skip
 
@@ -132,8 +127,8 @@ def volumes_of(store: Store, split: str) -> list[str]:
 
 def train_and_detect(experiment: str, store: Store, profile: SimpleNamespace, split: str) -> pd.DataFrame:
     """Train unless that is done, detect, and add the known lesions as all experts would find them."""
-    run = training.train(experiment, PROFILE)
-    out = paths.runs(PROFILE) / "proposals" / f"{experiment}-{split}.npz"
+    run = train_experiment(experiment, PROFILE)
+    out = runfolder.runs(PROFILE) / "proposals" / f"{experiment}-{split}.npz"
     found = inference.detect(lens.load(run), store, volumes_of(store, split), profile.inference, out, split)
     known = store.boxes[store.boxes["volume"].isin(volumes_of(store, split))]
     known = pd.concat([known.assign(z=known["z"] + step, score=0.9 - 0.1 * abs(step)) for step in (-1, 0, 1)])
@@ -146,28 +141,28 @@ def train_and_detect(experiment: str, store: Store, profile: SimpleNamespace, sp
 
 def mine(store: Store, profile: SimpleNamespace, proposals: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The three strategies of Sec. V; thresholds that need a trained network are set, not chosen."""
-    rules, runs = profile.mining, paths.runs(PROFILE)
+    rules, runs = profile.mining, runfolder.runs(PROFILE)
     annotations = store.boxes[store.boxes["volume"].isin(volumes_of(store, "train"))].reset_index(drop=True)
     tracklets = stack_to_tracklets(inference.fuse(proposals, nms=profile.inference.nms), rules.theta)
-    tracklets = mining.add_origin(tracklets, store.volumes)
+    tracklets = add_origin(tracklets, store.volumes)
     write_table(tracklets, runs / "mined" / "tracklets.npz")
-    across = mining.cross_slice(tracklets, annotations, rules.theta)
+    across = cross_slice.cross_slice(tracklets, annotations, rules.theta)
     # the real files have no ontology, and phantoms as few as these no label that enough lesions have
     find = recognition.for_mining if SHARED.is_dir() else recognition.simpler
     embed = find(PROFILE).embed
     known = pd.concat([annotations, across], ignore_index=True)
-    new = tracklets[
-        ~tracklets["tracklet"].isin(tracklets["tracklet"][audit.overlapping(tracklets, known, rules.theta)])
-    ]
-    centres = mining.centre_boxes(new[new["tracklet"].isin(strongest(new, 40))])
+    new = tracklets[~tracklets["tracklet"].isin(tracklets["tracklet"][overlapping(tracklets, known, rules.theta)])]
+    centres = intra_patient.centre_boxes(new[new["tracklet"].isin(strongest(new, 40))])
     vectors = [embed(part) for part in (annotations, centres)]
     assert all(np.allclose(np.linalg.norm(part, axis=1), 1, atol=1e-4) for part in vectors)
-    matches = mining.match_intra_patient(annotations, vectors[0], centres, vectors[1], 2.0, 0.0, rules.nearest_only)
-    matched = mining.intra_patient(matches, tracklets, known, rules.theta)
+    matches = intra_patient.match_intra_patient(
+        annotations, vectors[0], centres, vectors[1], 2.0, 0.0, rules.nearest_only
+    )
+    matched = intra_patient.intra_patient(matches, tracklets, known, rules.theta)
     known = pd.concat([known, matched], ignore_index=True)
     sigma = np.quantile(proposals["score"], 0.8)
-    uncertain = mining.cross_dataset(
-        mining.add_origin(proposals, store.volumes), known, sigma, DATASETS[1:], rules.overlap
+    uncertain = cross_dataset.cross_dataset(
+        add_origin(proposals, store.volumes), known, sigma, DATASETS[1:], rules.overlap
     )
     mined = {"cross-slice": across, "intra-patient": matched, "uncertain": uncertain}
     for name, table in mined.items():
@@ -183,21 +178,21 @@ def strongest(tracklets: pd.DataFrame, number: int) -> pd.Index:
 
 def reduce_false_positives(store: Store, profile: SimpleNamespace, proposals: dict) -> dict[str, pd.DataFrame]:
     """Train the second network on the training volumes' proposals, and score those of validation and test."""
-    rules, runs, settings = profile.fpr, paths.runs(PROFILE), profile.inference
+    rules, runs, settings = profile.fpr, runfolder.runs(PROFILE), profile.inference
     fused = inference.fuse(proposals["multi-mined", "train"], nms=settings.nms)
     tracklets = trim_tracklets(stack_to_tracklets(fused, settings.theta), settings.trim)
     candidates = tracklets_to_3d(tracklets)
     candidates = candidates.loc[scoring.best_of_volume(candidates, rules.per_volume)]
     labels = experiments.training_labels(experiments.EXPERIMENTS["multi-mined"], store, runs)
     known = labels[(labels["dataset"] == "DeepLesion") & (labels["source"] == "annotated")]
-    answer = fpr.label_proposals(tracklets, known, known.iloc[:0], rules.theta, rules.theta_fp)
-    fpr.train(profile, 0, runs / "fpr", store, candidates, answer.loc[candidates["tracklet"]].to_numpy())
-    network, scores = fpr.load(runs / "fpr"), {}
+    answer = label_proposals(tracklets, known, known.iloc[:0], rules.theta, rules.theta_fp)
+    train_fpr(profile, 0, runs / "fpr", store, candidates, answer.loc[candidates["tracklet"]].to_numpy())
+    network, scores = load_fpr(runs / "fpr"), {}
     for split in ("val", "test"):
         found = scoring.detections(proposals["multi-mined", split], settings)
         best = scoring.best_of_volume(found, rules.per_volume)
         found = found.assign(fpr=0.0)
-        found.loc[best, "fpr"] = fpr.score(network, store, found.loc[best], profile)
+        found.loc[best, "fpr"] = score_fpr(network, store, found.loc[best], profile)
         write_table(found, runs / "fpr" / f"scores-{split}.csv")
         scores[split] = found
     return scores
@@ -209,7 +204,7 @@ def evaluate(raw: Path, store: Store, proposals: pd.DataFrame, scores: dict, pro
     found = {
         "f": scoring.detections(proposals, profile.inference, ["DeepLesion"]),
         "g": scoring.detections(proposals, profile.inference),
-        "h": second.assign(score=fpr.combine(second["score"], second["fpr"])),
+        "h": second.assign(score=combine(second["score"], second["fpr"])),
     }
     truth = scoring.manual_truth(raw, "test")
     return {name: scoring.score(boxes, store, truth) for name, boxes in found.items()}, {
@@ -286,7 +281,7 @@ def test_second_network(done):
     for split, table in done.scores.items():
         assert table["fpr"].between(0, 1).all() and (table["fpr"] > 0).any(), split
     assert (done.runs / "fpr" / "weights.safetensors").exists()
-    assert fpr.load(done.runs / "fpr").conv1.weight.shape == (64, 1, 1, 7, 7)
+    assert load_fpr(done.runs / "fpr").conv1.weight.shape == (64, 1, 1, 7, 7)
 
 
 def test_evaluation_in_original_slices(done):
@@ -299,12 +294,12 @@ def test_evaluation_in_original_slices(done):
         first = rows["first_slice"].to_numpy()
         assert (table["z1"].to_numpy() >= first).all() and (table["z2"].to_numpy() < first + shape[:, 0]).all()
         assert (table["x1"] >= -1).all() and (table["x2"].to_numpy() <= shape[:, 2]).all(), name
-    table = tables.table2(done.evaluations)
-    values = table[[*tables.FP_COLUMNS, "average", "average_low", "average_high"]].to_numpy(float)
+    table = table2.table2(done.evaluations)
+    values = table[[*table2.FP_COLUMNS, "average", "average_low", "average_high"]].to_numpy(float)
     assert list(table["row"]) == ["f", "g", "h"] and np.isfinite(values).all() and (np.diff(values[:, :7]) >= 0).all()
     assert table["paper_average"].tolist() == [0.473, 0.476, 0.504]
     assert 0 < done.evaluations["g"].average <= 1  # the added proposals are the test lesion, so it is found
-    assert len(froc.RATES) == len(tables.FP_COLUMNS)
+    assert len(froc.RATES) == len(table2.FP_COLUMNS)
 
 
 real_only = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real test files: phantoms have a hidden truth")
@@ -326,9 +321,9 @@ def test_notebooks_need_no_hidden_truth(done, name):
     """With the profile as it is: what it trains is there already."""
     finish_for_notebooks(done)
     output = done.runs / f"{name}.ipynb"
-    notebook = paths.repository() / "notebooks" / f"{name}.ipynb"
-    command = [sys.executable, "-m", "lensnb.execution", notebook, "--profile", PROFILE, "--output", output]
-    ran = subprocess.run(command, cwd=paths.repository(), capture_output=True, text=True, timeout=900)
+    notebook = runfolder.repository() / "notebooks" / f"{name}.ipynb"
+    command = [sys.executable, "-m", "lensnb.run.step", notebook, "--profile", PROFILE, "--output", output]
+    ran = subprocess.run(command, cwd=runfolder.repository(), capture_output=True, text=True, timeout=900)
     assert ran.returncode == 0, ran.stdout[-2000:]
     assert "all checks passed" in ran.stdout and output.exists()
 
@@ -336,12 +331,12 @@ def test_notebooks_need_no_hidden_truth(done, name):
 @real_only
 def test_tables_of_real_data_name_no_truth(done):
     """After the notebooks: the rows and claims that only phantoms can have are not there, and the audit is empty."""
-    figures = paths.figures(PROFILE)
+    figures = runfolder.figures(PROFILE)
     if not (figures / "table2.csv").exists():
         pytest.skip("the notebook on Table II was not run")
     assert list(pd.read_csv(figures / "table2.csv")["row"]) == ["baseline", *"abcefgh"]
     claims = pd.read_csv(figures / "claims.csv")
-    assert len(claims) == len(tables.PAPER_CLAIMS) and claims["paper"].notna().all()
+    assert len(claims) == len(claims.PAPER_CLAIMS) and claims["paper"].notna().all()
     found = pd.read_csv(figures / "mining_audit.csv")
     assert len(found) == 3 and found[["precision", "recall"]].isna().all(axis=None) and (found["mined"] >= 0).all()
 
@@ -377,8 +372,8 @@ def test_without_its_ontology_lesanet_is_not_planned(done, tmp_path):
 def steps_to(target: str, data: Path, root: Path) -> set[str]:
     """The rules that lead to a target from nothing, for real data in a folder."""
     environment = {**os.environ, "LENSNB_ROOT": str(root), "LENSNB_DATA": str(data)}
-    environment["PYTHONPATH"] = str(paths.repository())
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(runner.SNAKEFILE), "--directory", str(root)]
+    environment["PYTHONPATH"] = str(runfolder.repository())
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(targets.SNAKEFILE), "--directory", str(root)]
     command += ["--nolock", "--cores", "1", "--dry-run", "--config", f"profile={PROFILE}", "--", target]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert ran.returncode == 0, ran.stderr[-2000:]
@@ -388,8 +383,10 @@ def steps_to(target: str, data: Path, root: Path) -> set[str]:
 def plan(data: Path, root: Path) -> list[str]:
     """The words that run_all.sh --dry-run prints for real data in a folder."""
     environment = {**os.environ, "LENSNB_ROOT": str(root), "LENSNB_DATA": str(data)}
-    command = [sys.executable, "-m", "lensnb.runner", "--profile", PROFILE, "--dry-run"]
-    ran = subprocess.run(command, cwd=paths.repository(), env=environment, capture_output=True, text=True, timeout=900)
+    command = [sys.executable, "-m", "lensnb.run.engine", "--profile", PROFILE, "--dry-run"]
+    ran = subprocess.run(
+        command, cwd=runfolder.repository(), env=environment, capture_output=True, text=True, timeout=900
+    )
     assert ran.returncode == 0, ran.stderr[-2000:]
     return ran.stdout.split()
 

@@ -7,8 +7,12 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from lensnb import boxes, charts, examples, froc, luna, notebook, plots, scoring, widgets
-from lensnb.boxes import BOX3D
+from lensnb.boxes import BOX, BOX3D, DATASETS, SOURCES, boxes_on_slice
+from lensnb.detection import scoring
+from lensnb.evaluation import froc, luna
+from lensnb.evaluation.outcomes import judge, kind_under
+from lensnb.show import charts, examples, plots
+from lensnb.show.session import start
 
 matplotlib.use("agg")
 
@@ -45,8 +49,8 @@ def test_boxes_are_drawn_where_they_are_in_the_colour_of_their_meaning(slice_hu)
 
 
 def test_every_dataset_and_source_has_a_colour_of_its_own():
-    assert tuple(plots.DATASET_COLOURS) == boxes.DATASETS
-    assert set(boxes.SOURCES) <= set(plots.SOURCE_COLOURS)
+    assert tuple(plots.DATASET_COLOURS) == DATASETS
+    assert set(SOURCES) <= set(plots.SOURCE_COLOURS)
     for palette in (plots.DATASET_COLOURS, plots.SOURCE_COLOURS, plots.OUTCOME_COLOURS):
         assert len(set(palette.values())) == len(palette)
 
@@ -57,7 +61,7 @@ def test_detections_are_named_after_the_lesion_they_lie_on():
     half = corners | {"x1": 5, "x2": 14}  # half of it lies on the lesion
     rows = [("v", corners), ("v", half), ("v", half | {"x1": 8, "x2": 17}), ("w", half), ("x", corners)]
     found = pd.DataFrame([box | {"volume": volume} for volume, box in rows], index=[5, 4, 3, 2, 1])
-    assert examples.kind_under(found, lesions).tolist() == ["liver", "liver", "no lesion", "node", "no lesion"]
+    assert kind_under(found, lesions).tolist() == ["liver", "liver", "no lesion", "node", "no lesion"]
 
 
 def test_the_luna_chart_reads_the_curve_at_its_seven_points():
@@ -97,9 +101,7 @@ def test_crop_moves_boxes_with_the_picture(slice_hu):
     table = pd.DataFrame([box(12, 11, 20, 25), box(50, 35, 58, 39)])
     patch, moved = plots.crop(slice_hu, table, (16, 18), 20)
     assert patch.shape == (20, 20)
-    assert moved[boxes.BOX].to_numpy().tolist() == [
-        [6, 3, 14, 17]
-    ]  # the square starts at (6, 8); the other box is outside
+    assert moved[BOX].to_numpy().tolist() == [[6, 3, 14, 17]]  # the square starts at (6, 8); the other box is outside
     corner, _ = plots.crop(slice_hu, table, (59, 39), 20)
     assert corner.shape == (20, 20)  # shifted back inside
     np.testing.assert_array_equal(corner, slice_hu[20:40, 40:60])
@@ -120,7 +122,7 @@ def test_judge_tells_right_wrong_and_missed():
         [("v", 10, 10, 2, 19, 19, 5, 0.9), ("v", 70, 70, 2, 79, 79, 5, 0.8), ("w", 1, 1, 1, 5, 5, 2, 0.7)],
         columns=["volume", *BOX3D, "score"],
     )
-    judged = examples.judge(found, truth)
+    judged = judge(found, truth)
     assert judged.outcome.tolist() == ["TP", "FP", "FN", "FP"]
     assert judged[judged.outcome == "FN"][BOX3D].to_numpy().tolist() == [[40, 40, 2, 49, 49, 5]]
 
@@ -149,9 +151,9 @@ def test_window_follows_what_surrounds_the_boxes(slice_hu):
 def test_boxes_on_a_slice_in_two_and_three_dimensions():
     flat = pd.DataFrame({"z": [3, 4], "z1": np.nan, "z2": np.nan})
     solid = pd.DataFrame({"z1": [1.0, 5.0], "z2": [3.4, 9.0]})
-    assert widgets.boxes_on_slice(flat, 4).index.tolist() == [1]
-    assert widgets.boxes_on_slice(solid, 3).index.tolist() == [0]
-    assert widgets.boxes_on_slice(solid, 4).empty
+    assert boxes_on_slice(flat, 4).index.tolist() == [1]
+    assert boxes_on_slice(solid, 3).index.tolist() == [0]
+    assert boxes_on_slice(solid, 4).empty
 
 
 def test_sensitivity_by_type_at_one_false_positive():
@@ -207,4 +209,4 @@ def test_charts_can_be_drawn_and_carry_the_averages(tmp_path):
 )
 def test_a_notebook_refuses_parameters_of_the_wrong_type(parameters):
     with pytest.raises(ValueError, match="must be of type"):
-        notebook.start(*parameters)
+        start(*parameters)

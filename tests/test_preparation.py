@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 from tiny import ball, info_row, write_deeplesion, write_lits, write_luna, write_nih
 
-from lensnb import preparation, store_writing
 from lensnb.boxes import COLUMNS
-from lensnb.ct_files import CT, affine
+from lensnb.ct.grid import grid_to_mm, normalise
+from lensnb.ct.grid_boxes import clip_to_image, key_boxes_to_grid, slice_boxes_to_grid
+from lensnb.ct.volume import CT, affine
+from lensnb.datasets import preparation, store_writing
+from lensnb.datasets.preparation import prepare, split_by_patient
+from lensnb.datasets.store import Store
 from lensnb.files import write_array
-from lensnb.grid_boxes import clip_to_image, key_boxes_to_grid, slice_boxes_to_grid
-from lensnb.preparation import prepare, split_by_patient
-from lensnb.volumes import Store, grid_to_mm, normalise
 
 SPACING = (1.0, 1.0, 2.0)
 SIZE = 40
@@ -241,7 +242,7 @@ def test_an_unreadable_disk_is_no_reason_to_skip(raw, tmp_path, monkeypatch):
     def unreadable(root, row):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(preparation.READERS["LiTS"], "read", unreadable)
+    monkeypatch.setattr(store_writing.READERS["LiTS"], "read", unreadable)
     with pytest.raises(OSError, match="Input/output error") as caught:
         prepare(raw, tmp_path, SPACING, workers=1, datasets=("LiTS",))
     assert "while preparing volume-3 of LiTS" in caught.value.__notes__[0]

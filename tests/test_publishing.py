@@ -5,8 +5,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lensnb import paths, publishing
-from lensnb.runner import RunError, Target
+from lensnb import runfolder
+from lensnb import runfolder as paths
+from lensnb.run import publishing
+from lensnb.run.targets import RunError, Target
 
 
 def book(code: list[tuple[str, list[str]]], words: str = "# Title") -> nbformat.NotebookNode:
@@ -25,14 +27,14 @@ def executed(**parameters: object) -> nbformat.NotebookNode:
     made = book([PARAMETERS, INJECTED, CODE], words="# An older title")
     made.metadata["papermill"] = {"parameters": parameters, "output_path": "/somewhere"}
     made.metadata["widgets"] = {}
-    text = f"{paths.root()}/data/runs/x.csv and {Path.home()}/y in half of {paths.root().name}"
+    text = f"{runfolder.root()}/data/runs/x.csv and {Path.home()}/y in half of {runfolder.root().name}"
     cell = made.cells[-1]
     cell.execution_count = 7
     cell.metadata["papermill"] = {"start_time": "2020"}
     cell.outputs = [
         nbformat.v4.new_output("stream", text=text),
         nbformat.v4.new_output(
-            "execute_result", {"text/html": f"<b>{paths.root()}/a</b>", "image/png": "/+9"}, execution_count=7
+            "execute_result", {"text/html": f"<b>{runfolder.root()}/a</b>", "image/png": "/+9"}, execution_count=7
         ),
     ]  # fmt: skip
     return made
@@ -45,7 +47,7 @@ def test_merge_takes_outputs_alone():
     assert [cell.source for cell in result.cells] == ["# Title", PARAMETERS[0], "print(1)"]
     assert [cell.execution_count for cell in result.cells[1:]] == [1, 2]
     stream, shown = result.cells[2].outputs
-    assert stream.text == f"data/runs/x.csv and y in half of {paths.root().name}"
+    assert stream.text == f"data/runs/x.csv and y in half of {runfolder.root().name}"
     assert shown.data == {"text/html": "<b>a</b>", "image/png": "/+9"} and shown.execution_count == 2
     assert result.metadata == {} and result.cells[2].metadata == {"tags": []}
 

@@ -10,14 +10,16 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from lensnb import ct_files, luna
 from lensnb.boxes import BOX
+from lensnb.ct import read
+from lensnb.ct.grid import boxes3d_to_grid, boxes3d_to_original, grid_to_mm, normalise
+from lensnb.ct.grid_boxes import clip_to_image, slice_boxes_to_grid
+from lensnb.ct.volume import CT
 from lensnb.datasets import deeplesion, lits, luna16, nih_ln
 from lensnb.datasets.masks import align_mask
+from lensnb.datasets.preparation import split_by_patient
+from lensnb.evaluation import luna
 from lensnb.files import read_json
-from lensnb.grid_boxes import clip_to_image, slice_boxes_to_grid
-from lensnb.preparation import split_by_patient
-from lensnb.volumes import boxes3d_to_grid, boxes3d_to_original, grid_to_mm, normalise
 
 SOFT_TISSUE_HU = (-30, 150)
 
@@ -176,7 +178,7 @@ def test_manual_boxes_go_to_the_grid_and_back(info, manual):
         row = rows.loc[name]
         spacing = row[["spacing_x", "spacing_y", "spacing_z"]].to_numpy(float)
         hu = np.zeros((row["end"] - row["start"] + 1, 2, 2), np.int16)
-        ct = ct_files.CT(hu, np.diag([spacing[0], spacing[1], -spacing[2], 1.0]), int(row["start"]))
+        ct = CT(hu, np.diag([spacing[0], spacing[1], -spacing[2], 1.0]), int(row["start"]))
         geometry = normalise(ct, (0.8, 0.8, 2.0))[1]
         back = boxes3d_to_original(boxes3d_to_grid(boxes, geometry), geometry)
         thick = (boxes[:, 5] - boxes[:, 2] + 1) * spacing[2] >= 2.0  # a grid slice is the least that a box can have
@@ -229,7 +231,7 @@ def grid_centres(boxes: pd.DataFrame, geometry, depth: int) -> dict[str, np.ndar
     return dict(zip(per.index, grid_to_mm(points, geometry), strict=True))
 
 
-def sphere_hu(ct: ct_files.CT, centre_mm, low_mm: float, high_mm: float) -> np.ndarray:
+def sphere_hu(ct: CT, centre_mm, low_mm: float, high_mm: float) -> np.ndarray:
     """HU of the voxels whose distance from a point is between two radii."""
     z, y, x = np.indices(ct.hu.shape)
     points = np.stack([x, y, z, np.ones_like(x)], axis=-1) @ ct.index_to_mm.T
@@ -240,7 +242,7 @@ def sphere_hu(ct: ct_files.CT, centre_mm, low_mm: float, high_mm: float) -> np.n
 def test_luna_reader_agrees_with_itk(real):
     """The matrix, and the crops' origin, by the function that the challenge recommends."""
     for path in sorted((real / "LUNA16").glob("subset0*/*.mhd")):
-        ct, image = ct_files.read_image(path), sitk.ReadImage(str(path))
+        ct, image = read.read_image(path), sitk.ReadImage(str(path))
         for index in ((0, 0, 0), (5, 11, 3)):
             np.testing.assert_allclose(
                 (ct.index_to_mm @ [*index, 1])[:3], image.TransformIndexToPhysicalPoint(index), atol=1e-6
@@ -261,8 +263,8 @@ def test_luna_tables(real):
 @pytest.mark.parametrize(("case", "components"), [("STS_019", 1), ("STS_044", 2)])
 def test_nifti_pairs_have_their_tumours_on_soft_tissue(real, case, components):
     folder = real / "nifti_pairs" / case
-    ct = ct_files.read_image(folder / "CT_image.nii.gz")
-    mask, mask_to_mm = ct_files.read_array(folder / "CT_mask.nii.gz")
+    ct = read.read_image(folder / "CT_image.nii.gz")
+    mask, mask_to_mm = read.read_array(folder / "CT_mask.nii.gz")
     tumours = lits.tumour_components((align_mask(mask, mask_to_mm, ct) > 0) * 2)
     assert tumours.max() == components
     for tumour in range(1, components + 1):
@@ -275,7 +277,7 @@ def test_nifti_pairs_have_their_tumours_on_soft_tissue(real, case, components):
 
 
 def test_dicom_chest_stands_upright(real):
-    ct = ct_files.read_ct(real / "dicom" / "chest_99_slices")
+    ct = read.read_ct(real / "dicom" / "chest_99_slices")
     assert ct.hu.shape == (99, 512, 512) and -1024 <= ct.hu.min() and ct.hu.max() <= 3071
     grid, _ = normalise(ct, (1.5, 1.5, 3.0))
     lung = ((grid < -700) & (grid > -950)).mean(axis=(1, 2))

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from lensnb.safe_pickle import load_manual_boxes
+from lensnb.datasets.manual_boxes import load_manual_boxes
 
 BOXES = np.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
 

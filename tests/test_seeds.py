@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from lensnb import __main__ as cli
-from lensnb import options, paths, runner, seeds
+from lensnb import runfolder
+from lensnb.evaluation import seeds
+from lensnb.run import options, targets
 
 
 def write_tables(folder, average, difference, verdict, row="a"):
@@ -23,19 +25,19 @@ def write_tables(folder, average, difference, verdict, row="a"):
 def figures(tmp_path, monkeypatch):
     """The figures folder of two seeds, and what looks like others."""
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
-    write_tables(paths.figures("phantom"), 0.5, 0.01, "undecided")
-    write_tables(paths.figures("phantom", 12), 0.6, 0.03, "holds")
+    write_tables(runfolder.figures("phantom"), 0.5, 0.01, "undecided")
+    write_tables(runfolder.figures("phantom", 12), 0.6, 0.03, "holds")
     write_tables(tmp_path / "figures" / "phantom-seed07", 0.9, 0.9, "fails")  # no seed is written so
     write_tables(tmp_path / "figures" / "phantom-old", 0.9, 0.9, "fails")
-    paths.figures("phantom", 3).mkdir()  # a run that has not come to its tables
+    runfolder.figures("phantom", 3).mkdir()  # a run that has not come to its tables
     return tmp_path / "figures"
 
 
 def test_each_seed_has_folders_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
     assert options.parse([]).seed == 0 and options.parse(["--seed", "12"]).seed == 12
-    assert paths.figures("phantom") == tmp_path / "figures" / "phantom"
-    for folder in (paths.phantom, paths.prepared, paths.runs, paths.figures):
+    assert runfolder.figures("phantom") == tmp_path / "figures" / "phantom"
+    for folder in (runfolder.phantom, runfolder.prepared, runfolder.runs, runfolder.figures):
         assert folder("smoke", 12) == folder("smoke").with_name("smoke-seed12")
 
 
@@ -49,14 +51,14 @@ def test_no_seed(wrong, capsys):
 def test_the_plan_of_another_seed_stays_in_its_folders(tmp_path, monkeypatch):
     """What Snakemake would run for seed 12: every file and every command is that seed's."""
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(paths.repository()))
+    monkeypatch.setenv("PYTHONPATH", str(runfolder.repository()))
     monkeypatch.delenv("LENSNB_DATA", raising=False)
-    paths.runs("smoke", 12).mkdir(parents=True)
-    command = runner.snakemake("smoke", 12, "--dry-run", "--printshellcmds", "--cores", "1")
+    runfolder.runs("smoke", 12).mkdir(parents=True)
+    command = targets.snakemake("smoke", 12, "--dry-run", "--printshellcmds", "--cores", "1")
     assert command[:3] == [sys.executable, "-m", "snakemake"]
     planned = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert planned.returncode == 0, planned.stderr[-2000:]
-    steps = [line for line in planned.stdout.splitlines() if "lensnb.execution" in line]
+    steps = [line for line in planned.stdout.splitlines() if "lensnb.run.step" in line]
     assert len(steps) > 20 and all("--seed 12 " in line for line in steps)
     modules = [line.split("--module")[1] for line in steps if "--module" in line]
     assert len(modules) == 3 and all(line.endswith("--profile smoke --seed 12") for line in modules)
@@ -92,7 +94,7 @@ def test_the_command_writes_both_tables(figures, capsys):
 
 
 def test_tables_of_another_version_are_not_mixed(figures, capsys):
-    write_tables(paths.figures("phantom", 5), 0.5, 0.0, "fails", row="z")
+    write_tables(runfolder.figures("phantom", 5), 0.5, 0.0, "fails", row="z")
     assert cli.main(["seeds"]) == 2
     error = capsys.readouterr().err
     assert "phantom-seed5" in error and "'row a'" in error and "make both with the same version" in error
@@ -102,7 +104,7 @@ def test_one_seed_is_nothing_to_compare(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
     assert cli.main(["seeds", "--profile", "smoke"]) == 2
     assert "no seed has tables" in capsys.readouterr().err
-    write_tables(paths.figures("smoke", 4), 0.5, 0.0, "fails")
+    write_tables(runfolder.figures("smoke", 4), 0.5, 0.0, "fails")
     assert cli.main(["seeds", "--profile", "smoke"]) == 2
     error = capsys.readouterr().err
     assert "seed 4 alone has tables" in error and "--profile smoke --seed 5 --only table2" in error

@@ -14,10 +14,12 @@ from test_preparation import SPACING, tables, write_all
 from tiny import info_row, write_deeplesion, write_lits, write_luna, write_nih
 
 from lensnb import __main__ as cli
-from lensnb import benchmark, progress, store_writing
-from lensnb.ct_files import affine, read_ct
-from lensnb.preparation import find_all, prepare
-from lensnb.volumes import normalise
+from lensnb.ct.grid import normalise
+from lensnb.ct.read import read_ct
+from lensnb.ct.volume import affine
+from lensnb.datasets import benchmark, store_writing
+from lensnb.datasets.preparation import find_all, prepare
+from lensnb.system import progress, time
 
 LPS = affine(np.diag([0.7, 0.7, 2.5]), np.array([-180.0, -180.0, -60.0]))
 
@@ -97,7 +99,7 @@ def run_and_measure(code: str) -> list[str]:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not say how much memory was used")
 def test_a_worker_needs_neither_torch_nor_much_memory():
     modules, kilobytes = run_and_measure(
-        "import lensnb.store_writing\nprint({'torch', 'matplotlib'} & set(sys.modules))\nprint(peak())"
+        "import lensnb.datasets.store_writing\nprint({'torch', 'matplotlib'} & set(sys.modules))\nprint(peak())"
     )
     assert modules == "set()" and int(kilobytes) < 200_000  # with torch: 650 MB
 
@@ -182,8 +184,8 @@ def test_no_number_of_processes_means_all_cores(raw, tmp_path, monkeypatch):
 
 def test_progress_estimates_the_time_left(monkeypatch, capsys):
     clock = iter(range(0, 10**6, 40))  # 40 seconds for each volume
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    assert list(progress.progress(range(200), "preparing CT", lines=4)) == list(range(200))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    assert list(progress(range(200), "preparing CT", lines=4)) == list(range(200))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "preparing CT: 50/200, 33:20 spent, 1:40:00 left"
     assert lines[-1] == "preparing CT: 200/200, 2:13:20 spent, 0:00 left"

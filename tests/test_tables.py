@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lensnb import froc, published, tables
 from lensnb.boxes import BOX3D
+from lensnb.evaluation import claims, froc, published, table2
+from lensnb.evaluation.markdown import markdown
 
 VOLUMES = [f"{patient:06d}_01_01_001-024" for patient in range(40)]
 TRUTH = {volume: np.array([[10.0, 10, 2, 19, 19, 5]]) for volume in VOLUMES}
@@ -40,7 +41,7 @@ def verdicts(claims: pd.DataFrame) -> pd.Series:
 
 
 def test_table2_has_the_columns_that_others_rely_on(evaluations):
-    table = tables.table2(evaluations)
+    table = table2.table2(evaluations)
     rates = ["fp_0.125", "fp_0.25", "fp_0.5", "fp_1", "fp_2", "fp_4", "fp_8"]
     components = ["afp", "multi_dataset", "proposal_fusion", "mam", "fpr"]
     last = ["average", "average_low", "average_high", "paper_average"]
@@ -49,8 +50,8 @@ def test_table2_has_the_columns_that_others_rely_on(evaluations):
 
 
 def test_table2_components_are_those_of_the_paper(evaluations):
-    table = tables.table2(evaluations).set_index("row")
-    marks = table[list(tables.COMPONENTS)].eq("yes").astype(int).apply(lambda row: "".join(map(str, row)), axis=1)
+    table = table2.table2(evaluations).set_index("row")
+    marks = table[list(table2.COMPONENTS)].eq("yes").astype(int).apply(lambda row: "".join(map(str, row)), axis=1)
     paper = {
         "baseline": "00000",
         "a": "10000",
@@ -65,14 +66,14 @@ def test_table2_components_are_those_of_the_paper(evaluations):
 
 
 def test_table2_values_are_fractions_of_the_lesions_found(evaluations):
-    table = tables.table2(evaluations).set_index("row")
+    table = table2.table2(evaluations).set_index("row")
     assert table.loc["a", "fp_8"] == table.loc["a", "average"] == 0.5  # 20 of 40, without a false positive
     assert table.loc["h", "average_low"] < 0.9 < table.loc["h", "average_high"]
     assert table.loc["g", "paper_average"] == 0.476 and np.isnan(table.loc["complete", "paper_average"])
 
 
 def test_false_positives_lower_the_left_end_only():
-    few = tables.table2({"a": evaluation(20, false=10)}).iloc[0]  # 10 false positives in 40 volumes come first
+    few = table2.table2({"a": evaluation(20, false=10)}).iloc[0]  # 10 false positives in 40 volumes come first
     assert few["fp_0.125"] == 0 and few["fp_0.25"] == few["fp_8"] == 0.5
     assert few["average"] == pytest.approx(0.5 * 6 / 7)
 
@@ -83,25 +84,25 @@ def test_paper_numbers_agree_with_their_printed_averages():
 
 
 def test_claims_are_differences_of_averages(evaluations):
-    claims = tables.claims(evaluations, resamples=300)
-    assert list(claims.columns) == ["table", "claim", "paper", "ours", "low", "high", "verdict"]
-    ours = claims.set_index("claim").ours
+    found = claims.table2_claims(evaluations, resamples=300)
+    assert list(found.columns) == ["table", "claim", "paper", "ours", "low", "high", "verdict"]
+    ours = found.set_index("claim").ours
     assert ours["mining helps on DeepLesion alone: (e) - (a)"] == pytest.approx(0.25)
     assert ours["LENS against the baseline, relative: (h) / baseline - 1"] == pytest.approx(36 / 10 - 1)
-    assert ours[tables.GAP_TEXT] == pytest.approx((32 - 20) / (38 - 20))
-    paper = claims.set_index("claim").paper
+    assert ours[claims.GAP_TEXT] == pytest.approx((32 - 20) / (38 - 20))
+    paper = found.set_index("claim").paper
     assert paper["mining helps on DeepLesion alone: (e) - (a)"] == pytest.approx(0.468 - 0.368)
     assert paper["LENS against the baseline, relative: (h) / baseline - 1"] == pytest.approx(0.487, abs=0.001)
 
 
 def test_verdicts_follow_the_whole_interval(evaluations):
-    found = verdicts(tables.claims(evaluations, resamples=300))
+    found = verdicts(claims.table2_claims(evaluations, resamples=300))
     assert found["mining helps on DeepLesion alone: (e) - (a)"] == "holds"  # ten patients gained, none lost
     assert found["joint training helps: (b) - (a)"] == "undecided"  # no difference at all
     assert found["fusing the experts helps: (c) - (b)"] == "undecided"  # one patient gained: some draws miss that one
     assert found["missing labels cost 8 points or more: complete - (a)"] == "holds"  # 18 of 40 gained
     worse = {"a": evaluation(20), "baseline": evaluation(30), "complete": evaluation(21)}
-    found = verdicts(tables.claims(worse, resamples=300))
+    found = verdicts(claims.table2_claims(worse, resamples=300))
     assert found["AFP is better than RPN: (a) - baseline"] == "fails"
     assert found["missing labels cost 8 points or more: complete - (a)"] in (
         "fails",
@@ -110,18 +111,18 @@ def test_verdicts_follow_the_whole_interval(evaluations):
 
 
 def test_claims_without_their_rows_are_left_out():
-    claims = tables.claims({"a": evaluation(20), "e": evaluation(30)}, resamples=50)
-    assert list(claims.claim) == ["mining helps on DeepLesion alone: (e) - (a)"]
+    found = claims.table2_claims({"a": evaluation(20), "e": evaluation(30)}, resamples=50)
+    assert list(found.claim) == ["mining helps on DeepLesion alone: (e) - (a)"]
 
 
 def test_nothing_to_divide_by_gives_no_verdict():
     nothing = {name: evaluation(0, false=40) for name in ("a", "g", "complete", "baseline", "h")}
-    claims = tables.claims(nothing, resamples=50).set_index("claim")
-    assert claims.loc[tables.GAP_TEXT, "verdict"] == "undecided" and np.isnan(claims.loc[tables.GAP_TEXT, "ours"])
+    found = claims.table2_claims(nothing, resamples=50).set_index("claim")
+    assert found.loc[claims.GAP_TEXT, "verdict"] == "undecided" and np.isnan(found.loc[claims.GAP_TEXT, "ours"])
 
 
 def test_markdown_has_the_paper_in_brackets(evaluations, tmp_path):
-    text = tables.write_table2(tables.table2(evaluations), tmp_path / "table2.md", "smoke")
+    text = table2.write_table2(table2.table2(evaluations), tmp_path / "table2.md", "smoke")
     (line,) = [line for line in text.splitlines() if line.startswith("| a |")]
     assert "50.0 (15.8)" in line and line.endswith("(36.8) |")
     (upper,) = [line for line in text.splitlines() if line.startswith("| complete |")]
@@ -131,4 +132,4 @@ def test_markdown_has_the_paper_in_brackets(evaluations, tmp_path):
 
 def test_markdown_of_missing_values_and_percent():
     table = pd.DataFrame({"name": ["x"], "share": [0.123], "value": [1.23456], "nothing": [np.nan]})
-    assert tables.markdown(table, percent=["share"], digits=2).splitlines()[-1] == "| x | 12.3 % | 1.23 |  |"
+    assert markdown(table, percent=["share"], digits=2).splitlines()[-1] == "| x | 12.3 % | 1.23 |  |"

@@ -12,14 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lensnb import execution, lens, paths, processes, profiles, training
+from lensnb import files, runfolder, settings
 from lensnb.boxes import COLUMNS, DATASETS
-from lensnb.experiments import EXPERIMENTS, available, training_labels
+from lensnb.datasets.store import Store
 from lensnb.files import atomic_write, read_table, write_table
-from lensnb.pretext import paste_blob, train_pretext
-from lensnb.samples import SliceSampler, like_sizes_together, place_batch, searched_slices
-from lensnb.training import learning_rate, make_schedule
-from lensnb.volumes import Store
+from lensnb.models import lens
+from lensnb.models.weights import initialise
+from lensnb.run import processes, step
+from lensnb.settings import load_profile
+from lensnb.training import loop
+from lensnb.training.detector import make_schedule, train_experiment
+from lensnb.training.experiments import EXPERIMENTS, available, training_labels
+from lensnb.training.loop import learning_rate
+from lensnb.training.pretext import paste_blob, train_pretext
+from lensnb.training.samples import SliceSampler, like_sizes_together, place_batch, searched_slices
 
 
 def label_rows(rows):
@@ -34,7 +40,7 @@ def label_rows(rows):
 def tiny_store(tmp_path, monkeypatch):
     """Two volumes of every dataset with one bright lesion each, in a data folder of their own."""
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
-    folder = paths.prepared("smoke")
+    folder = runfolder.prepared("smoke")
     rng = np.random.default_rng(0)
     volumes, boxes = [], []
     for dataset in DATASETS:
@@ -167,34 +173,34 @@ def test_the_paper_profile_starts_from_imagenet(tmp_path, monkeypatch):
     published = densenet121().state_dict()
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
     monkeypatch.setattr(DenseNet121_Weights, "get_state_dict", lambda *_, **__: published)
-    monkeypatch.setattr("lensnb.pretext.Store", lambda root: None)
+    monkeypatch.setattr("lensnb.training.pretext.Store", lambda root: None)
     weights = train_pretext("paper") / "weights.safetensors"
-    model = lens.LENS(profiles.load("paper").network, ("DeepLesion",))
-    training.initialise(model, weights)
+    model = lens.LENS(load_profile("paper").network, ("DeepLesion",))
+    initialise(model, weights)
     torch.testing.assert_close(model.backbone.stem[0].weight, published["features.conv0.weight"])
     assert not any(name.startswith(("head.", "backbone.lateral")) for name in load_file(weights))
 
 
 def short(monkeypatch, iterations=6):
     """Make the smoke profile even shorter."""
-    load = profiles.load
+    read = settings._read
 
     def shortened(name):
-        profile = load(name)
-        profile.training.iterations, profile.training.checkpoint_every, profile.training.batch_size = iterations, 2, 4
-        profile.pretext.iterations, profile.pretext.batch_size = 2, 2
-        return profile
+        content = read(name)
+        content["training"] |= {"iterations": iterations, "checkpoint_every": 2, "batch_size": 4}
+        content["pretext"] |= {"iterations": 2, "batch_size": 2}
+        return content
 
-    monkeypatch.setattr(profiles, "load", shortened)
+    monkeypatch.setattr(settings, "_read", shortened)
 
 
 def test_a_run_resumes_to_the_same_weights(tiny_store, tmp_path, monkeypatch):
     short(monkeypatch)
     train_pretext("smoke")
-    straight = training.train("multi", "smoke", 0, tmp_path / "straight")
+    straight = train_experiment("multi", "smoke", 0, tmp_path / "straight")
 
     saved = []
-    fail_after = training.atomic_write
+    fail_after = files.atomic_write
 
     def interrupt(path):
         if path.name == "checkpoint.pt" and saved:
@@ -202,12 +208,12 @@ def test_a_run_resumes_to_the_same_weights(tiny_store, tmp_path, monkeypatch):
         saved.append(path)
         return fail_after(path)
 
-    monkeypatch.setattr(training, "atomic_write", interrupt)
+    monkeypatch.setattr(loop, "atomic_write", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        training.train("multi", "smoke", 0, tmp_path / "broken")
+        train_experiment("multi", "smoke", 0, tmp_path / "broken")
     assert (tmp_path / "broken" / "checkpoint.pt").exists()
-    monkeypatch.setattr(training, "atomic_write", fail_after)
-    resumed = training.train("multi", "smoke", 0, tmp_path / "broken")
+    monkeypatch.setattr(loop, "atomic_write", fail_after)
+    resumed = train_experiment("multi", "smoke", 0, tmp_path / "broken")
     assert (straight / "weights.safetensors").read_bytes() == (resumed / "weights.safetensors").read_bytes()
     assert (straight / "log.csv").read_bytes() == (resumed / "log.csv").read_bytes()
     assert not (resumed / "checkpoint.pt").exists()
@@ -219,15 +225,15 @@ def test_weights_that_were_removed_come_back_without_training(tiny_store, tmp_pa
     short(monkeypatch)
     monkeypatch.setenv(processes.JOB, "this step")
     train_pretext("smoke")
-    run = training.train("single", "smoke", 0, tmp_path / "run")
+    run = train_experiment("single", "smoke", 0, tmp_path / "run")
     before = {name: (run / name).read_bytes() for name in ("weights.safetensors", "log.csv")}
     for name in before:
         (run / name).unlink()
     capsys.readouterr()
-    training.train("single", "smoke", 0, run)
+    train_experiment("single", "smoke", 0, run)
     assert "iteration" not in capsys.readouterr().out
     assert {name: (run / name).read_bytes() for name in before} == before
-    execution.remove_leftovers([run / "weights.safetensors"])
+    step.remove_leftovers([run / "weights.safetensors"])
     assert not (run / "checkpoint.pt").exists()
 
 
@@ -236,24 +242,25 @@ def test_two_processes_agree_with_one(tiny_store, tmp_path, monkeypatch):
     script = tmp_path / "run.py"
     script.write_text(
         "import os, sys\n"
-        "from lensnb import pretext, profiles, training\n"
-        "load = profiles.load\n"
+        "from lensnb import settings\n"
+        "from lensnb.training import detector, pretext\n"
+        "read = settings._read\n"
         "def shortened(name):\n"
-        "    profile = load(name)\n"
-        "    profile.training.iterations, profile.training.batch_size = 3, 4\n"
-        "    profile.pretext.iterations, profile.pretext.batch_size = 2, 2\n"
-        "    return profile\n"
-        "profiles.load = shortened\n"
+        "    content = read(name)\n"
+        "    content['training'] |= {'iterations': 3, 'batch_size': 4}\n"
+        "    content['pretext'] |= {'iterations': 2, 'batch_size': 2}\n"
+        "    return content\n"
+        "settings._read = shortened\n"
         "if 'RANK' not in os.environ: pretext.train_pretext('smoke')\n"
-        "training.train('single', 'smoke', 0, sys.argv[1])\n"
+        "detector.train_experiment('single', 'smoke', 0, sys.argv[1])\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(paths.repository()), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(runfolder.repository()), "OMP_NUM_THREADS": "1"}
     one, two = tmp_path / "one", tmp_path / "two"
     subprocess.run([sys.executable, script, one], env=environment, check=True, capture_output=True)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run([*launcher, script, two], env=environment, check=True, capture_output=True)
     first, second = (load_file(folder / "weights.safetensors") for folder in (one, two))
-    untrained = lens.LENS(profiles.load("smoke").network, ("DeepLesion",)).state_dict()
+    untrained = lens.LENS(load_profile("smoke").network, ("DeepLesion",)).state_dict()
     name = "backbone.denseblock3.denselayer1.conv2.weight"
     assert not torch.allclose(first[name], untrained[name])
     for key in first:
@@ -262,13 +269,13 @@ def test_two_processes_agree_with_one(tiny_store, tmp_path, monkeypatch):
 
 def test_unknown_experiment_and_missing_pretext_are_clear_errors(tiny_store):
     with pytest.raises(ValueError, match="choose one of baseline"):
-        training.train("nonsense", "smoke")
+        train_experiment("nonsense", "smoke")
     with pytest.raises(FileNotFoundError, match="python -m lensnb pretext"):
-        training.train("single", "smoke")
+        train_experiment("single", "smoke")
 
 
 def test_labels_of_experiments(tiny_store):
-    runs = paths.runs("smoke")
+    runs = runfolder.runs("smoke")
     assert set(training_labels(EXPERIMENTS["single"], tiny_store, runs)["dataset"]) == {"DeepLesion"}
     with pytest.raises(FileNotFoundError, match="cross-slice"):
         training_labels(EXPERIMENTS["multi-mined"], tiny_store, runs)
@@ -278,7 +285,7 @@ def test_labels_of_experiments(tiny_store):
 
 
 def test_each_embedding_has_its_own_mined_labels(tiny_store):
-    runs, rows = paths.runs("smoke"), label_rows([("DeepLesion", "DeepLesion-0", "x", 3, "cross-slice")])
+    runs, rows = runfolder.runs("smoke"), label_rows([("DeepLesion", "DeepLesion-0", "x", 3, "cross-slice")])
     for name in ("cross-slice", "intra-patient", "uncertain", "simpler/intra-patient", "simpler/uncertain"):
         write_table(rows.assign(lesion=name), runs / "mined" / f"{name}.csv")
     found = {
@@ -298,9 +305,9 @@ def test_oracle_labels_are_what_matching_could_reach(tiny_store):
     truth = label_rows(rows).assign(patient="p", identity=[1, 2], marked=[True, False])
     again = label_rows([("DeepLesion", "DeepLesion-1", "t3", 1, "truth")]).assign(patient="p", identity=1, marked=False)
     tiny_store.truth = pd.concat([truth, again])
-    mined = training_labels(EXPERIMENTS["oracle-mined"], tiny_store, paths.runs("smoke"))
+    mined = training_labels(EXPERIMENTS["oracle-mined"], tiny_store, runfolder.runs("smoke"))
     assert mined["lesion"].tolist() == ["t1", "t3"]
-    ignored = training_labels(EXPERIMENTS["oracle-ignored"], tiny_store, paths.runs("smoke"))
+    ignored = training_labels(EXPERIMENTS["oracle-ignored"], tiny_store, runfolder.runs("smoke"))
     assert ignored.set_index("lesion")["source"].to_dict() == {"t1": "truth", "t2": "uncertain", "t3": "truth"}
 
 

@@ -7,8 +7,7 @@ import pytest
 from scipy import ndimage
 from tiny import field, sample, write_dicom, write_image
 
-from lensnb.ct_files import CT, affine, read_ct
-from lensnb.volumes import (
+from lensnb.ct.grid import (
     border_crop,
     boxes3d_to_grid,
     boxes3d_to_original,
@@ -19,6 +18,8 @@ from lensnb.volumes import (
     original_to_grid,
     resample,
 )
+from lensnb.ct.read import read_ct
+from lensnb.ct.volume import CT, affine
 
 SPACING = np.array([0.9, 0.7, 2.5])
 ORIENTATIONS = [(axes, signs) for axes in permutations(range(3)) for signs in product([1, -1], repeat=3)]

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb.ct_files import CT
+from lensnb.ct.volume import CT
 from lensnb.datasets import FOUND, SLICE_BOXES
+from lensnb.datasets.manual_boxes import load_manual_boxes
 from lensnb.files import read_csv
-from lensnb.safe_pickle import load_manual_boxes
 
 NAME = "DeepLesion"
 SOURCE = "the NIH Clinical Center, https://nihcc.app.box.com/v/DeepLesion (225 GB of PNG, DL_info.csv)"

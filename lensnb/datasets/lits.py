@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from lensnb.ct_files import CT, affine, read_array, read_image
+from lensnb.ct.read import read_array, read_image
+from lensnb.ct.volume import CT, affine
 from lensnb.datasets import FOUND, SLICE_BOXES
 from lensnb.datasets.masks import align_mask, mask_boxes, whole_labels
 from lensnb.files import files_below

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb.ct_files import CT, read_image
+from lensnb.ct.read import read_image
+from lensnb.ct.volume import CT
 from lensnb.datasets import FOUND, SLICE_BOXES
 from lensnb.files import files_below, read_csv
 

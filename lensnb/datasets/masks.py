@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from lensnb.ct_files import CT
+from lensnb.ct.volume import CT
 
 
 def whole_labels(labels: np.ndarray, path: Path) -> np.ndarray:

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from lensnb.ct_files import CT, read_array
+from lensnb.ct.dicom import read_dicom_folder
+from lensnb.ct.read import read_array
+from lensnb.ct.volume import CT
 from lensnb.datasets import FOUND, SLICE_BOXES
 from lensnb.datasets.masks import align_mask, mask_boxes, whole_labels
-from lensnb.dicom import read_dicom_folder
 from lensnb.files import files_below
 
 NAME = "NIH-LN"

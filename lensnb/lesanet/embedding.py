@@ -13,21 +13,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lensnb import paths, profiles
+from lensnb import runfolder
+from lensnb.datasets.store import Store
 from lensnb.files import write_json
-from lensnb.fitting import best_device, fit, stepped, without_decay
 from lensnb.lesanet.label_files import read_mined
-from lensnb.lesanet.losses import (
-    label_similarity,
-    label_weights,
-    sample_triplets,
-    triplet_loss,
-    weighted_cross_entropy,
-)
-from lensnb.lesanet.network import LesaNet
+from lensnb.lesanet.losses import label_similarity, label_weights, sample_triplets, triplet_loss, weighted_cross_entropy
 from lensnb.lesanet.report_labels import find_labels
 from lensnb.lesanet.views import random_views
-from lensnb.volumes import Store
+from lensnb.models.lesanet import LesaNet
+from lensnb.models.weights import best_device
+from lensnb.settings import load_profile, to_dict
+from lensnb.training.loop import fit, stepped, without_decay
 
 
 def train_for_profile(profile_name: str, seed: int = 0) -> Path:
@@ -35,9 +31,9 @@ def train_for_profile(profile_name: str, seed: int = 0) -> Path:
 
     It learns from the labels that LesaNet learns from.
     """
-    profile = profiles.load(profile_name)
-    store = Store(paths.prepared(profile_name, seed))
-    out_dir = paths.runs(profile_name, seed) / "embedding"
+    profile = load_profile(profile_name)
+    store = Store(runfolder.prepared(profile_name, seed))
+    out_dir = runfolder.runs(profile_name, seed) / "embedding"
     return train_embedding(profile, seed, out_dir, store, find_labels(profile_name, seed))
 
 
@@ -74,9 +70,7 @@ def train_embedding(profile: SimpleNamespace, seed: int, out_dir: Path, store: S
         model, optimizer, loss_of, stepped(config.learning_rate, config.iterations, config.drops), config.iterations,
         out_dir, "embedding", config.gradient_clip, config.checkpoint_every,
     )  # fmt: skip
-    write_json(
-        {"labels": names, "seed": seed, "lesions": len(lesions), **profiles.to_dict(config)}, out_dir / "config.json"
-    )
+    write_json({"labels": names, "seed": seed, "lesions": len(lesions), **to_dict(config)}, out_dir / "config.json")
     return out_dir
 
 

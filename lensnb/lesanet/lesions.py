@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb.datasets.store import Store
 from lensnb.lesanet.label_files import MinedLabels
-from lensnb.volumes import Store
 
 
 @dataclass(frozen=True)

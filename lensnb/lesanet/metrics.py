@@ -5,6 +5,8 @@ A label that no scored lesion has, or that all have, has no AUC; as in the publi
 averages, and the table says for how many labels they hold.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
@@ -141,3 +143,16 @@ def _row_means(values: np.ndarray) -> np.ndarray:
     there = ~np.isnan(values)
     count = there.sum(1)
     return np.divide(np.where(there, values, 0).sum(1), count, out=np.full(len(values), np.nan), where=count > 0)
+
+
+TEXT_MINED = "text-mined"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run on one test set: `labels` (see `metrics.label_table`, with kind and train, the lesions it has in training),
+    `means` over labels, and these means on resampled sets of patients: `samples`, a row for each of them."""
+
+    labels: pd.DataFrame
+    means: pd.Series
+    samples: pd.DataFrame

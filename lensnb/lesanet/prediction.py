@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lensnb.files import load_weights, read_json
-from lensnb.fitting import best_device
-from lensnb.lesanet.network import LesaNet
+from lensnb.datasets.store import Store
+from lensnb.files import read_json
 from lensnb.lesanet.views import plain_views
-from lensnb.progress import progress
-from lensnb.volumes import Store
+from lensnb.models.lesanet import LesaNet
+from lensnb.models.weights import best_device, load_weights
+from lensnb.system import progress
 
 
 def load(run_dir: Path, make: str) -> tuple[LesaNet, SimpleNamespace]:

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb import paths, profiles
+from lensnb import runfolder
 from lensnb.files import write_table
 from lensnb.lesanet.label_files import PUBLISHED, RELATIONS, SPLITS, MinedLabels, has_labels, write_mined
 from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
 from lensnb.lesanet.relations import RelationNet, relate, train_relations
 from lensnb.lesanet.text_mining import label_matrices, labels_of_sentences, mention_table, read_sentences
+from lensnb.settings import load_profile
 
 PRACTICE_PATIENTS = 80  # whose sentences are drawn for who has no relations to learn from
 # lesions of each split that a label must have; the paper says 2 of val, its published file has labels with 1
@@ -84,7 +85,7 @@ def with_kinds(mentions: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
 
 def find_labels(profile_name: str, seed: int = 0) -> Path | None:
     """`mined_labels_file`, or None if the data have neither a label file nor sentences with an ontology."""
-    folder = paths.raw(profile_name, seed) / "DeepLesion"
+    folder = runfolder.raw(profile_name, seed) / "DeepLesion"
     found = (folder / PUBLISHED).exists() or has_labels(folder)
     return mined_labels_file(profile_name, seed) if found else None
 
@@ -96,12 +97,12 @@ def mined_labels_file(profile_name: str, seed: int = 0) -> Path:
     beside it: every mention in the sentences of training lesions and what became of it. The profile's
     lesanet.least_train says how many training lesions a label must have.
     """
-    folder = paths.raw(profile_name, seed) / "DeepLesion"
+    folder = runfolder.raw(profile_name, seed) / "DeepLesion"
     if (folder / PUBLISHED).exists():
         return folder / PUBLISHED
-    path = paths.runs(profile_name, seed) / "lesanet" / "text_mined_labels.json"
+    path = runfolder.runs(profile_name, seed) / "lesanet" / "text_mined_labels.json"
     if not path.exists():
-        mined, mentions = mine(folder, seed, LEAST | {"train": profiles.load(profile_name).lesanet.least_train})
+        mined, mentions = mine(folder, seed, LEAST | {"train": load_profile(profile_name).lesanet.least_train})
         write_table(mentions, path.with_name("relations.csv"))
         write_mined(mined, path)
     return path

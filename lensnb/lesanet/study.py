@@ -11,19 +11,20 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from lensnb import paths, profiles
+from lensnb import runfolder
+from lensnb.datasets.store import Store
 from lensnb.files import read_table, write_json, write_table
 from lensnb.lesanet import metrics, prediction, training
 from lensnb.lesanet.label_files import MinedLabels, read_complete, read_mined
 from lensnb.lesanet.lesions import LabelledLesions, labelled_lesions, resplit
 from lensnb.lesanet.methods import Run
+from lensnb.lesanet.metrics import TEXT_MINED, Result
 from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
 from lensnb.lesanet.report_labels import mined_labels_file
 from lensnb.lesanet.targets import excluded, scoring_targets
-from lensnb.volumes import Store
+from lensnb.settings import load_profile, to_dict
 
 COMPLETE = "hand_labeled_test_set.json"
-TEXT_MINED = "text-mined"
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def train_run(
     out = folder.parent / "predictions" / f"{folder.name}.npz"
     if out.exists() and (folder / "weights.safetensors").exists():
         return read_table(out), out
-    training.train(run.method, own.train, own.ontology, store, profile, seed + run.split, folder)
+    training.train_method(run.method, own.train, own.ontology, store, profile, seed + run.split, folder)
     model, config = prediction.load(folder, "notebook 15")
     table = study.tables()
     embedding, scores = prediction.predict(model, store, table, config, profile.network, label=folder.name)
@@ -177,10 +178,10 @@ def train_for_profile(profile_name: str, seed: int = 0) -> Path:
 
     First the labels of the phantoms' sentences are mined, if that has not been done.
     """
-    profile, store = profiles.load(profile_name), Store(paths.prepared(profile_name, seed))
+    profile, store = load_profile(profile_name), Store(runfolder.prepared(profile_name, seed))
     mined = read_mined(mined_labels_file(profile_name, seed))
-    folder = paths.runs(profile_name, seed) / "lesanet" / "lesanet"
-    study = open_study(mined, store, paths.raw(profile_name, seed) / "DeepLesion")
+    folder = runfolder.runs(profile_name, seed) / "lesanet" / "lesanet"
+    study = open_study(mined, store, runfolder.raw(profile_name, seed) / "DeepLesion")
     train_lesanet(study, store, profile, seed, folder)
     return folder
 
@@ -203,16 +204,6 @@ def _rows(answers: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
             f"the answers lack {len(missing)} lesions, for example {missing[0]}; delete them and start again"
         )
     return by_lesion.loc[table["lesion"].astype(str)]
-
-
-@dataclass(frozen=True)
-class Result:
-    """A run on one test set: `labels` (see `metrics.label_table`, with kind and train, the lesions it has in training),
-    `means` over labels, and these means on resampled sets of patients: `samples`, a row for each of them."""
-
-    labels: pd.DataFrame
-    means: pd.Series
-    samples: pd.DataFrame
 
 
 def thresholds_of(answers: pd.DataFrame, study: Study) -> np.ndarray:
@@ -246,6 +237,6 @@ def write_labels(folder: Path, answers: pd.DataFrame, study: Study, profile: Sim
         "kinds": list(study.ontology.kinds),
         "thresholds": [float(t) if np.isfinite(t) else None for t in thresholds],  # None: never predicted
         "parents": [[names[p] for p in np.flatnonzero(row)] for row in study.ontology.parents],
-        "network": profiles.to_dict(profile.network),
+        "network": to_dict(profile.network),
     }
     write_json(content, folder / "labels.json")

@@ -13,21 +13,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lensnb import profiles
+from lensnb.datasets.store import Store
 from lensnb.files import write_json
-from lensnb.fitting import best_device, fit, stepped, without_decay
 from lensnb.lesanet import losses
 from lensnb.lesanet.lesions import LabelledLesions
 from lensnb.lesanet.methods import METHODS, Method
-from lensnb.lesanet.network import LesaNet, load_imagenet
 from lensnb.lesanet.ontology import Ontology
 from lensnb.lesanet.rivals import coarse_parts, cues, likeness, sequence_loss, warp_loss
 from lensnb.lesanet.targets import Targets, most_specific, training_targets
 from lensnb.lesanet.views import random_views
-from lensnb.volumes import Store
+from lensnb.models.lesanet import LesaNet, load_imagenet
+from lensnb.models.weights import best_device
+from lensnb.settings import to_dict
+from lensnb.training.loop import fit, stepped, without_decay
 
 
-def train(
+def train_method(
     name: str, lesions: LabelledLesions, ontology: Ontology, store: Store, profile: SimpleNamespace, seed: int,
     out_dir: Path,
 ) -> Path:  # fmt: skip
@@ -67,7 +68,7 @@ def train(
         out_dir, out_dir.name, config.gradient_clip, config.checkpoint_every, quiet_s=20.0,
     )  # fmt: skip
     about = {"labels": list(ontology.labels), "method": name, "seed": seed, "lesions": len(lesions)}
-    write_json(about | profiles.to_dict(config), out_dir / "config.json")
+    write_json(about | to_dict(config), out_dir / "config.json")
     return out_dir
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lensnb.boxes import BOX
-from lensnb.patches import box_centres, cut_patches, to_patch
-from lensnb.volumes import Store
+from lensnb.datasets.store import Store
+from lensnb.training.patches import box_centres, cut_patches, to_patch
 
 
 def plain_views(

@@ -7,13 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from lensnb.files import read_json, write_json
-from lensnb.options import available_cores
 from lensnb.phantom.annotations import write_annotations
 from lensnb.phantom.marking import mark
 from lensnb.phantom.patients import Patient, deeplesion_patients, single_type_patients
 from lensnb.phantom.report_files import GROUPS, complete, write_report_files
 from lensnb.phantom.writing import write_patient
-from lensnb.progress import progress
+from lensnb.system import available_cores, progress
 
 SETTINGS = (
     "pixels",

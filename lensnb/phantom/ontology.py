@@ -7,8 +7,8 @@ large it came out. Most terms, their parents and exclusions are those of the pub
 import numpy as np
 
 from lensnb.lesanet.ontology import Ontology, expand, read_ontology
-from lensnb.paths import repository
 from lensnb.phantom.lesions import Lesion
+from lensnb.runfolder import repository
 
 FILE = repository() / "lensnb" / "phantom" / "lesion_ontology.csv"
 MASS_MM = 30.0  # a longer lesion is a mass, a shorter one a nodule

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb import profiles
 from lensnb.files import atomic_write, write_table
 from lensnb.phantom import ontology as phantom_ontology
 from lensnb.phantom import sentences
 from lensnb.phantom.patients import Patient, Study, deeplesion_patients
 from lensnb.phantom.phrases import Finding
+from lensnb.settings import load_profile
 
 GROUPS = ("train", "val", "test")
 WITHOUT_SENTENCE = 0.08  # share of marked lesions that the report does not mention
@@ -82,7 +82,7 @@ def practice(patients: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     All templates are used. Returns sentences (sentence) and their mentions (sentence_number, start, end, label,
     relation).
     """
-    spec = copy(profiles.load("phantom").phantom)
+    spec = copy(load_profile("phantom").phantom)
     spec.deeplesion_patients, spec.studies = patients, 1
     texts, mentions = [], []
     for patient in deeplesion_patients(spec, seed, "train"):

@@ -1,0 +1,202 @@
+"""The volumes of the store: each raw volume normalised and written by itself, many at a time.
+
+A volume's array appears whole or not at all, then its record, which says what it was made from. A start that follows
+an interrupted one finds the records and goes on with the rest. Memory does not grow with the number of volumes: each
+process holds one at a time, and needs up to 2 GB for a real scan of 900 slices.
+"""
+
+import errno
+import json
+import multiprocessing
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from lensnb.ct.grid import normalise
+from lensnb.ct.grid_boxes import clip_to_image, key_boxes_to_grid, pad_boxes, slice_boxes_to_grid
+from lensnb.datasets import deeplesion, lits, luna16, nih_ln
+from lensnb.files import read_json, write_array, write_json
+from lensnb.system import available_cores, progress
+
+READERS = {"DeepLesion": deeplesion, "LUNA16": luna16, "LiTS": lits, "NIH-LN": nih_ln}
+DISK_SAMPLE = 5  # volumes of each dataset that are read in order to estimate the disk space for all
+RECIPE = 1  # raise it when prepared volumes of older code must not be used any more
+
+
+def write_volumes(tasks: list[tuple], out: Path, workers: int = 0) -> list[dict]:
+    """Write the volumes that are not there yet below `out`/store; return the records of all, in any order.
+
+    A task is (raw_root, out, row of a reader's `find` as a dictionary, settings: recipe, spacing_mm, box_padding_mm).
+    `workers`: processes, 0 for one on each core. A volume that can not be used has a record with the `problem` alone.
+    Raises OSError, before anything is written, if the disk has not enough room, and MemoryError if a process was
+    killed for want of memory.
+    """
+    workers = workers or available_cores()
+    _remove_leftovers(out / "store")
+    records = [_finished(task) for task in tasks]
+    waiting = [task for task, record in zip(tasks, records, strict=True) if record is None]
+    _check_disk(waiting, out)
+    if workers <= 1 or len(waiting) < 2:
+        done = map(write_volume, waiting)
+    else:
+        done = _in_processes(waiting, min(workers, len(waiting)))
+    lines = max(10, len(waiting) // 100)
+    return [record for record in records if record] + list(progress(done, "preparing CT", len(waiting), lines))
+
+
+def _in_processes(tasks: list[tuple], workers: int) -> Iterator[dict]:
+    """Records of the tasks, done by several processes."""
+    try:
+        with process_pool(workers) as pool:
+            yield from pool.map(write_volume, tasks)
+    except BrokenProcessPool as error:
+        raise MemoryError(
+            f"one of {workers} processes was killed, as happens when memory runs out; a scan of 900 slices takes 2 GB. "
+            "Finished volumes are kept: start again, with fewer processes (prepare --workers)"
+        ) from error
+
+
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """Processes that write volumes. One imports the libraries, without torch, and the others are its forks."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lensnb.datasets.store_writing"])
+    return ProcessPoolExecutor(workers, context)
+
+
+def _remove_leftovers(store: Path) -> None:
+    """Remove the unfinished files of processes that were killed, which could not do so themselves."""
+    for path in store.glob("*/.*.part.*"):
+        process = path.name.split(".part")[0].rsplit(".", 1)[-1]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _check_disk(tasks: list[tuple], out: Path) -> None:
+    """Say how much room the volumes need and how much there is; OSError if that is not enough."""
+    if not tasks:
+        return
+    needed = disk_needed(tasks)
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    room = f"{len(tasks)} volumes need about {_size(needed)}, and {_size(free)} are free"
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"the disk has not enough room for the prepared volumes: {room}", str(out))
+    print(f"preparing CT: {room}", flush=True)
+
+
+def disk_needed(tasks: list[tuple]) -> float:
+    """Bytes that the volumes of the tasks will take, estimated from some of each dataset.
+
+    Those are read and normalised, because nobody knows how much air the border crop takes away; then they are taken
+    to stand for all. The depth of a DeepLesion sub-volume, which varies most, is known beforehand.
+    """
+    needed = 0.0
+    for name in READERS:
+        mine = [task for task in tasks if task[2]["dataset"] == name]
+        sample = mine[:: max(1, -(-len(mine) // DISK_SAMPLE))]
+        if sample:
+            bytes_per_mm = sum(map(_grid_bytes, sample)) / sum(map(_depth_mm, sample))
+            needed += bytes_per_mm * sum(map(_depth_mm, mine))
+    return needed
+
+
+def _grid_bytes(task: tuple) -> int:
+    """Bytes of a volume on the grid; 0 if it can not be used."""
+    _, hu = _grid_of(task)
+    return 0 if hu is None else hu.nbytes
+
+
+def _depth_mm(task: tuple) -> float:
+    """How much of the patient a DeepLesion sub-volume shows; 1 for the others."""
+    annotations = task[2]["annotations"]
+    if task[2]["dataset"] != "DeepLesion":
+        return 1.0
+    return (annotations["end"] - annotations["start"] + 1) * annotations["spacing_mm"][2]
+
+
+def _size(number: float) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 5e7 else f"{number / 1e6:.1f} MB"
+
+
+def _finished(task: tuple) -> dict | None:
+    """The record of a volume that is prepared already, from the same source and in the same way."""
+    path = array_file(task)
+    if not (path.exists() and path.with_suffix(".json").exists()):
+        return None
+    try:
+        record = read_json(path.with_suffix(".json"))
+    except ValueError:  # a broken record is as good as none: the volume is made again
+        return None
+    return record if record.get("recipe") == _recipe(task) else None
+
+
+def array_file(task: tuple) -> Path:
+    """Where the volume of a task is written; its record lies beside it, as .json."""
+    _, out, row, _ = task
+    return out / "store" / row["dataset"] / f"{row['volume']}.npy"
+
+
+def _recipe(task: tuple) -> dict:
+    """All that the prepared volume follows from: the settings, and the state of its source."""
+    raw_root, _, row, settings = task
+    changed = (raw_root / row["path"]).stat().st_mtime_ns
+    return settings | {"path": row["path"], "changed": changed, "annotations": json.dumps(row["annotations"])}
+
+
+def write_volume(task: tuple) -> dict:
+    """Write one volume and its record, and return the record.
+
+    A volume that can not be used gives a record with `problem`, which is not kept: the next start tries it
+    again.
+    """
+    record, hu = _grid_of(task)
+    if hu is None:
+        return record
+    path = array_file(task)
+    path.with_suffix(".json").unlink(missing_ok=True)
+    write_array(hu, path)
+    write_json(record, path.with_suffix(".json"))
+    return record
+
+
+def _grid_of(task: tuple) -> tuple[dict, np.ndarray | None]:
+    """The record and the grid of one volume; if it can not be used, what the problem is, and None."""
+    raw_root, _, row, _ = task
+    try:
+        return _normalised(raw_root, row, _recipe(task))
+    except (ValueError, FileNotFoundError) as error:
+        return {"volume": row["volume"], "problem": str(error)}, None
+    except Exception as error:
+        error.add_note(f"while preparing {row['volume']} of {row['dataset']} from {raw_root / row['path']}")
+        raise
+
+
+def _normalised(raw_root: Path, row: dict, recipe: dict) -> tuple[dict, np.ndarray]:
+    """The record and the grid of one volume."""
+    ct, boxes = READERS[row["dataset"]].read(raw_root, row)
+    hu, geometry = normalise(ct, recipe["spacing_mm"])
+    if row["dataset"] == "DeepLesion":
+        boxes = key_boxes_to_grid(boxes, geometry, len(hu))
+    else:
+        boxes = slice_boxes_to_grid(pad_boxes(boxes, recipe["box_padding_mm"], ct.spacing_mm), geometry, len(hu))
+    boxes, outside = clip_to_image(boxes, *hu.shape[1:])
+    notes = [*ct.notes, *(f"box outside the image: {lesion}" for lesion in dict.fromkeys(outside))]
+    notes = [note.replace(";", ",") for note in notes]
+    record = {
+        "volume": row["volume"],
+        "problem": "",
+        "recipe": recipe,
+        "shape": list(hu.shape),
+        "first_slice": int(geometry.first_slice),
+        "grid_to_original": geometry.grid_to_original.tolist(),
+        "original_to_mm": geometry.original_to_mm.tolist(),
+        "original_shape": list(geometry.original_shape),
+        "notes": notes,
+        "boxes": json.loads(boxes.to_json(orient="values", double_precision=15)),
+    }
+    return record, hu

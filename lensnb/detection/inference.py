@@ -1,0 +1,145 @@
+"""Inference: every slice of a volume, all experts, fused and stacked to 3D (Sec. IV-C)."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import torch
+from torchvision.ops import batched_nms
+
+from lensnb.boxes import BOX, BOX3D, nms_table, stack_to_tracklets, tracklets_to_3d, trim_tracklets
+from lensnb.ct.grid import boxes3d_to_original, grid_to_mm
+from lensnb.datasets.store import Store
+from lensnb.evaluation.luna import POSITION
+from lensnb.files import read_table, write_table
+from lensnb.models.inputs import pad, slice_group, to_grey
+from lensnb.models.lens import LENS
+from lensnb.system import progress
+
+
+@torch.no_grad()
+def detect_volume(model: LENS, hu: np.ndarray, inference: SimpleNamespace) -> pd.DataFrame:
+    """All experts' 2D detections on every slice of a volume; each slice group's features are computed once.
+
+    hu: HU (z, y, x) on the grid. inference: score (lowest score kept), nms, per_slice (kept for a slice and expert).
+    Returns z, x1, y1, x2, y2, expert, score in grid coordinates, by slice, expert and falling score.
+    """
+    grey = pad(to_grey(hu, model.network)).to(next(model.parameters()).device)
+    return _detect(model, model.backbone.volume_features(grey), hu.shape, inference)
+
+
+@torch.no_grad()
+def detect_naively(model: LENS, hu: np.ndarray, inference: SimpleNamespace) -> pd.DataFrame:
+    """The same as `detect_volume`, slice by slice through `LENS.backbone`; the test's yardstick."""
+    grey = pad(to_grey(hu, model.network))
+    groups = [torch.from_numpy(slice_group(grey.cpu().numpy(), z, model.network.slices)) for z in range(len(hu))]
+    features = torch.cat([model.backbone(group[None].to(next(model.parameters()).device)) for group in groups])
+    return _detect(model, features, hu.shape, inference)
+
+
+def _detect(model: LENS, features: torch.Tensor, shape: tuple[int, ...], inference: SimpleNamespace) -> pd.DataFrame:
+    tables = []
+    for start in range(0, len(features), inference.slices_at_once):
+        part = features[start : start + inference.slices_at_once]
+        proposals = model.propose([network(part) for network in model.proposal_networks], part)
+        scores, boxes = model.head.detect(part, proposals)
+        z = torch.arange(len(part)).repeat_interleave(torch.tensor([len(p) for p in proposals]))
+        tables.append(_select(scores.cpu(), boxes.cpu(), z + start, shape, inference))
+    table = np.concatenate(tables)
+    columns = ["z", *BOX, "expert", "score"]
+    result = pd.DataFrame(table, columns=columns)
+    result["z"] = result["z"].astype(np.int32)
+    result["expert"] = pd.Categorical.from_codes(result["expert"].astype(np.int8), list(model.datasets))
+    return result.sort_values(["z", "expert", "score"], ascending=[True, True, False], kind="stable", ignore_index=True)
+
+
+def _select(
+    scores: torch.Tensor, boxes: torch.Tensor, z: torch.Tensor, shape: tuple[int, ...], inference: SimpleNamespace
+) -> np.ndarray:
+    """Threshold and NMS within each slice and expert; rows z, x1, y1, x2, y2, expert, score."""
+    experts = scores.shape[1]
+    expert = torch.arange(experts).expand(scores.shape)
+    limit = torch.tensor([shape[2] - 1, shape[1] - 1] * 2, dtype=boxes.dtype)
+    boxes = torch.minimum(boxes.clamp(min=0), limit)
+    # in double precision, as the scores are returned: float32 has numbers just under 0.01 that it calls 0.01
+    keep = (scores.double() >= inference.score) & ((boxes[..., 2:] - boxes[..., :2]) >= 1).all(dim=2)
+    boxes, scores, expert, z = boxes[keep], scores[keep], expert[keep], z[:, None].expand(keep.shape)[keep]
+    group = z * experts + expert
+    kept = batched_nms(boxes, scores, group, inference.nms)  # best first
+    group_kept = pd.Series(group[kept].numpy())
+    kept = kept[torch.from_numpy((group_kept.groupby(group_kept).cumcount() < inference.per_slice).to_numpy(copy=True))]
+    columns = [z[kept, None], boxes[kept], expert[kept, None], scores[kept, None]]
+    return torch.cat([c.double() for c in columns], dim=1).numpy()
+
+
+def detect(
+    model: LENS, store: Store, volumes: list[str], inference: SimpleNamespace, out: Path, label: str = "detect"
+) -> pd.DataFrame:
+    """Detect in many volumes and write the table to `out` (.npz): volume, z, x1, y1, x2, y2, expert, score.
+
+    Interrupted, it goes on from the last finished part of 64 volumes. An existing `out` is read, not made again.
+    """
+    out = Path(out)
+    if out.exists():
+        return read_table(out)
+    parts = []
+    for start in progress(range(0, len(volumes), 64), label):
+        part = out.with_name(f"{out.stem}.part{start}.npz")
+        if not part.exists():
+            tables = [
+                detect_volume(model, store.hu(v), inference).assign(volume=v) for v in volumes[start : start + 64]
+            ]
+            write_table(pd.concat(tables, ignore_index=True), part)
+        parts.append(part)
+    tables = [read_table(part).astype({"volume": str, "expert": str}) for part in parts]
+    table = pd.concat(tables, ignore_index=True)[["volume", "z", *BOX, "expert", "score"]]
+    table["expert"] = pd.Categorical(table["expert"], list(model.datasets))  # one who reports nothing, too
+    table["volume"] = pd.Categorical(table["volume"])
+    write_table(table, out)
+    for part in parts:
+        part.unlink()
+    return read_table(out)
+
+
+def fuse(proposals: pd.DataFrame, experts: list[str] | None = None, nms: float = 0.5) -> pd.DataFrame:
+    """Fuse the experts' 2D boxes: take all of them together and suppress overlaps slice by slice (Sec. IV-C).
+
+    `experts` restricts the fusion: ["DeepLesion"] gives the rows of Table II without proposal fusion.
+    """
+    chosen = proposals if experts is None else proposals[proposals["expert"].isin(experts)]
+    return nms_table(chosen, nms)
+
+
+def detections_3d(fused: pd.DataFrame, inference: SimpleNamespace) -> pd.DataFrame:
+    """Stack fused 2D boxes to 3D detections: tracklets with IoU > theta, trimmed, averaged (Sec. IV-C)."""
+    tracklets = stack_to_tracklets(fused, inference.theta)
+    return tracklets_to_3d(trim_tracklets(tracklets, inference.trim))
+
+
+def to_original(detections: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """3D detections of the grid in original pixels and slice numbers: volume, x1, y1, z1, x2, y2, z2, score."""
+    parts = []
+    for volume, group in detections.groupby("volume", sort=True):
+        boxes = boxes3d_to_original(group[BOX3D].to_numpy(np.float64), store.geometry(volume))
+        parts.append(pd.DataFrame(boxes, columns=BOX3D).assign(volume=volume, score=group["score"].to_numpy()))
+    columns = ["volume", *BOX3D, "score"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def to_marks(detections: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """3D detections of LUNA16 volumes in grid coordinates as marks: the box's centre in patient mm (LPS).
+
+    Returns the columns of a submission, seriesuid, coordX, coordY, coordZ, probability, in the detections' order
+    and with their index. Box ends are pixel centres and slice numbers, so the centre is their mean.
+    """
+    boxes = detections[BOX3D].to_numpy(dtype=float)
+    centres = (boxes[:, :3] + boxes[:, 3:]) / 2
+    volumes = detections["volume"].astype(str).to_numpy()
+    marks = pd.DataFrame({"seriesuid": volumes}, index=detections.index)
+    millimetres = np.empty_like(centres)
+    for volume in pd.unique(volumes):
+        here = volumes == volume
+        millimetres[here] = grid_to_mm(centres[here], store.geometry(volume))
+    marks[POSITION] = millimetres
+    return marks.assign(probability=detections["score"].to_numpy(dtype=float))

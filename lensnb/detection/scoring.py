@@ -1,0 +1,98 @@
+"""From the experts' 2D boxes to sensitivities on the manual validation and test sets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from lensnb.boxes import BOX3D, DATASETS
+from lensnb.datasets.store import Store
+from lensnb.detection import inference
+from lensnb.evaluation import froc, official
+from lensnb.evaluation.table2 import ROWS
+from lensnb.files import read_table
+
+MANUAL_FILE = "DeepLesion/DeepLesion_manual_1K_test_release.pkl"
+
+
+def manual_truth(raw: Path, split: str) -> dict[str, np.ndarray]:
+    """The manual 3D boxes of split "val" or "test": volume -> (n, 6), original pixels and slice numbers."""
+    return official.read_truth(raw / MANUAL_FILE, split)
+
+
+def detections(
+    proposals: pd.DataFrame | Path, settings: SimpleNamespace, experts: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """3D detections in grid coordinates out of a table (or file) of 2D proposals of several experts.
+
+    `settings`: the profile's inference section. `experts`: whom to listen to; None fuses all (Sec. IV-C).
+    """
+    table = read_table(proposals) if isinstance(proposals, Path) else proposals
+    fused = inference.fuse(table, None if experts is None else list(experts), settings.nms)
+    return inference.detections_3d(fused, settings)
+
+
+def score(found: pd.DataFrame, store: Store, truth: dict[str, np.ndarray]) -> froc.Evaluation:
+    """Evaluate 3D detections of the grid by the official rule, in original pixels and slice numbers (Sec. VI-C)."""
+    return froc.evaluate(truth, inference.to_original(found, store))
+
+
+def rows_on(runs: Path, split: str, settings: SimpleNamespace) -> dict[str, pd.DataFrame]:
+    """3D detections (grid) of every row of Table II whose proposals of `split` are there, except (h)'s."""
+    files = {row.name: (runs / "proposals" / f"{row.experiment}-{split}.npz", row) for row in ROWS if row.name != "h"}
+    return {name: detections(file, settings, row.experts) for name, (file, row) in files.items() if file.exists()}
+
+
+def best_of_volume(found: pd.DataFrame, number: int) -> pd.Index:
+    """The index of the `number` highest scored rows of each volume, in the table's order."""
+    return found.sort_values("score", ascending=False, kind="stable").groupby("volume").head(number).index.sort_values()
+
+
+def experts_and_fusion(proposals: pd.DataFrame, settings: SimpleNamespace) -> dict[str, pd.DataFrame]:
+    """3D detections of each expert alone, by its name, and of all together as "all fused".
+
+    The experts are the categories of the column `expert`, so that one who reports nothing is among them.
+    """
+    experts = proposals["expert"].astype("category").cat.categories
+    names = [name for name in DATASETS if name in experts]
+    found = {name: detections(proposals, settings, [name]) for name in names}
+    return found if len(names) == 1 else found | {"all fused": detections(proposals, settings)}
+
+
+def result_table(results: dict[str, froc.Evaluation], column: str) -> pd.DataFrame:
+    """Sensitivities and average of several evaluations, one row each, their names in `column`."""
+    rows = [(name, *e.sensitivity, e.average) for name, e in results.items()]
+    return pd.DataFrame(rows, columns=[column, *[f"FP@{rate:g}" for rate in froc.RATES], "average"])
+
+
+def separation(scores: pd.Series, right: pd.Series) -> float:
+    """Probability that a random right detection scores above a random wrong one (area under the ROC curve)."""
+    ranks, right = scores.rank().to_numpy(), right.to_numpy(bool)
+    pairs = right.sum() * (~right).sum()
+    return float((ranks[right].sum() - right.sum() * (right.sum() + 1) / 2) / pairs) if pairs else float("nan")
+
+
+def sensitivity_by(
+    column: str, found: pd.DataFrame, lesions: pd.DataFrame, volumes: Sequence[str], rate: float = 1.0
+) -> pd.Series:
+    """Share of the lesions with each value of `column` that are found at `rate` false positives per volume.
+
+    found: 3D detections of `volumes`, with score; lesions: all true lesions of these volumes as 3D boxes with
+    `column` (the phantoms' truth knows type, organ and marked), in the same coordinates. One score threshold holds
+    for all lesions, and every detection that hits none of them is a false positive.
+    """
+    names = found["volume"].astype(str)
+    truth = {v: lesions.loc[lesions["volume"].astype(str) == v, BOX3D].to_numpy(float) for v in volumes}
+    curve = froc.curve(froc.match(truth, found.assign(volume=names)))
+    allowed = np.searchsorted(curve.false_positives, rate, side="right")
+    lowest = curve.score[allowed - 1] if allowed else np.inf
+    strong = dict(tuple(found[found["score"] >= lowest].groupby(names[found["score"] >= lowest])))
+    hit = []
+    for volume, group in lesions.groupby(lesions["volume"].astype(str)):
+        boxes = strong[volume][BOX3D].to_numpy(float) if volume in strong else np.zeros((0, 6))
+        overlap = froc.overlap_3d(boxes, group[BOX3D].to_numpy(float), "iobb")
+        hit.append(pd.Series((overlap >= 0.3).any(axis=0), index=group[column]))
+    found_share = pd.concat(hit)
+    return found_share.groupby(level=0).mean()

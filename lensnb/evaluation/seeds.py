@@ -1,0 +1,93 @@
+"""The benchmark with several seeds: how far chance moves each row of Table II, and which claims hold every time.
+
+Each seed has other training phantoms and other trainings; the test set is the same. The intervals of one run measure
+the choice of test patients alone, so what differs between seeds is not in them.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lensnb import runfolder
+from lensnb.evaluation.markdown import markdown, write_text
+from lensnb.files import read_csv, write_table
+
+# table, the column that names its lines, and the columns that are compared, each with its kind
+COMPARED = (
+    ("table2.csv", "row", {"average": "row"}),
+    ("claims.csv", "claim", {"ours": "claim"}),
+    ("mining_audit.csv", "strategy", {"precision": "precision", "recall": "recall"}),
+)
+VERDICTS = ("holds", "undecided", "fails")
+NOTE = (
+    "Average sensitivity in % of each row, its differences that the claims are about, and precision and recall of the "
+    "mined labels, with other training phantoms and other trainings for each seed and the same test set. sd: between "
+    "the seeds. The intervals behind a verdict measure the choice of test patients, not that of the seed."
+)
+
+
+def folders(profile: str) -> dict[int, Path]:
+    """The folders of figures, by seed, in which runs of this profile have left their tables."""
+    found = {}
+    for folder in runfolder.figures(profile).parent.glob(f"{profile}*"):
+        number = folder.name.removeprefix(profile).removeprefix("-seed") or "0"
+        of_seed = number.isdecimal() and folder == runfolder.figures(profile, int(number))
+        if of_seed and all((folder / name).exists() for name, _, _ in COMPARED):
+            found[int(number)] = folder
+    return dict(sorted(found.items()))
+
+
+def compare(runs: dict[int, Path]) -> pd.DataFrame:
+    """A line for each row of Table II, each claim, and each mining strategy's precision and recall.
+
+    Columns: kind (row, claim, precision or recall), name, then for each seed seed_<N> (a fraction), then mean and sd
+    (of a sample), and for claims verdicts, as "holds 2, fails 1". Raises ValueError if two runs do not have the same
+    lines: then different versions made them.
+    """
+    per_seed = {seed: _lines(folder) for seed, folder in runs.items()}
+    first_seed, first = next(iter(per_seed.items()))
+    table = pd.DataFrame({f"seed_{seed}": lines["value"] for seed, lines in per_seed.items()})
+    for seed, lines in per_seed.items():
+        if odd := sorted(set(lines.index) ^ set(first.index)):
+            raise ValueError(
+                f"{runs[seed]} and {runs[first_seed]} differ in their lines, as in {' '.join(odd[0])!r}; "
+                "make both with the same version"
+            )
+    table = table.loc[first.index]  # in the order of the tables
+    mean, sd = table.mean(axis=1), table.std(axis=1)
+    verdicts = pd.DataFrame({seed: lines["verdict"] for seed, lines in per_seed.items()}).loc[first.index]
+    counts = verdicts.apply(lambda line: ", ".join(f"{v} {n}" for v in VERDICTS if (n := (line == v).sum())), axis=1)
+    return table.assign(mean=mean, sd=sd, verdicts=counts).reset_index()
+
+
+def _lines(folder: Path) -> pd.DataFrame:
+    """The compared numbers of one run: value and verdict, by kind and name."""
+    parts = []
+    for file, name, columns in COMPARED:
+        table = read_csv(folder / file)
+        for column, kind in columns.items():
+            verdict = table["verdict"] if kind == "claim" else None
+            part = {"kind": kind, "name": table[name], "value": table[column], "verdict": verdict}
+            parts.append(pd.DataFrame(part))
+    return pd.concat(parts).set_index(["kind", "name"])
+
+
+def write(profile: str) -> Path:
+    """Write seeds.csv and seeds.md into the profile's figures, and return the path of the latter.
+
+    Raises FileNotFoundError if fewer than two seeds have been run to their tables.
+    """
+    runs = folders(profile)
+    if len(runs) < 2:
+        there = f"seed {max(runs)} alone" if runs else "no seed"
+        missing = max(runs, default=-1) + 1
+        raise FileNotFoundError(
+            f"{there} has tables in {runfolder.figures(profile).parent}; "
+            f"`./run_all.sh --profile {profile} --seed {missing} --only table2` makes those of seed {missing}"
+        )
+    table, folder = compare(runs), runfolder.figures(profile)
+    write_table(table, folder / "seeds.csv")
+    shown = table.rename(columns=lambda name: name.replace("_", " "))
+    text = markdown(shown, percent=shown.columns[2:-1].tolist())
+    write_text(f"Table II with {len(runs)} seeds, profile {profile}", text, NOTE, folder / "seeds.md")
+    return folder / "seeds.md"

@@ -1,0 +1,50 @@
+"""What is known about an image, where the cells of its features lie, and how boxes are coded and sampled."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+STRIDE = 4
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is known about one image: boxes of lesions (n, 4) and of uncertain lesions (m, 4), in pixels.
+
+    Both may be empty: a slice without lesions is a training sample like any other.
+    """
+
+    lesions: Tensor
+    uncertain: Tensor
+
+
+def cell_centres(height: int, width: int, device: torch.device) -> Tensor:
+    """Pixel coordinates (x, y) of the cells of a feature map: (height * width, 2), row by row."""
+    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+    return torch.stack([x, y], dim=-1).reshape(-1, 2) * STRIDE + (STRIDE - 1) / 2
+
+
+def sample(label: Tensor, number: int, positive: int, generator: torch.Generator | None) -> Tensor:
+    """Indices of at most `number` random entries with label 1 or 0, at most `positive` of them with label 1."""
+    ones, zeros = (label == 1).nonzero()[:, 0], (label == 0).nonzero()[:, 0]
+    ones = ones[torch.randperm(len(ones), generator=generator)[:positive].to(ones.device)]
+    zeros = zeros[torch.randperm(len(zeros), generator=generator)[: number - len(ones)].to(zeros.device)]
+    return torch.cat([ones, zeros])
+
+
+def encode(boxes: Tensor, reference: Tensor) -> Tensor:
+    """Offsets (n, 4) of boxes from reference boxes: shift over size, logarithm of the ratio of sizes [28]."""
+    size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
+    reference_size = (reference[:, 2:] - reference[:, :2]).clamp(min=1e-3)
+    shift = (boxes[:, :2] + boxes[:, 2:] - reference[:, :2] - reference[:, 2:]) / 2
+    return torch.cat([shift / reference_size, (size / reference_size).log()], dim=1)
+
+
+def decode(offsets: Tensor, reference: Tensor) -> Tensor:
+    """The inverse of `encode`; sizes grow at most 62.5 times, as in the baseline."""
+    reference_size = (reference[:, 2:] - reference[:, :2]).clamp(min=1e-3)
+    centre = (reference[:, :2] + reference[:, 2:]) / 2 + offsets[:, :2] * reference_size
+    half = reference_size * offsets[:, 2:].clamp(max=math.log(1000 / 16)).exp() / 2
+    return torch.cat([centre - half, centre + half], dim=1)

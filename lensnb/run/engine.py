@@ -1,0 +1,212 @@
+"""What run_all.sh does once its environment stands: calls Snakemake, reports, and survives being killed.
+
+Only one run works on a profile at a time (a second waits); what an earlier, killed one left at work is ended first.
+"""
+
+import difflib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from lensnb import runfolder
+from lensnb.run import options, processes
+from lensnb.run.targets import RunError, Target, snakemake, targets
+
+ONLY_WITH = {"LUNA16": "12", "NIH-LN": "13"}  # notebooks that the Snakefile leaves out without a dataset
+
+
+def choose(found: Sequence[Target], wanted: Sequence[str]) -> list[Target]:
+    """The targets with these names: of a target, of its file, or of its rule. RunError names the nearest if none."""
+    chosen = []
+    for name in wanted:
+        matching = [target for target in found if name in (target.name, target.path.name, target.rule)]
+        if not matching:
+            near = difflib.get_close_matches(name, sorted({target.name for target in found}), n=3, cutoff=0.4)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise RunError(f"there is no target {name!r}{hint} ./run_all.sh --list names all", status=2)
+        chosen += matching
+    return chosen
+
+
+def plan(profile: str, only: Sequence[str] | None, seed: int = 0) -> list[Target]:
+    """The targets with the names `only`, or all if there are none."""
+    return choose(targets(profile, seed), only) if only else targets(profile, seed)
+
+
+def run(profile: str, only: Sequence[str] | None, chosen: Sequence[Target], cores: int, seed: int = 0) -> None:
+    """Make the chosen targets; RunError with the notebook, the cell and the error if that fails.
+
+    Behind an input that is marked `ancient` Snakemake plans nothing in a start that makes this input, whatever else
+    is missing there, and ends in success. So it is asked again until nothing is out of date or nothing changes.
+    """
+    runs = runfolder.runs(profile, seed)
+    started = time.time()
+    engine_log = runs / "logs" / "snakemake.log"
+    engine_log.parent.mkdir(parents=True, exist_ok=True)
+    command = snakemake(profile, seed, *gpu_limit(), "--cores", str(cores), *(target.file for target in chosen))
+    before, waiting = None, out_of_date(chosen)
+    while waiting and waiting != before:
+        if _run_engine(command, runs, engine_log):
+            raise RunError(failure_report(runs, engine_log, started))
+        before, waiting = waiting, out_of_date(plan(profile, only, seed))
+    if not all(target.path.exists() for target in chosen):
+        raise RunError(failure_report(runs, engine_log, started))
+
+
+def out_of_date(chosen: Sequence[Target]) -> list[str]:
+    """The names of the targets that are missing or older than what they are made from."""
+    return [target.name for target in chosen if not target.up_to_date]
+
+
+def _run_engine(command: list[str], runs: Path, log: Path) -> int:
+    """Run Snakemake until it ends, and end whatever it leaves behind; return its exit status."""
+    environment = {
+        **os.environ,
+        processes.OWNER: processes.identity(),
+        processes.FOLDER: str(runs),
+        "PYTHONUNBUFFERED": "1",
+    }
+    # a session of its own: Ctrl-C reaches only this process, which then ends everything at once
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as engine:
+        threading.Thread(target=_follow, args=(engine.stderr, log), daemon=True).start()
+        try:
+            return engine.wait()
+        finally:
+            mine = environment[processes.OWNER]
+            processes.end(lambda e: e.get(processes.OWNER) == mine and e.get(processes.FOLDER) == str(runs))
+
+
+def gpu_limit() -> list[str]:
+    """With a GPU, let one step at a time use it; without, they only share the cores."""
+    return ["--resources", "gpu=1"] if Path("/dev/nvidia0").exists() else []
+
+
+def _follow(lines, log: Path) -> None:
+    """Keep Snakemake's own messages in its log, and show how many steps are done."""
+    with log.open("w") as file:
+        for line in lines:
+            file.write(line)
+            file.flush()
+            if " steps (" in line and line.rstrip().endswith("done"):
+                print(f"--- {line.strip()} ---", flush=True)
+
+
+def failure_report(runs: Path, engine_log: Path, started: float) -> str:
+    """What failed since `started`: one line for each step, and where its notebook and log are."""
+    # file times can be coarser than the clock
+    failures = [path for path in sorted((runs / "failures").glob("*.txt")) if path.stat().st_mtime >= started - 1]
+    engine = engine_log.read_text()
+    if not failures:
+        # a step that was killed could not say so itself
+        first_outputs = re.findall(r"^Error in rule .*?^    output: ([^,\n]+)", engine, re.MULTILINE | re.DOTALL)
+        killed = [Path(file).stem for file in first_outputs]
+        if not killed:
+            last = "\n".join(engine.splitlines()[-15:])
+            return f"{last}\nFAILED Snakemake stopped before every target was made; its log: {engine_log}"
+        return "\n".join(f"FAILED {name}: was killed; log: {runs / 'logs' / name}.log" for name in killed)
+    report = []
+    for path in failures:
+        as_far = path.with_suffix(".ipynb")
+        report.append(f"as far as it came: {as_far}" if as_far.exists() else f"log: {runs / 'logs' / path.stem}.log")
+    return "\n".join([*report, *(f"FAILED {path.read_text().strip()}" for path in failures)])
+
+
+def show(found: Sequence[Target]) -> None:
+    """Print the targets by the step that makes them."""
+    for rule in dict.fromkeys(target.rule for target in found):
+        print(rule)
+        for target in (target for target in found if target.rule == rule):
+            print(f"  {'made' if target.up_to_date else '    '}  {target.name:42} {os.path.relpath(target.path)}")
+
+
+def check_datasets(folder: Path) -> None:
+    """Say what a run on the real data does without; RunError if it can do nothing, for want of DeepLesion."""
+    present = runfolder.datasets(folder)
+    if "DeepLesion" not in present:
+        raise RunError(
+            f"{folder} holds no DeepLesion, which every experiment learns from and is tested on; "
+            f"`python -m lensnb data check --root {folder}` says where to get it",
+            status=2,
+        )
+    for name in (name for name in runfolder.DATASET_FOLDERS if name not in present):
+        needed = f", nor notebook {ONLY_WITH[name]}, which needs it" if name in ONLY_WITH else ""
+        print(f"{folder} holds no {name}: there will be no {name} expert{needed}.", flush=True)
+    if present == ("DeepLesion",):
+        print("With DeepLesion alone, joint training is the same as single: its rows of Table II will repeat those.")
+
+
+def make(asked: object) -> None:
+    """Do what run_all.sh's options ask for."""
+    os.environ["PYTHONPATH"] = str(runfolder.repository())  # lensnb need not be installed
+    if asked.data:
+        os.environ["LENSNB_DATA"] = str(asked.data)
+        if not runfolder.has_real_data():
+            raise RunError(f"{asked.data} holds none of {', '.join(runfolder.DATASET_FOLDERS)}", status=2)
+    profile = asked.profile or ("paper" if runfolder.has_real_data() else "phantom")
+    if asked.data and profile != "paper":
+        raise RunError(f"--data holds real datasets, which the profile {profile} does not read; use --profile paper", 2)
+    if profile == "paper" and runfolder.has_real_data():
+        check_datasets(runfolder.real_data())
+    runs, figures = runfolder.runs(profile, asked.seed), runfolder.figures(profile, asked.seed)
+    if asked.list or asked.dry_run:
+        show(plan(profile, asked.only, asked.seed))
+        return
+    waiting = f"Another run_all.sh (process {{holder}}) works on {runs.name}; waiting for it to end."
+    with processes.lock(runs / "locks" / "run", waiting):
+        if processes.end_abandoned(runs):
+            print("Ended what an interrupted run had left at work; continuing from there.", flush=True)
+        chosen = plan(profile, asked.only, asked.seed)
+        if not out_of_date(chosen):
+            print(f"All {len(chosen)} targets were made already: {figures}", flush=True)
+            return
+        print(f"Profile {profile}, seed {asked.seed}, {asked.cores} cores; logs in {runs / 'logs'}", flush=True)
+        start = time.monotonic()
+        run(profile, asked.only, chosen, asked.cores, asked.seed)
+        minutes = (time.monotonic() - start) / 60
+        print(f"All {len(chosen)} targets are made ({minutes:.1f} min): {figures}", flush=True)
+
+
+def run_tests(arguments: Sequence[str]) -> None:
+    """Become pytest."""
+    os.chdir(runfolder.repository())
+    environment = {**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+    os.execve(sys.executable, [sys.executable, "-m", "pytest", *arguments], environment)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command line; return its exit status."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup asks to ignore SIGHUP
+            signal.signal(number, signal.default_int_handler)
+    asked = options.parse(arguments)
+    try:
+        if asked.command == "test":
+            run_tests(asked.rest)
+        elif asked.command == "publish":
+            from lensnb.run import publishing
+
+            publishing.publish(targets("phantom"))
+        else:
+            make(asked)
+    except KeyboardInterrupt:
+        print("\nStopped. The same command continues.", flush=True)
+        return 130
+    except RunError as error:
+        print(f"run_all.sh: {error}" if error.status == 2 else f"\n{error}", file=sys.stderr, flush=True)
+        return error.status
+    return 0
+
+
+if __name__ == "__main__":
+    # the module as others import it, so that the errors they raise are the ones that are caught here
+    pass
+
+    sys.exit(main(sys.argv[1:]))

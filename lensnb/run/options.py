@@ -1,0 +1,77 @@
+"""The command line of run_all.sh. Imports nothing that must be installed: it is read before the environment exists."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lensnb.system import available_cores
+
+DESCRIPTION = """From raw CT scans to LENS's Table II. Sets up what it needs, makes the phantom datasets where
+there are no real ones, runs every notebook, and writes figures/<profile>/. Interrupt it when you like: the same
+command continues."""
+
+COMMANDS = """commands:
+  ./run_all.sh test [...]    pass the tests; further arguments go to pytest
+  ./run_all.sh publish       put the notebooks of the last full phantom run, with their outputs, into notebooks/
+"""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read run_all.sh's arguments: attribute `command` is "run", "test" or "publish", `rest` what follows "test".
+
+    Exits with status 2 and a message for anything unknown.
+    """
+    if arguments and arguments[0] == "test":
+        return argparse.Namespace(command="test", rest=list(arguments[1:]))
+    parser = argparse.ArgumentParser(
+        prog="./run_all.sh",
+        description=DESCRIPTION,
+        epilog=COMMANDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    names = sorted(path.stem for path in (Path(__file__).parents[1] / "profiles").glob("*.yml"))
+    parser.add_argument("command", nargs="?", choices=("run", "publish"), default="run", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--profile", choices=names, help="sizes and schedules (default: phantom, or paper with real data)"
+    )
+    parser.add_argument(
+        "--only", action="append", metavar="TARGET", help="make this and what it needs; --list names all"
+    )
+    parser.add_argument(
+        "--cores", type=_positive, default=available_cores(), metavar="N", help="how many to use (default: all)"
+    )
+    parser.add_argument("--data", type=_folder, metavar="DIR", help="where the real datasets lie (default: data/raw)")
+    parser.add_argument(
+        "--seed", type=whole(0), default=0, metavar="N", help="of phantoms and trainings; each has folders of its own"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be run")
+    parser.add_argument("--list", action="store_true", help="name every target, and whether it is made")
+    options = parser.parse_args(arguments)
+    if options.command == "publish" and len(arguments) > 1:
+        parser.error("publish takes no options: it publishes the last full phantom run")
+    return options
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """What reads an argument that is a whole number of at least `least`."""
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {least}")
+        return int(text)
+
+    return convert
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of cores")
+    return int(text)
+
+
+def _folder(text: str) -> Path:
+    path = Path(text).resolve()
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text}")
+    return path

@@ -1,0 +1,344 @@
+"""Runs one step of the story, a notebook or a command, so that it either makes what it declares or says why not.
+
+    python -m lensnb.run.step NOTEBOOK.ipynb --profile P --expect FILE... --output OUT.ipynb -p name value
+    python -m lensnb.run.step NAME --profile P --expect FILE... --module lensnb pretext --profile P
+
+papermill alone calls too much a success: parameters that the notebook does not know, a kernel that left by
+sys.exit, a result that was never written. Here each of these is a failure of one line, which names the notebook,
+the cell and the error, on the console and in data/runs/<profile>/failures/.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from lensnb import runfolder
+from lensnb.run import processes
+from lensnb.settings import NAMES, load_profile, to_dict
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+                    "VECLIB_MAXIMUM_THREADS")  # fmt: skip
+KERNEL_STARTS = 3
+
+
+class StepError(Exception):
+    """A step that failed; the message is one line for the user."""
+
+
+class Log:
+    """Where a step's printed lines go: whole to its log file, and with the step's name before them to the console."""
+
+    def __init__(self, name: str, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.name, self.path, self.file, self.rest = name, path, path.open("a"), ""
+
+    def write(self, text: str) -> None:
+        """Take a piece of output, which may hold several lines or the start of one."""
+        *lines, self.rest = re.split(r"[\r\n]+", self.rest + text)
+        for line in filter(str.strip, lines):
+            self.say(line)
+
+    def say(self, line: str, console: bool = True) -> None:
+        """Write one line."""
+        self.file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+        self.file.flush()
+        if console:
+            try:
+                sys.stdout.write(f"[{self.name}] {line}\n")
+                sys.stdout.flush()
+            except OSError:
+                pass  # nobody reads the console any more (`./run_all.sh | head`); that is no failure
+
+    def flush(self) -> None:
+        """papermill calls this after every write."""
+
+
+def digest(notebook: Path, profile: str, sections: Sequence[str] = ()) -> str:
+    """A short fingerprint of what a notebook does: its code, and the named sections of the profile (none: all)."""
+    content = json.loads(notebook.read_text())
+    cells = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
+    own = _own_parameters(notebook, to_dict(load_profile(profile)))
+    return _fingerprint([cells, profile_digest(profile, sections), *([own] if own else [])])
+
+
+def profile_digest(profile: str, sections: Sequence[str] = ()) -> str:
+    """A short fingerprint of the named sections of a profile (none: all)."""
+    numbers = to_dict(load_profile(profile))
+    return _fingerprint({name: numbers[name] for name in sections or numbers})
+
+
+def _own_parameters(notebook: Path, settings: dict) -> dict:
+    return settings.get("notebooks", {}).get(notebook.stem, {})
+
+
+def _fingerprint(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def parameters(notebook: Path, profile: str, given: dict[str, str], seed: int = 0) -> dict:
+    """A notebook's parameters: the profile's name, the seed, the profile's `notebooks` section, and `given`.
+
+    Values given as text become the type of the notebook's own default. Raises StepError for a name that the
+    notebook does not declare, and for a value of another type: papermill would run the default in silence.
+    """
+    declared = _defaults(notebook)
+    settings = to_dict(load_profile(profile))
+    values = {"profile": profile, "seed": seed, **_own_parameters(notebook, settings)}
+    for name in sorted({*values, *given} - declared.keys()):
+        raise StepError(f"{notebook.stem}: has no parameter {name!r}; it has {', '.join(declared) or 'none'}")
+    for name, text in given.items():
+        values[name] = _typed(text, declared[name], f"{notebook.stem}: parameter {name}")
+    for name, value in values.items():
+        default = declared[name]
+        number_as_float = isinstance(default, float) and type(value) is int
+        if default is not None and type(value) is not type(default) and not number_as_float:
+            raise StepError(f"{notebook.stem}: parameter {name} is {value!r}; its default is {default!r}, another type")
+    return values
+
+
+def _defaults(notebook: Path) -> dict:
+    from papermill import inspect_notebook
+
+    defaults = {}
+    for name, found in inspect_notebook(notebook).items():
+        try:
+            defaults[name] = ast.literal_eval(found["default"])
+        except (ValueError, SyntaxError) as error:
+            raise StepError(f"{notebook.stem}: parameter {name} is not a literal: {found['default']}") from error
+    return defaults
+
+
+def _typed(text: str, default: object, where: str) -> object:
+    if isinstance(default, str) or default is None:
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError) as error:
+        raise StepError(f"{where} is {text!r}; it must be like its default {default!r}") from error
+
+
+def run_notebook(notebook: Path, output: Path, profile: str, given: dict[str, str], expect: Sequence[Path],
+                 log: Log, timeout: int | None = None, seed: int = 0) -> None:  # fmt: skip
+    """Execute a notebook into `output`, which appears only if every cell ran and every `expect`ed file was written.
+
+    `timeout` is the longest that one cell may take, in seconds. Raises StepError with one line; the notebook as far
+    as it came is then kept in the run's failures folder.
+    """
+    values = parameters(notebook, profile, given, seed)
+    runs = runfolder.runs(profile, seed)
+    partial = runs / "partial" / output.name
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    output.unlink(missing_ok=True)
+    try:
+        _execute(notebook, partial, values, log, timeout)
+        check_outputs(log.name, expect)
+    except StepError:
+        if partial.exists():
+            kept = runs / "failures" / output.name
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(partial, kept)
+        raise
+    output.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(partial, output)
+
+
+def _execute(notebook: Path, partial: Path, values: dict, log: Log, timeout: int | None) -> None:
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    # the kernel of this environment, whatever kernels the user has installed elsewhere
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    # with this variable set, no figure would get into the notebook
+    os.environ.pop("MPLBACKEND", None)
+    started = []  # source of each code cell whose execution began
+
+    def note_cell(cell, cell_index: int) -> None:
+        started.append(cell.source)
+        log.say(f"In [{len(started)}] {_first_line(cell.source)}", console=False)
+
+    def fail(error: str, line: str = "") -> StepError:
+        where = f"cell In [{len(started)}] ({line or _first_line(started[-1])})" if started else "before its first cell"
+        return StepError(f"{log.name}: {where}: {error}")
+
+    for attempt in range(1, KERNEL_STARTS + 1):
+        try:
+            executed = papermill.execute_notebook(
+                notebook, partial, values, kernel_name="python3", progress_bar=False, start_timeout=180,
+                execution_timeout=timeout, cwd=notebook.resolve().parent, stdout_file=log, on_cell_execute=note_cell,
+            )  # fmt: skip
+            break
+        except papermill.PapermillExecutionError as error:
+            if error.ename in ("SystemExit", "KeyboardInterrupt"):
+                raise fail(f"left by {error.ename} {error.evalue}".rstrip()) from error
+            raise fail(f"{error.ename}: {_first_line(error.evalue)}", _failing_line(error.traceback)) from error
+        except CellTimeoutError as error:
+            raise fail(f"took longer than {timeout} s") from error
+        except DeadKernelError as error:
+            if started or attempt == KERNEL_STARTS:
+                raise fail("its kernel died (killed, or out of memory)") from error
+        except Exception as error:
+            if started or attempt == KERNEL_STARTS:
+                raise fail(f"{type(error).__name__}: {_first_line(str(error))}") from error
+        # two kernels that start together can pick the same port; that is the only thing worth a second try
+        log.say("the kernel did not start; trying again")
+    code_cells = [cell for cell in executed.cells if cell.cell_type == "code" and cell.source.strip()]
+    if len(started) < len(code_cells) or any(cell.execution_count is None for cell in code_cells):
+        raise fail("the notebook stopped here without an error (sys.exit?); later cells did not run")
+
+
+def check_outputs(name: str, expect: Sequence[Path]) -> None:
+    """Raise StepError unless each declared file exists and holds something.
+
+    Snakemake removes what an earlier run left of them before the step starts.
+    """
+    missing = [path.name for path in expect if not path.exists() or (path.is_file() and path.stat().st_size == 0)]
+    if missing:
+        raise StepError(f"{name}: ran to its end but did not write {', '.join(missing)}")
+
+
+def run_module(arguments: Sequence[str], expect: Sequence[Path], log: Log) -> None:
+    """Run `python -m arguments...`; StepError names its last line if it fails, or the files it did not write."""
+    command = [sys.executable, "-u", "-m", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        last = ""
+        for line in process.stdout:
+            log.write(line)
+            last = line.strip() or last
+    if process.returncode:
+        reason = f"killed by signal {-process.returncode}" if process.returncode < 0 else last
+        raise StepError(f"{log.name}: python -m {' '.join(arguments)}: {reason}")
+    check_outputs(log.name, expect)
+
+
+def forget_leftovers(recipe: str, inputs: Sequence[Path], expect: Sequence[Path], note: Path) -> bool:
+    """Remove what an interrupted run would continue from, if this run is not the same one; return whether it is.
+
+    A training leaves `checkpoint.pt` beside its weights, a detection `<name>.part*` beside its table. They are good
+    only for the same recipe and the same inputs (by size and time), which `note` remembers from one start to the next.
+    """
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in inputs if path.exists()]
+    now = _fingerprint([recipe, stats])
+    same = note.exists() and note.read_text() == now
+    if not same:
+        remove_leftovers(expect)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(now)
+    return same
+
+
+def remove_leftovers(expect: Sequence[Path]) -> None:
+    """Remove what the trainings and detections that write `expect` have left to continue from."""
+    for path in expect:
+        leftovers = [*path.parent.glob(f"{path.stem}.part*")]
+        if path.suffix == ".safetensors":
+            leftovers.append(path.with_name("checkpoint.pt"))
+        for leftover in leftovers:
+            leftover.unlink(missing_ok=True)
+
+
+def _first_line(text: str) -> str:
+    line = next((line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("#", "%"))), "")
+    return line if len(line) <= 160 else line[:157] + "..."
+
+
+def _failing_line(frames: Sequence[str]) -> str:
+    """The line of the cell at which a traceback of IPython points with an arrow, or nothing."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(frames))
+    arrow = re.search(r"^-+> \d+ (.+)$", plain, re.MULTILINE)
+    return _first_line(arrow.group(1)) if arrow else ""
+
+
+def _end_with_owner(name: str) -> None:
+    """End this step when the run_all.sh that started it was killed, so that nothing works on unseen."""
+    while processes.alive(name):
+        time.sleep(0.5)
+    _stop(signal.SIGKILL, None)
+
+
+def _stop(number: int, frame: object) -> None:
+    _end_children()
+    os._exit(128 + number)
+
+
+def _end_children() -> None:
+    mine = processes.identity()
+    processes.end(lambda environment: environment.get(processes.JOB) == mine)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one step as the command line says; return 0 if it made what it declares, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m lensnb.run.step", description=__doc__.split("\n")[0])
+    parser.add_argument("step", help="a notebook, or the name of the step that --module runs")
+    parser.add_argument("--profile", required=True, choices=NAMES)
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--output", type=Path, help="where the executed notebook goes")
+    parser.add_argument("--expect", type=Path, nargs="*", default=[], help="files that the step must write")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
+    parser.add_argument("--input", type=Path, nargs="*", default=[], help="files that it is made from")
+    parser.add_argument("--recipe", default="", help="fingerprint of everything else that it is made from")
+    parser.add_argument("--timeout", type=int, help="seconds that one cell may take")
+    parser.add_argument("--module", nargs=argparse.REMAINDER, help="module and arguments to run instead of a notebook")
+    options = parser.parse_args(arguments)
+    if bool(options.module) == bool(options.output):
+        parser.error("give a notebook with --output, or a step with --module")
+
+    expect = [path.resolve() for path in options.expect if path != options.output]
+    name = options.output.stem if options.output else options.step
+    runs = runfolder.runs(options.profile, options.seed)
+    failure = runs / "failures" / f"{name}.txt"
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    os.environ[processes.JOB] = processes.identity()
+    os.environ[processes.FOLDER] = str(runs)
+    os.environ["PYTHONPATH"] = str(runfolder.repository())  # the kernel starts in another folder
+    if threads := load_profile(options.profile).training.threads:  # 0: torch decides, which libgomp does not know
+        for variable in THREAD_VARIABLES:
+            os.environ[variable] = str(threads)
+    if owner := os.environ.get(processes.OWNER):
+        threading.Thread(target=_end_with_owner, args=(owner,), daemon=True).start()
+
+    processes.end_abandoned(runs)
+    with processes.lock(runs / "locks" / name, f"[{name}] process {{holder}} is working on this; waiting"):
+        log = Log(name, runs / "logs" / f"{name}.log")
+        start = time.monotonic()
+        failure.unlink(missing_ok=True)
+        failure.with_suffix(".ipynb").unlink(missing_ok=True)
+        log.say("started")
+        try:
+            forget_leftovers(options.recipe, options.input, expect, runs / "partial" / f"{name}.recipe")
+            if options.module:
+                run_module(options.module, expect, log)
+            else:
+                run_notebook(
+                    Path(options.step), options.output.resolve(), options.profile, dict(options.p), expect, log,
+                    options.timeout, options.seed,
+                )  # fmt: skip
+            remove_leftovers(expect)
+        except Exception as error:
+            if not isinstance(error, StepError):
+                traceback.print_exc()
+                error = StepError(f"{name}: {type(error).__name__}: {error}")
+            failure.parent.mkdir(parents=True, exist_ok=True)
+            failure.write_text(f"{error}\n")
+            log.say(f"FAILED: {error}")
+            return 1
+        finally:
+            # a kernel that was killed leaves its own helpers behind
+            _end_children()
+        log.say(f"done in {time.monotonic() - start:.0f} s")
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

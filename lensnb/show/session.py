@@ -1,0 +1,110 @@
+"""What every notebook does first: check its parameters, fix the style, and say where things lie."""
+
+import platform
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lensnb import runfolder
+from lensnb.datasets.store import Store
+from lensnb.evaluation.markdown import markdown
+from lensnb.settings import load_profile
+from lensnb.show.plots import show
+
+
+@dataclass(frozen=True)
+class Session:
+    """A profile, a seed and the folders that belong to them. Nothing is written outside these folders."""
+
+    profile: SimpleNamespace
+    seed: int
+    raw: Path
+    prepared: Path
+    runs: Path
+    figures: Path
+
+    @property
+    def name(self) -> str:
+        """The profile's name."""
+        return self.profile.name
+
+    @cached_property
+    def store(self) -> Store:
+        """The prepared volumes and their boxes, which notebook 02 makes."""
+        return Store(self.prepared)
+
+    @property
+    def real(self) -> bool:
+        """Whether the scans are real ones and not phantoms."""
+        return self.raw == runfolder.real_data()
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The datasets that are there, of the four; phantoms have all."""
+        return runfolder.datasets(self.raw)
+
+    def experiment(self, name: str) -> Path:
+        """The folder of a trained experiment."""
+        return self.runs / "experiments" / f"{name}-seed{self.seed}"
+
+    def volumes(self, split: str, dataset: str = "DeepLesion") -> list[str]:
+        """The names of a dataset's volumes in a split (train, val, test)."""
+        table = self.store.volumes
+        return table.index[(table["dataset"] == dataset) & (table["split"] == split)].tolist()
+
+    def annotations(self, split: str, dataset: str = "DeepLesion") -> pd.DataFrame:
+        """The annotated boxes of a dataset's volumes in a split."""
+        return self.store.boxes[self.store.boxes["volume"].isin(self.volumes(split, dataset))].reset_index(drop=True)
+
+    def truth(self, volumes: Sequence[str]) -> pd.DataFrame | None:
+        """The hidden truth of some volumes, a row for each lesion and slice; None for real data."""
+        truth = self.store.truth
+        return None if truth is None else truth[truth["volume"].isin(volumes)].reset_index(drop=True)
+
+    def show(self, fig: Figure, name: str, caption: str, alt: str) -> None:
+        """Save a figure as figures/<profile>/<name>.png and show it with its caption (see `plots.show`)."""
+        show(fig, self.figures / f"{name}.png", caption, alt)
+
+
+def start(profile: str, seed: int, interactive: bool = False) -> Session:
+    """Open a notebook: check its parameters, set the style of tables and figures, print what it runs on.
+
+    Raises ValueError for a parameter of the wrong type: a profile's `true` that arrives as text would switch on
+    what it should switch off.
+    """
+    for label, value, kind in (("profile", profile, str), ("seed", seed, int), ("interactive", interactive, bool)):
+        if type(value) is not kind:
+            raise ValueError(f"parameter {label} is {value!r}; it must be of type {kind.__name__}")
+    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110})
+    pd.set_option("display.max_columns", 30, "display.width", 160)
+    warnings.filterwarnings("ignore", message=".*IProgress not found.*")
+    versions = f"Python {platform.python_version()}, numpy {np.__version__}, pandas {pd.__version__}"
+    print(f"profile {profile}, seed {seed}, {versions}")
+    return Session(
+        profile=load_profile(profile),
+        seed=seed,
+        raw=runfolder.raw(profile, seed),
+        prepared=runfolder.prepared(profile, seed),
+        runs=runfolder.runs(profile, seed),
+        figures=runfolder.figures(profile, seed),
+    )
+
+
+def say(text: str) -> None:
+    """Show a sentence with computed numbers in it, as Markdown."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))
+
+
+def show_table(table: pd.DataFrame, caption: str, percent: Sequence[str] = (), digits: int = 3) -> None:
+    """Show a table with its caption above it; the columns in `percent` hold fractions and are shown as percent."""
+    say(f"**{caption}**\n\n{markdown(table, percent, digits)}")
