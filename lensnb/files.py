@@ -1,6 +1,7 @@
 """Files appear whole or not at all, and the same table gives the same bytes."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -87,6 +88,11 @@ def read_json(path: Path | str) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{path} should hold names and values ({{...}}), not a {type(content).__name__}")
     return content
+
+
+def fingerprint(content: object) -> str:
+    """A short text that is the same for the same content, which JSON must be able to hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_array(array: np.ndarray, path: Path | str) -> None:

@@ -1,38 +1,333 @@
-"""Profiles: every number that differs between a smoke test, the phantom benchmark and the paper."""
+"""Settings: every number that differs between a smoke test, the phantom benchmark and the papers, with its type.
 
+A profile is a file in lensnb/profiles/. phantom.yml has all settings, each with a comment; the others name it as their
+`base` and hold what they change. A variant of a profile, called <profile>+<name>, is such a file of a user's own in
+data/variants/ (see variants.py); everything that takes a profile's name takes a variant's. A function is handed
+the section that it needs, so that its signature says which numbers decide about it.
+"""
+
+import os
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import yaml
 
-NAMES = ("smoke", "phantom", "paper")
 FOLDER = Path(__file__).parent / "profiles"
+NAMES = ("smoke", "phantom", "paper")
 
 
-def load_profile(name: str) -> SimpleNamespace:
-    """Read profiles/<name>.yml as nested attributes: profile.training.iterations and so on.
+@dataclass(frozen=True)
+class Phantom:
+    """What the phantoms are like, and how many of each kind there are."""
 
-    Raises ValueError for a name that is not a profile, and for a file whose keys or types differ from the
-    phantom profile's: a misspelt setting must not silently fall back to a default.
+    pixels: int
+    spacing_mm: tuple[float, ...]
+    depth_mm: int
+    deeplesion_patients: int
+    studies: int
+    marking_noise: float
+    second_mark: float
+    growth_sd: float
+    luna_volumes: int
+    lits_volumes: int
+    nihln_volumes: int
+    out_of_region: float
+    val_patients: int
+    test_volumes: int
+    test_empty: float
+    test_seed: int
+    box_padding_px: float
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid that all volumes are brought to."""
+
+    spacing_mm: tuple[float, ...]
+    box_padding_mm: float
+    workers: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """LENS's backbone, proposal networks and head, and the grey values that they read."""
+
+    backbone: str
+    slices: int
+    hu: tuple[int, ...]
+    grey: tuple[int, ...]
+    subtract: int
+    growth_rate: int
+    block_config: tuple[int, ...]
+    stem_channels: int
+    fpn_channels: int
+    afp_channels: int
+    roi_size: int
+    roi_points: int
+    sampled: tuple[int, ...]
+    fc_channels: int
+    freeze_batch_norm: bool
+    imagenet: bool
+    proposals: int
+    proposals_before_nms: int
+    proposal_nms: float
+    min_box: float
+    rpn_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pretext:
+    """The training whose weights all experiments start from, where there are no ImageNet weights."""
+
+    iterations: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """LENS's training."""
+
+    iterations: int
+    others: float
+    batch_size: int
+    learning_rate: float
+    schedule: str
+    warmup: int
+    epochs: int
+    weight_decay: float
+    gradient_clip: float
+    scale: tuple[float, ...]
+    shift: int
+    threads: int
+    checkpoint_every: int
+    loader_workers: int
+    autocast: bool
+
+
+@dataclass(frozen=True)
+class Inference:
+    """From proposals to 3D detections."""
+
+    theta: float
+    score: float
+    per_slice: int
+    nms: float
+    trim: float
+    slices_at_once: int
+
+
+@dataclass(frozen=True)
+class Mining:
+    """The rules by which the three mining strategies choose their thresholds, and the candidates."""
+
+    theta: float
+    nearest_only: bool
+    trims: tuple[float, ...]
+    cross_slice_precision: float
+    deltas: tuple[float, ...]
+    scores: tuple[float, ...]
+    minimum_precision: float
+    sigmas: tuple[float, ...]
+    uncertain_precision: float
+    overlap: float
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The simpler embedding that LesaNet is compared with."""
+
+    patch_mm: int
+    patch_px: int
+    slice_gap_mm: float
+    widths: tuple[int, ...]
+    convolutions: tuple[int, ...]
+    pooled: int
+    features: int
+    embedding: int
+    labels_required: bool
+    iterations: int
+    batch_size: int
+    learning_rate: float
+    drops: tuple[float, ...]
+    weight_decay: float
+    gradient_clip: float
+    triplets: int
+    theta: float
+    margin: float
+    triplet_weight: float
+    shift_mm: float
+    scale: tuple[float, ...]
+    slice_shift: float
+    box_jitter: float
+    gain: float
+    noise: float
+    checkpoint_every: int
+
+
+@dataclass(frozen=True)
+class Lesanet:
+    """LesaNet's network, training and views of lesions."""
+
+    least_train: int
+    patch_mm: int
+    patch_px: int
+    slice_gap_mm: float
+    widths: tuple[int, ...]
+    convolutions: tuple[int, ...]
+    pooled: int
+    features: int
+    embedding: int
+    imagenet: bool
+    iterations: int
+    batch_size: int
+    views: int
+    learning_rate: float
+    drops: tuple[float, ...]
+    weight_decay: float
+    gradient_clip: float
+    hard_examples: int
+    gamma: float
+    triplets: int
+    theta: float
+    margin: float
+    triplet_weight: float
+    same_patient: bool
+    near: float
+    alike_mm: float
+    shift_mm: float
+    scale: tuple[float, ...]
+    slice_shift: float
+    box_jitter: float
+    gain: float
+    noise: float
+    checkpoint_every: int
+
+
+@dataclass(frozen=True)
+class Fpr:
+    """The 3D false positive reduction network and its training."""
+
+    patch: tuple[int, ...]
+    widths: tuple[int, ...]
+    blocks: tuple[int, ...]
+    stem_stride: int
+    stem_pool: bool
+    pooled: int
+    features: int
+    imagenet: bool
+    theta: float
+    theta_fp: float
+    epochs: int
+    iterations: int
+    batch_size: int
+    learning_rate: float
+    drops: tuple[float, ...]
+    weight_decay: float
+    gradient_clip: float
+    shift: float
+    scale: tuple[float, ...]
+    per_volume: int
+    checkpoint_every: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All settings of a profile. `notebooks` holds parameters of single notebooks, by the notebook's name."""
+
+    name: str
+    phantom: Phantom
+    grid: Grid
+    network: Network
+    pretext: Pretext
+    training: Training
+    inference: Inference
+    mining: Mining
+    embedding: Embedding
+    lesanet: Lesanet
+    fpr: Fpr
+    notebooks: dict[str, dict]
+
+
+SECTIONS = {field.name: field.type for field in fields(Profile) if is_dataclass(field.type)}
+
+
+def load_profile(name: str) -> Profile:
+    """The settings of a profile, or of a variant <profile>+<name>.
+
+    Raises ValueError for a name that is none, and for a file with an unknown setting or a value of another type: a
+    misspelt setting must not silently fall back to a default.
     """
-    if name not in NAMES:
-        raise ValueError(f"{name!r} is not a profile; choose one of {', '.join(NAMES)}")
-    content, reference = _read(name), _read("phantom")
-    _check_like(content, reference, name)
-    return _namespace({"name": name, **content})
+    content = _read(name)
+    missing, unknown = _differences(content, {**SECTIONS, "notebooks": dict})
+    if missing or unknown:
+        raise ValueError(f"profile {name}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
+    sections = {key: from_dict(kind, content[key], f"profile {name}: {key}") for key, kind in SECTIONS.items()}
+    if not isinstance(content["notebooks"], dict):
+        raise ValueError(f"profile {name}: notebooks is {content['notebooks']!r}; it must hold notebooks by name")
+    return Profile(name=name, notebooks=content["notebooks"], **sections)
 
 
-def to_dict(section: SimpleNamespace) -> dict:
-    """The plain dictionary of a profile or one of its sections."""
-    if isinstance(section, SimpleNamespace):
-        return {key: to_dict(value) for key, value in vars(section).items()}
-    return section
+def base_of(name: str) -> str:
+    """The profile that a variant is one of; a profile's own name."""
+    return name.partition("+")[0]
+
+
+def to_dict(section: object) -> dict:
+    """The plain dictionary of a profile or one of its sections, as it goes into a JSON file."""
+    return _plain(asdict(section))
+
+
+def from_dict(kind: type, content: Mapping, where: str) -> object:
+    """A section of type `kind` from the names and values of a file; `where` is named in the ValueError."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{where} is {content!r}; it must hold settings by name")
+    wanted = typing.get_type_hints(kind)
+    missing, unknown = _differences(content, wanted)
+    if missing or unknown:
+        raise ValueError(f"{where}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
+    return kind(**{name: _typed(content[name], wanted[name], f"{where}: {name}") for name in wanted})
+
+
+def profile_file(name: str) -> Path:
+    """The file of a profile, or of a variant, whether it exists or not."""
+    if "+" in name:
+        root = Path(os.environ.get("LENSNB_ROOT", Path(__file__).resolve().parents[1]))
+        return root / "data" / "variants" / f"{name}.yml"
+    return FOLDER / f"{name}.yml"
 
 
 def _read(name: str) -> dict:
-    path = FOLDER / f"{name}.yml"
+    """The content of a profile's file on top of its base's: section -> setting -> value."""
+    if base_of(name) not in NAMES:
+        raise ValueError(f"{name!r} is not a profile; choose one of {', '.join(NAMES)}")
+    path = profile_file(name)
+    if "+" in name and not path.exists():
+        raise ValueError(f"{name!r} is no variant of {base_of(name)}: there is no {path}")
+    content = read_yaml(path)
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    if base not in NAMES or base == name:
+        raise ValueError(f"{path}: base is {base!r}; it must be another one of {', '.join(NAMES)}")
+    whole = _read(base)
+    for section, changed in content.items():
+        if section == "notebooks" or section not in whole or not isinstance(changed, dict):
+            whole[section] = changed
+        else:
+            whole[section] = whole[section] | changed
+    return whole
+
+
+def read_yaml(path: Path) -> dict:
+    """What a profile's own file says, without its base; ValueError names a file that is missing or broken."""
     try:
         content = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist; a profile's settings lie there") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
@@ -40,25 +335,22 @@ def _read(name: str) -> dict:
     return content
 
 
-def _namespace(content):
-    if isinstance(content, dict):
-        return SimpleNamespace(**{key: _namespace(value) for key, value in content.items()})
-    return content
+def _differences(content: Mapping, wanted: Mapping) -> tuple[list[str], list[str]]:
+    return sorted(wanted.keys() - content.keys()), sorted(map(str, content.keys() - wanted.keys()))
 
 
-def _check_like(content: dict, reference: dict, where: str) -> None:
-    """The same keys, and values of the same types; a whole number may stand for another number."""
-    missing, unknown = reference.keys() - content.keys(), content.keys() - reference.keys()
-    if missing or unknown:
-        raise ValueError(
-            f"profile {where}: missing {sorted(missing) or 'nothing'}, unknown {sorted(unknown) or 'nothing'}; "
-            "every profile has the keys of phantom.yml"
-        )
-    for key, expected in reference.items():
-        value = content[key]
-        if type(value) is not type(expected) and (type(value), type(expected)) != (int, float):
-            raise ValueError(f"profile {where}: {key} is {value!r}; it must be of type {type(expected).__name__}")
-        if isinstance(expected, dict) and key != "notebooks":
-            _check_like(value, expected, f"{where}: {key}")
-        if isinstance(value, list) and not all(isinstance(v, int | float) for v in value):
-            raise ValueError(f"profile {where}: {key} is {value!r}; it must be a list of numbers")
+def _typed(value: object, kind: object, where: str) -> object:
+    """`value` as `kind`; a whole number may stand for another number, a list becomes a tuple."""
+    if isinstance(kind, types.GenericAlias):
+        if not isinstance(value, list | tuple) or not all(type(item) in (int, float) for item in value):
+            raise ValueError(f"{where} is {value!r}; it must be a list of numbers")
+        return tuple(value)
+    if type(value) is not kind and (type(value), kind) != (int, float):
+        raise ValueError(f"{where} is {value!r}; it must be of type {kind.__name__}")
+    return value
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

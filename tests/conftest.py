@@ -10,8 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from small_store import write_store
 
 from lensnb import runfolder
+from lensnb.datasets.store import Store
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -87,3 +89,10 @@ def chain(tmp_path_factory) -> Chain:
     if made.starts[-1].returncode:
         pytest.fail("\n".join(made.starts[-1].stdout.splitlines()[-30:]))
     return made
+
+
+@pytest.fixture
+def tiny_store(tmp_path, monkeypatch) -> Store:
+    """Two volumes of every dataset with one bright lesion each, in a data folder of their own."""
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    return write_store(runfolder.prepared("smoke"))

@@ -41,7 +41,8 @@ from lensnb import files
 from lensnb.boxes import DATASETS
 from lensnb.ct.volume import affine
 from lensnb.datasets import preparation
-from lensnb.models import lens
+from lensnb.models.build import build_lens
+from lensnb.models.lens import LENS
 from lensnb.models.weights import save_weights
 from lensnb.settings import load_profile, to_dict
 from lensnb.training import detector
@@ -70,8 +71,8 @@ def marks(folder: Path) -> None:
 
 
 @functools.cache
-def network() -> lens.LENS:
-    return lens.LENS(load_profile("smoke").network, DATASETS)
+def network() -> LENS:
+    return build_lens(load_profile("smoke").network, DATASETS)
 
 
 def write_run(folder: Path) -> None:
@@ -142,7 +143,7 @@ def checkpoint(model: torch.nn.Module):
 def other_start(at: Place) -> None:
     wide = load_profile("smoke").network
     wide.growth_rate = 4
-    save_weights(lens.LENS(wide, DATASETS), at / PRETEXT, ("backbone.",))
+    save_weights(build_lens(wide, DATASETS), at / PRETEXT, ("backbone.",))
 
 
 def no_training(at: Place) -> None:

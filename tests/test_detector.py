@@ -1,5 +1,6 @@
 """The detector: published parameter counts, targets worked out by hand, shared against naive features."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,16 +8,17 @@ import pytest
 import torch
 from torchvision.ops import nms
 
-from lensnb.detection.inference import detect_naively, detect_volume
+from lensnb.detection.inference import detect_on_features, detect_volume
 from lensnb.models.afp import AFP, afp_target
-from lensnb.models.backbone import Backbone, load_trunk
+from lensnb.models.backbone import load_trunk
+from lensnb.models.build import build_lens, densenet
 from lensnb.models.heads import DetectionHead, match_proposals
-from lensnb.models.inputs import slice_group, to_grey
+from lensnb.models.inputs import pad, slice_group, to_grey
 from lensnb.models.lens import LENS, best_boxes, total_loss
 from lensnb.models.rpn import RPN, anchor_boxes, match_anchors
 from lensnb.models.targets import Target, cell_centres, decode, encode
 from lensnb.settings import load_profile
-from lensnb.training.samples import place, resize
+from lensnb.training.augment import place, resize
 
 NONE = torch.zeros(0, 4)
 
@@ -37,7 +39,7 @@ def small():
 
 def test_full_size_parameter_counts(paper):
     """The counts of the public baseline (trunk, laterals, the two fusion layers, RPN, box head)."""
-    backbone = Backbone(paper)
+    backbone = densenet(paper)
     trunk = (backbone.stem, backbone.denseblock1, backbone.transition1, backbone.denseblock2, backbone.transition2,
              backbone.denseblock3)  # fmt: skip
     assert sum(count(part) for part in trunk) == 4_267_392
@@ -45,18 +47,18 @@ def test_full_size_parameter_counts(paper):
     assert count(backbone.fuse_middle) == 196_864
     assert count(backbone.fuse_final) == 786_944
     assert count(backbone) == 6_170_240
-    assert count(RPN(512, paper)) == 2_398_283
-    assert count(DetectionHead(512, paper, 1)) == 55_599_114
+    assert count(RPN(512, 4, paper.rpn_sizes)) == 2_398_283
+    assert count(build_lens(paper, ["DeepLesion"]).head) == 55_599_114
     # AFP: two branches of 3 x 3 convolutions 512 -> 128 -> 1 and 512 -> 128 -> 4
-    assert count(AFP(512, paper)) == 2 * (512 * 128 * 9 + 128) + (128 * 9 + 1) + (128 * 4 * 9 + 4)
+    assert count(AFP(512, 4, paper.afp_channels)) == 2 * (512 * 128 * 9 + 128) + (128 * 9 + 1) + (128 * 4 * 9 + 4)
 
 
 def test_full_size_forward_and_backward(paper):
     torch.manual_seed(0)
-    model = LENS(paper, ("DeepLesion", "LUNA16", "LiTS", "NIH-LN")).train()
+    model = build_lens(paper, ("DeepLesion", "LUNA16", "LiTS", "NIH-LN")).train()
     slices = torch.randn(1, 9, 512, 512) * 30
     target = Target(torch.tensor([[100.0, 120, 160, 190]]), torch.tensor([[300.0, 300, 340, 330]]))
-    losses = model.losses(slices, [target], dataset=2)
+    losses = model(slices, [target], dataset=2)
     total_loss(losses).backward()
     assert set(losses) == {"center", "size", "class", "box"}
     assert model.backbone.stem[0].weight.grad.abs().sum() > 0
@@ -67,29 +69,35 @@ def test_full_size_forward_and_backward(paper):
 
 
 def test_small_network_is_the_same_code(small):
-    model = LENS(small, ("DeepLesion", "LUNA16")).eval()
+    model = build_lens(small, ("DeepLesion", "LUNA16")).eval()
     proposals, scores, boxes = model(torch.randn(2, 9, 64, 96) * 30)
     assert len(proposals) == 2
     assert scores.shape == (sum(map(len, proposals)), 2)
     assert boxes.shape == (*scores.shape, 4)
 
 
+@pytest.mark.parametrize("slices", [3, 9, 15])
 @pytest.mark.parametrize("depth", [1, 4, 11])
-def test_shared_features_equal_the_naive_computation(small, depth):
+def test_shared_features_equal_the_naive_computation(small, depth, slices):
     torch.manual_seed(1)
-    backbone = Backbone(small).double().eval()
+    backbone = densenet(replace(small, slices=slices)).double().eval()
     volume = torch.randn(depth, 32, 48, dtype=torch.float64)
-    naive = torch.cat([backbone(torch.from_numpy(slice_group(volume.numpy(), z, 9))[None]) for z in range(depth)])
+    naive = torch.cat([backbone(torch.from_numpy(slice_group(volume.numpy(), z, slices))[None]) for z in range(depth)])
     torch.testing.assert_close(backbone.volume_features(volume), naive, rtol=0, atol=1e-11)
     torch.testing.assert_close(backbone.volume_features(volume, chunk=3), naive, rtol=0, atol=1e-11)
 
 
 def test_detections_with_shared_features_equal_slice_by_slice(small):
     torch.manual_seed(2)
-    model = LENS(small, ("DeepLesion", "LUNA16")).eval()
+    model = build_lens(small, ("DeepLesion", "LUNA16")).eval()
     inference = load_profile("smoke").inference
     hu = np.random.default_rng(0).integers(-1000, 400, (7, 50, 70)).astype(np.int16)
-    shared, naive = detect_volume(model, hu, inference), detect_naively(model, hu, inference)
+    shared = detect_volume(model, hu, inference)
+    grey = pad(to_grey(hu, small), model.backbone.multiple).numpy()
+    groups = [torch.from_numpy(slice_group(grey, z, small.slices))[None] for z in range(len(hu))]
+    with torch.no_grad():
+        features = torch.cat([model.backbone(group) for group in groups])
+    naive = detect_on_features(model, features, hu.shape, inference)
     assert len(shared) > 10
     assert shared["expert"].tolist() == naive["expert"].tolist()
     numbers = ["z", "x1", "y1", "x2", "y2", "score"]
@@ -98,7 +106,7 @@ def test_detections_with_shared_features_equal_slice_by_slice(small):
 
 
 def test_frozen_batch_norm_keeps_its_statistics(small):
-    backbone = Backbone(SimpleNamespace(**{**vars(small), "freeze_batch_norm": True})).train()
+    backbone = densenet(replace(small, freeze_batch_norm=True)).train()
     before = backbone.stem[1].running_mean.clone()
     backbone(torch.randn(2, 9, 32, 32))
     torch.testing.assert_close(backbone.stem[1].running_mean, before)
@@ -110,25 +118,26 @@ def test_imagenet_weights_fit_the_trunk_and_only_the_trunk(paper, small):
     published = densenet121().state_dict()  # same names and shapes as the published weights, other numbers
     # the published file has the older names: norm.1 for norm1
     old = {k.replace("norm1", "norm.1").replace("conv2", "conv.2"): v for k, v in published.items()}
-    backbone = Backbone(paper)
+    backbone = densenet(paper)
     load_trunk(backbone, old)
     torch.testing.assert_close(
         backbone.denseblock3.denselayer24.conv2.weight, published["features.denseblock3.denselayer24.conv2.weight"]
     )
     with pytest.raises(ValueError, match="not in the ImageNet weights"):
-        load_trunk(Backbone(small), old)
+        load_trunk(densenet(small), old)
 
 
 def test_cells_lie_at_the_middle_of_their_pixels():
-    assert cell_centres(2, 2, torch.device("cpu")).tolist() == [[1.5, 1.5], [5.5, 1.5], [1.5, 5.5], [5.5, 5.5]]
+    assert cell_centres(2, 2, 4, torch.device("cpu")).tolist() == [[1.5, 1.5], [5.5, 1.5], [1.5, 5.5], [5.5, 5.5]]
+    assert cell_centres(1, 2, 16, torch.device("cpu")).tolist() == [[7.5, 7.5], [23.5, 7.5]]
 
 
 def test_afp_target_by_hand():
     """A lesion of 40 x 40 pixels: centre region 8 x 8 (2 x 2 cells), ignored 20 x 20."""
-    points = cell_centres(20, 20, torch.device("cpu"))
+    points = cell_centres(20, 20, 4, torch.device("cpu"))
     # centred between cells: (29.5 + 33.5) / 2 = 31.5
     target = Target(torch.tensor([[11.5, 11.5, 51.5, 51.5]]), torch.tensor([[60.0, 0, 80, 20]]))
-    label, distance = afp_target(target, points)
+    label, distance = afp_target(target, points, 4)
     label = label.reshape(20, 20)
     assert (label == 1).nonzero().tolist() == [[7, 7], [7, 8], [8, 7], [8, 8]]
     ignored = set(map(tuple, (label == -1).nonzero().tolist()))
@@ -141,9 +150,9 @@ def test_afp_target_by_hand():
 
 
 def test_afp_gives_every_lesion_a_cell_and_overlaps_to_the_smaller():
-    points = cell_centres(10, 10, torch.device("cpu"))
+    points = cell_centres(10, 10, 4, torch.device("cpu"))
     tiny, large = [20.0, 20, 23, 23], [0.0, 0, 43, 43]
-    label, distance = afp_target(Target(torch.tensor([large, tiny]), NONE), points)
+    label, distance = afp_target(Target(torch.tensor([large, tiny]), NONE), points, 4)
     assert label.reshape(10, 10)[5, 5] == 1
     assert distance.reshape(10, 10, 4)[5, 5].tolist() == pytest.approx(
         [0.375] * 4
@@ -151,8 +160,8 @@ def test_afp_gives_every_lesion_a_cell_and_overlaps_to_the_smaller():
 
 
 def test_afp_losses_by_hand():
-    """Eq. 1 on two cells that count and Eq. 2 on the one that is a lesion."""
-    afp = AFP(4, SimpleNamespace(afp_channels=2))
+    """LENS Eq. 1 on two cells that count and LENS Eq. 2 on the one that is a lesion."""
+    afp = AFP(4, 4, 2)
     target = Target(torch.tensor([[0.0, 0, 3, 3]]), NONE)  # centre (1.5, 1.5), cell (0, 0)
     logits = torch.tensor([[0.0, 0.0]])
     distances = torch.tensor([[[0.5, 0.5, 0.375, 0.375], [9.0, 9, 9, 9]]])
@@ -163,15 +172,15 @@ def test_afp_losses_by_hand():
 
 
 def test_a_slice_without_lesions_trains(small):
-    model = LENS(small, ("DeepLesion",)).train()
-    losses = model.losses(torch.randn(1, 9, 32, 32), [Target(NONE, NONE)], 0)
+    model = build_lens(small, ("DeepLesion",)).train()
+    losses = model(torch.randn(1, 9, 32, 32), [Target(NONE, NONE)], 0)
     assert losses["size"].item() == 0 and losses["box"].item() == 0
     assert losses["center"].item() > 0 and losses["class"].item() > 0
     total_loss(losses).backward()
 
 
 def test_ignored_everywhere_gives_no_gradient_from_proposals():
-    afp = AFP(4, SimpleNamespace(afp_channels=2))
+    afp = AFP(4, 4, 2)
     logits = torch.zeros(1, 4, requires_grad=True)
     everything = Target(NONE, torch.tensor([[-100.0, -100, 100, 100]]))
     losses = afp.losses((logits, torch.zeros(1, 4, 4)), (2, 2), [everything])
@@ -196,7 +205,7 @@ def test_box_coder_round_trip_and_hand_value():
 
 def test_anchors_are_those_of_the_baseline():
     """Facts 2.1: widths x heights after the baseline's rounding."""
-    anchors = anchor_boxes([16, 24, 32, 48, 96])
+    anchors = anchor_boxes([16, 24, 32, 48, 96], 4)
     shapes = [tuple(s) for s in (anchors[:, 2:] - anchors[:, :2]).int().tolist()]
     assert shapes[:5] == [(24, 12), (36, 18), (48, 24), (72, 36), (144, 72)]
     assert shapes[5:10] == [(s, s) for s in (16, 24, 32, 48, 96)]
@@ -252,3 +261,59 @@ def test_the_best_boxes_are_those_that_nms_of_all_would_keep(spread):
     assert torch.equal(best_boxes(boxes, scores, network), boxes[nms(boxes, scores, 0.3)[:50]])
     few = best_boxes(boxes[:7], scores[:7], network)
     assert torch.equal(few, boxes[nms(boxes[:7], scores[:7], 0.3)])
+
+
+@pytest.mark.parametrize("slices", [0, 6, 7, 12])
+def test_a_number_of_slices_that_has_no_central_image_is_refused(small, slices):
+    with pytest.raises(ValueError, match=f"network.slices is {slices}; .* 3, 9, 15"):
+        build_lens(replace(small, slices=slices), ["DeepLesion"])
+
+
+@pytest.mark.parametrize("slices", [3, 15])
+def test_other_numbers_of_slices_train_and_detect(small, slices):
+    model = build_lens(replace(small, slices=slices), ["DeepLesion", "LiTS"]).train()
+    target = Target(torch.tensor([[8.0, 8, 20, 24]]), NONE)
+    total_loss(model(torch.randn(2, slices, 32, 48), [target, target], dataset=1)).backward()
+    hu = np.random.default_rng(0).integers(-1000, 400, (3, 30, 40)).astype(np.int16)
+    assert set(detect_volume(model.eval(), hu, load_profile("smoke").inference)["z"]) == {0, 1, 2}
+
+
+def test_unknown_parts_are_refused(small):
+    with pytest.raises(ValueError, match="network.backbone is 'vgg'; choose one of densenet"):
+        build_lens(replace(small, backbone="vgg"), ["DeepLesion"])
+    with pytest.raises(ValueError, match="proposal_network is 'ssd'; choose one of afp, rpn"):
+        build_lens(small, ["DeepLesion"], "ssd")
+
+
+def test_the_stride_is_the_backbones(small):
+    """Features of another stride: boxes of proposals and what the head pools follow."""
+
+    class Coarse(torch.nn.Module):
+        stride, multiple, channels = 8, 8, 3
+
+        def forward(self, slices):
+            return torch.nn.functional.avg_pool2d(slices[:, :3], 8)
+
+    backbone = Coarse()
+    afp = AFP(3, 8, 4)
+    head = DetectionHead(3, 8, 1, width=8, roi_size=2, roi_points=1, sampled=(8, 4))
+    model = LENS(backbone, {"DeepLesion": afp}, head, small)
+    target = Target(torch.tensor([[8.0, 8, 40, 40]]), NONE)
+    losses = model(torch.randn(1, 9, 64, 64), [target])
+    assert all(torch.isfinite(value) for value in losses.values())
+    # no cell in the centre region, so the one nearest to the centre, at pixel 27.5: 19.5 and 12.5 pixels from the sides
+    label, distance = afp_target(target, cell_centres(8, 8, 8, torch.device("cpu")), 8)
+    inside = label.reshape(8, 8).eq(1).nonzero().tolist()
+    assert inside == [[3, 3]] and distance.reshape(8, 8, 4)[3, 3].tolist() == [2.4375, 2.4375, 1.5625, 1.5625]
+    proposals, _, _ = model.eval()(torch.randn(1, 9, 64, 64))
+    assert proposals[0].max() <= 63
+
+
+def test_mixed_precision_gives_nearly_the_same_losses(small):
+    torch.manual_seed(4)
+    model = build_lens(small, ["DeepLesion"]).eval()
+    slices, target = torch.randn(1, 9, 64, 64) * 30, Target(torch.tensor([[20.0, 20, 40, 44]]), NONE)
+    plain = model(slices, [target], generators=[torch.Generator().manual_seed(0)])
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(slices, [target], generators=[torch.Generator().manual_seed(0)])
+    assert mixed["center"].item() == pytest.approx(plain["center"].item(), rel=0.05)

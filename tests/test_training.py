@@ -1,72 +1,32 @@
 """Training: samples of an epoch, schedules, resuming to the same weights, two processes against one."""
 
-import json
-import os
-import subprocess
-import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from small_store import label_rows
 
 from lensnb import files, runfolder, settings
-from lensnb.boxes import COLUMNS, DATASETS
-from lensnb.datasets.store import Store
-from lensnb.files import atomic_write, read_table, write_table
-from lensnb.models import lens
+from lensnb.boxes import DATASETS
+from lensnb.files import read_table, write_table
+from lensnb.models.build import build_lens, load_lens
 from lensnb.models.weights import initialise
-from lensnb.run import processes, step
 from lensnb.settings import load_profile
 from lensnb.training import loop
-from lensnb.training.detector import make_schedule, train_experiment
-from lensnb.training.experiments import EXPERIMENTS, available, training_labels
-from lensnb.training.loop import learning_rate
+from lensnb.training.augment import canvas_size, draw, place_batch
+from lensnb.training.detector import learning_rate, make_schedule, place_in_dataset, train_experiment
+from lensnb.training.experiments import EXPERIMENTS, Experiment, available, training_labels
 from lensnb.training.pretext import paste_blob, train_pretext
-from lensnb.training.samples import SliceSampler, like_sizes_together, place_batch, searched_slices
-
-
-def label_rows(rows):
-    """Rows (dataset, volume, lesion, z, source) with a box in the middle."""
-    table = pd.DataFrame(rows, columns=["dataset", "volume", "lesion", "z", "source"])
-    for name, value in zip(("x1", "y1", "x2", "y2"), (20.0, 10.0, 34.0, 22.0), strict=True):
-        table[name] = value
-    return table.reindex(columns=COLUMNS)
-
-
-@pytest.fixture
-def tiny_store(tmp_path, monkeypatch):
-    """Two volumes of every dataset with one bright lesion each, in a data folder of their own."""
-    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
-    folder = runfolder.prepared("smoke")
-    rng = np.random.default_rng(0)
-    volumes, boxes = [], []
-    for dataset in DATASETS:
-        for i in range(2):
-            name = f"{dataset}-{i}"
-            hu = rng.normal(40, 20, (6, 40, 56)).astype(np.int16)
-            hu[2:5, 10:23, 20:35] += 200
-            with atomic_write(folder / "store" / dataset / f"{name}.npy") as temporary:
-                np.save(temporary, hu)
-            volumes.append(dict(
-                dataset=dataset, patient=name, study="1", series="1", volume=name, split="train", depth=6, height=40,
-                width=56, spacing_x_mm=3, spacing_y_mm=3, spacing_z_mm=4, first_slice=0,
-                grid_to_original=json.dumps(np.eye(4).tolist()), original_to_mm=json.dumps(np.eye(4).tolist()),
-                original_shape="[6, 40, 56]", scope="", note="", file=f"store/{dataset}/{name}.npy",
-            ))  # fmt: skip
-            slices = [3] if dataset == "DeepLesion" else [2, 3, 4]
-            boxes += [(dataset, name, f"{name}-a", z, "annotated") for z in slices]
-    write_table(pd.DataFrame(volumes), folder / "volumes.csv")
-    write_table(label_rows(boxes), folder / "boxes.csv")
-    write_table(pd.DataFrame(columns=COLUMNS), folder / "manual.csv")
-    return Store(folder)
+from lensnb.training.samples import SliceSampler, like_sizes_together, searched_slices
 
 
 def test_an_epoch_has_one_slice_of_each_lesion_and_half_as_many_negatives():
     rows = [("LUNA16", "v", f"n{k}", z, "annotated") for k in range(4) for z in (1, 2, 3)]
-    sampler = SliceSampler(label_rows(rows), {"v": range(6)}, negatives=True, key=(0, 1))
+    sampler = SliceSampler(label_rows(rows), {"v": range(6)}, negatives=True, seed=0, dataset=1)
     assert len(sampler) == 6
     for epoch in range(3):
         slices = [sampler.slice(i)[1] for i in range(6 * epoch, 6 * epoch + 6)]
@@ -80,7 +40,7 @@ def test_uncertain_boxes_are_neither_lesions_nor_negatives_on_their_own():
         ("DeepLesion", "v", "u", 2, "uncertain"),
         ("DeepLesion", "v", "w", 4, "uncertain"),
     ]
-    sampler = SliceSampler(label_rows(rows), {"v": range(5)}, negatives=True, key=(0,))
+    sampler = SliceSampler(label_rows(rows), {"v": range(5)}, negatives=True, seed=0, dataset=0)
     assert sampler.lesions == [("v", np.array([2]))]
     assert {z for _, z in sampler.negatives} == {0, 1, 3, 4}  # slice 4 is used, its uncertain box ignored
     lesions, uncertain = sampler.target("v", 4)
@@ -89,10 +49,10 @@ def test_uncertain_boxes_are_neither_lesions_nor_negatives_on_their_own():
 
 def test_samples_follow_from_seed_and_number_alone():
     rows = [("LiTS", "v", f"n{k}", z, "annotated") for k in range(5) for z in range(9)]
-    one, two = (SliceSampler(label_rows(rows), {"v": range(20)}, True, (3, 1)) for _ in range(2))
+    one, two = (SliceSampler(label_rows(rows), {"v": range(20)}, True, 3, 1) for _ in range(2))
     forward = [one.slice(i) for i in range(30)]
     assert [two.slice(i) for i in reversed(range(30))][::-1] == forward
-    other_seed = SliceSampler(label_rows(rows), {"v": range(20)}, True, (4, 1))
+    other_seed = SliceSampler(label_rows(rows), {"v": range(20)}, True, 4, 1)
     assert [other_seed.slice(i) for i in range(30)] != forward
 
 
@@ -104,7 +64,7 @@ def test_slices_of_like_size_follow_each_other():
     ]  # fmt: skip
     rows = [("LiTS", volume, f"n{k}", z, "annotated") for volume in sizes for k in range(5) for z in range(9)]
     plain, sorted_ = (
-        SliceSampler(label_rows(rows), {volume: range(20) for volume in sizes}, True, (3, 1), pixels)
+        SliceSampler(label_rows(rows), {volume: range(20) for volume in sizes}, True, 3, 1, pixels)
         for pixels in (None, sizes)
     )
     count = len(plain)
@@ -123,7 +83,7 @@ def test_negatives_of_nih_ln_come_from_the_region_that_its_case_lists():
 
 def test_nothing_to_train_on_is_an_error():
     with pytest.raises(ValueError, match="no lesion to train on"):
-        SliceSampler(label_rows([("LiTS", "v", "u", 1, "uncertain")]), {"v": range(3)}, True, (0,))
+        SliceSampler(label_rows([("LiTS", "v", "u", 1, "uncertain")]), {"v": range(3)}, True, 0, 0)
 
 
 def test_batches_are_padded_and_boxes_stay_on_their_lesions():
@@ -134,7 +94,9 @@ def test_batches_are_padded_and_boxes_stay_on_their_lesions():
         image[:, 16:24, 12:24] = 1
         images.append(image)
         boxes.append(np.array([[11.5, 15.5, 23.5, 23.5], [0, 0, 5, 5]], np.float32))
-    batch, targets = place_batch(images, boxes, [1, 1], np.random.default_rng(5), settings)
+    drawn = draw(2, settings, np.random.default_rng(5))
+    size = canvas_size([(40, 40), (55, 55)], drawn.ratio, 16)
+    batch, targets = place_batch(images, boxes, [1, 1], drawn, size)
     assert batch.shape[2] % 16 == 0 and batch.shape[3] % 16 == 0
     for image, target in zip(batch, targets, strict=True):
         rows, columns = np.nonzero(image[4].numpy() > 0.5)
@@ -175,7 +137,7 @@ def test_the_paper_profile_starts_from_imagenet(tmp_path, monkeypatch):
     monkeypatch.setattr(DenseNet121_Weights, "get_state_dict", lambda *_, **__: published)
     monkeypatch.setattr("lensnb.training.pretext.Store", lambda root: None)
     weights = train_pretext("paper") / "weights.safetensors"
-    model = lens.LENS(load_profile("paper").network, ("DeepLesion",))
+    model = build_lens(load_profile("paper").network, ("DeepLesion",))
     initialise(model, weights)
     torch.testing.assert_close(model.backbone.stem[0].weight, published["features.conv0.weight"])
     assert not any(name.startswith(("head.", "backbone.lateral")) for name in load_file(weights))
@@ -216,14 +178,12 @@ def test_a_run_resumes_to_the_same_weights(tiny_store, tmp_path, monkeypatch):
     resumed = train_experiment("multi", "smoke", 0, tmp_path / "broken")
     assert (straight / "weights.safetensors").read_bytes() == (resumed / "weights.safetensors").read_bytes()
     assert (straight / "log.csv").read_bytes() == (resumed / "log.csv").read_bytes()
-    assert not (resumed / "checkpoint.pt").exists()
-    assert lens.load(resumed).datasets == DATASETS
+    assert load_lens(resumed).experts == DATASETS
 
 
 def test_weights_that_were_removed_come_back_without_training(tiny_store, tmp_path, monkeypatch, capsys):
     """As when a step of run_all.sh is interrupted after its training: Snakemake removes what the step declares."""
     short(monkeypatch)
-    monkeypatch.setenv(processes.JOB, "this step")
     train_pretext("smoke")
     run = train_experiment("single", "smoke", 0, tmp_path / "run")
     before = {name: (run / name).read_bytes() for name in ("weights.safetensors", "log.csv")}
@@ -233,38 +193,42 @@ def test_weights_that_were_removed_come_back_without_training(tiny_store, tmp_pa
     train_experiment("single", "smoke", 0, run)
     assert "iteration" not in capsys.readouterr().out
     assert {name: (run / name).read_bytes() for name in before} == before
-    step.remove_leftovers([run / "weights.safetensors"])
+    loop.remove_checkpoint(run)
     assert not (run / "checkpoint.pt").exists()
 
 
-def test_two_processes_agree_with_one(tiny_store, tmp_path, monkeypatch):
-    """torchrun with two gloo processes: the same weights up to the order of sums."""
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import os, sys\n"
-        "from lensnb import settings\n"
-        "from lensnb.training import detector, pretext\n"
-        "read = settings._read\n"
-        "def shortened(name):\n"
-        "    content = read(name)\n"
-        "    content['training'] |= {'iterations': 3, 'batch_size': 4}\n"
-        "    content['pretext'] |= {'iterations': 2, 'batch_size': 2}\n"
-        "    return content\n"
-        "settings._read = shortened\n"
-        "if 'RANK' not in os.environ: pretext.train_pretext('smoke')\n"
-        "detector.train_experiment('single', 'smoke', 0, sys.argv[1])\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(runfolder.repository()), "OMP_NUM_THREADS": "1"}
-    one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run([sys.executable, script, one], env=environment, check=True, capture_output=True)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*launcher, script, two], env=environment, check=True, capture_output=True)
-    first, second = (load_file(folder / "weights.safetensors") for folder in (one, two))
-    untrained = lens.LENS(load_profile("smoke").network, ("DeepLesion",)).state_dict()
-    name = "backbone.denseblock3.denselayer1.conv2.weight"
-    assert not torch.allclose(first[name], untrained[name])
-    for key in first:
-        torch.testing.assert_close(first[key], second[key], rtol=1e-3, atol=2e-5)
+@pytest.mark.parametrize("changed", ["settings", "labels", "start"])
+def test_a_checkpoint_of_something_else_is_not_continued(tiny_store, tmp_path, monkeypatch, capsys, changed):
+    short(monkeypatch)
+    train_pretext("smoke")
+    run = train_experiment("single", "smoke", 0, tmp_path / "run")
+    (run / "weights.safetensors").unlink()
+    if changed == "settings":
+        short(monkeypatch, iterations=8)
+    elif changed == "labels":
+        boxes = tiny_store.boxes.assign(x2=tiny_store.boxes["x2"] + 1)
+        write_table(boxes, tiny_store.root / "boxes.csv")
+    else:
+        (runfolder.runs("smoke") / "pretext" / "weights.safetensors").unlink()
+        train_pretext("smoke", 0)  # from its own checkpoint: the same weights, so nothing has changed yet
+        weights = load_file(runfolder.runs("smoke") / "pretext" / "weights.safetensors")
+        name = next(iter(weights))
+        save_file(weights | {name: weights[name] + 1}, runfolder.runs("smoke") / "pretext" / "weights.safetensors")
+    capsys.readouterr()
+    train_experiment("single", "smoke", 0, run)
+    printed = capsys.readouterr().out
+    assert "begins again" in printed and "iteration" in printed
+
+
+def test_an_unknown_word_for_labels_is_refused():
+    with pytest.raises(ValueError, match="labels 'mind' is none of annotated, mined"):
+        Experiment("typo", "a misspelt word must not train on the hidden truth", labels="mind")
+    with pytest.raises(ValueError, match="labels 'cross-slice' is none of"):
+        replace(EXPERIMENTS["single-mined"], labels="cross-slice")
+
+
+def test_each_batch_is_the_next_of_its_dataset():
+    assert place_in_dataset(np.array([0, 1, 0, 0, 2, 1])).tolist() == [0, 0, 1, 2, 0, 1]
 
 
 def test_unknown_experiment_and_missing_pretext_are_clear_errors(tiny_store):

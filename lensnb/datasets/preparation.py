@@ -18,6 +18,7 @@ from lensnb.datasets import deeplesion
 from lensnb.datasets.store import geometry_of
 from lensnb.datasets.store_writing import READERS, RECIPE, write_volumes
 from lensnb.files import read_table, write_json, write_table
+from lensnb.streams import Stream, generator
 
 __all__ = ["READERS", "find_all", "prepare"]
 
@@ -97,7 +98,7 @@ def find_all(raw_root: Path, datasets: tuple[str, ...], seed: int) -> pd.DataFra
             )
         part = READERS[name].find(raw_root)
         if name != "DeepLesion":
-            part["split"] = split_by_patient(part["patient"], np.random.default_rng((seed, DATASETS.index(name))))
+            part["split"] = split_by_patient(part["patient"], generator(seed, Stream.SPLIT, DATASETS.index(name)))
         parts.append(part.sort_values("volume"))
     found = pd.concat(parts, ignore_index=True)
     twice = found.loc[found["volume"].duplicated(), "volume"]

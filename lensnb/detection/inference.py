@@ -1,7 +1,6 @@
-"""Inference: every slice of a volume, all experts, fused and stacked to 3D (Sec. IV-C)."""
+"""Inference: every slice of a volume, all experts, fused and stacked to 3D (LENS Sec. IV-C)."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,49 +12,42 @@ from lensnb.ct.grid import boxes3d_to_original, grid_to_mm
 from lensnb.datasets.store import Store
 from lensnb.evaluation.luna import POSITION
 from lensnb.files import read_table, write_table
-from lensnb.models.inputs import pad, slice_group, to_grey
+from lensnb.models.inputs import pad, to_grey
 from lensnb.models.lens import LENS
+from lensnb.settings import Inference
 from lensnb.system import progress
 
 
 @torch.no_grad()
-def detect_volume(model: LENS, hu: np.ndarray, inference: SimpleNamespace) -> pd.DataFrame:
-    """All experts' 2D detections on every slice of a volume; each slice group's features are computed once.
+def detect_volume(model: LENS, hu: np.ndarray, inference: Inference) -> pd.DataFrame:
+    """All experts' 2D detections on every slice of a volume; each image's features are computed once.
 
     hu: HU (z, y, x) on the grid. inference: score (lowest score kept), nms, per_slice (kept for a slice and expert).
     Returns z, x1, y1, x2, y2, expert, score in grid coordinates, by slice, expert and falling score.
     """
-    grey = pad(to_grey(hu, model.network)).to(next(model.parameters()).device)
-    return _detect(model, model.backbone.volume_features(grey), hu.shape, inference)
+    grey = pad(to_grey(hu, model.network), model.backbone.multiple).to(next(model.parameters()).device)
+    return detect_on_features(model, model.backbone.volume_features(grey), hu.shape, inference)
 
 
 @torch.no_grad()
-def detect_naively(model: LENS, hu: np.ndarray, inference: SimpleNamespace) -> pd.DataFrame:
-    """The same as `detect_volume`, slice by slice through `LENS.backbone`; the test's yardstick."""
-    grey = pad(to_grey(hu, model.network))
-    groups = [torch.from_numpy(slice_group(grey.cpu().numpy(), z, model.network.slices)) for z in range(len(hu))]
-    features = torch.cat([model.backbone(group[None].to(next(model.parameters()).device)) for group in groups])
-    return _detect(model, features, hu.shape, inference)
-
-
-def _detect(model: LENS, features: torch.Tensor, shape: tuple[int, ...], inference: SimpleNamespace) -> pd.DataFrame:
-    tables = []
+def detect_on_features(
+    model: LENS, features: torch.Tensor, shape: tuple[int, ...], inference: Inference
+) -> pd.DataFrame:
+    """What `detect_volume` returns, from features (z, channels, y, x) of all slices; shape: (z, y, x) of the volume."""
+    parts = []
     for start in range(0, len(features), inference.slices_at_once):
         part = features[start : start + inference.slices_at_once]
-        proposals = model.propose([network(part) for network in model.proposal_networks], part)
-        scores, boxes = model.head.detect(part, proposals)
+        proposals, scores, boxes = model.from_features(part)
         z = torch.arange(len(part)).repeat_interleave(torch.tensor([len(p) for p in proposals]))
-        tables.append(_select(scores.cpu(), boxes.cpu(), z + start, shape, inference))
-    table = np.concatenate(tables)
-    columns = ["z", *BOX, "expert", "score"]
-    result = pd.DataFrame(table, columns=columns)
+        parts.append(_select(scores.cpu(), boxes.cpu(), z + start, shape, inference))
+    result = pd.DataFrame(np.concatenate(parts), columns=["z", *BOX, "expert", "score"])
     result["z"] = result["z"].astype(np.int32)
-    result["expert"] = pd.Categorical.from_codes(result["expert"].astype(np.int8), list(model.datasets))
+    result["expert"] = pd.Categorical.from_codes(result["expert"].astype(np.int8), list(model.experts))
     return result.sort_values(["z", "expert", "score"], ascending=[True, True, False], kind="stable", ignore_index=True)
 
 
 def _select(
-    scores: torch.Tensor, boxes: torch.Tensor, z: torch.Tensor, shape: tuple[int, ...], inference: SimpleNamespace
+    scores: torch.Tensor, boxes: torch.Tensor, z: torch.Tensor, shape: tuple[int, ...], inference: Inference
 ) -> np.ndarray:
     """Threshold and NMS within each slice and expert; rows z, x1, y1, x2, y2, expert, score."""
     experts = scores.shape[1]
@@ -68,13 +60,14 @@ def _select(
     group = z * experts + expert
     kept = batched_nms(boxes, scores, group, inference.nms)  # best first
     group_kept = pd.Series(group[kept].numpy())
-    kept = kept[torch.from_numpy((group_kept.groupby(group_kept).cumcount() < inference.per_slice).to_numpy(copy=True))]
+    place = group_kept.groupby(group_kept).cumcount().to_numpy(copy=True)  # among the kept of its slice and expert
+    kept = kept[torch.from_numpy(place) < inference.per_slice]
     columns = [z[kept, None], boxes[kept], expert[kept, None], scores[kept, None]]
     return torch.cat([c.double() for c in columns], dim=1).numpy()
 
 
 def detect(
-    model: LENS, store: Store, volumes: list[str], inference: SimpleNamespace, out: Path, label: str = "detect"
+    model: LENS, store: Store, volumes: list[str], inference: Inference, out: Path, label: str = "detect"
 ) -> pd.DataFrame:
     """Detect in many volumes and write the table to `out` (.npz): volume, z, x1, y1, x2, y2, expert, score.
 
@@ -94,7 +87,7 @@ def detect(
         parts.append(part)
     tables = [read_table(part).astype({"volume": str, "expert": str}) for part in parts]
     table = pd.concat(tables, ignore_index=True)[["volume", "z", *BOX, "expert", "score"]]
-    table["expert"] = pd.Categorical(table["expert"], list(model.datasets))  # one who reports nothing, too
+    table["expert"] = pd.Categorical(table["expert"], list(model.experts))  # one who reports nothing, too
     table["volume"] = pd.Categorical(table["volume"])
     write_table(table, out)
     for part in parts:
@@ -103,7 +96,7 @@ def detect(
 
 
 def fuse(proposals: pd.DataFrame, experts: list[str] | None = None, nms: float = 0.5) -> pd.DataFrame:
-    """Fuse the experts' 2D boxes: take all of them together and suppress overlaps slice by slice (Sec. IV-C).
+    """Fuse the experts' 2D boxes: take all of them together and suppress overlaps slice by slice (LENS Sec. IV-C).
 
     `experts` restricts the fusion: ["DeepLesion"] gives the rows of Table II without proposal fusion.
     """
@@ -111,8 +104,8 @@ def fuse(proposals: pd.DataFrame, experts: list[str] | None = None, nms: float =
     return nms_table(chosen, nms)
 
 
-def detections_3d(fused: pd.DataFrame, inference: SimpleNamespace) -> pd.DataFrame:
-    """Stack fused 2D boxes to 3D detections: tracklets with IoU > theta, trimmed, averaged (Sec. IV-C)."""
+def detections_3d(fused: pd.DataFrame, inference: Inference) -> pd.DataFrame:
+    """Stack fused 2D boxes to 3D detections: tracklets with IoU > theta, trimmed, averaged (LENS Sec. IV-C)."""
     tracklets = stack_to_tracklets(fused, inference.theta)
     return tracklets_to_3d(trim_tracklets(tracklets, inference.trim))
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from lensnb.streams import Stream, generator
+
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 BOX3D = ["x1", "y1", "z1", "x2", "y2", "z2"]
 OVERLAPS = ("iobb", "iou")
@@ -252,7 +254,7 @@ def bootstrap(
     if len(groups) != len(matches.volumes):
         raise ValueError(f"{len(groups)} groups for {len(matches.volumes)} volumes: give one for each volume")
     group_of_volume, names = pd.factorize(np.array(groups, dtype=object))
-    rng = np.random.default_rng((seed, len(names)))
+    rng = generator(seed, Stream.FROC_BOOTSTRAP, len(names))
     draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
 
     decides = (matches.new_lesions > 0) | matches.is_false

@@ -21,6 +21,7 @@ import pandas as pd
 
 from lensnb.evaluation.froc import RATES, require_columns
 from lensnb.files import read_csv
+from lensnb.streams import Stream, generator
 
 POSITION = ["coordX", "coordY", "coordZ"]
 MAX_MARKS = 100
@@ -223,7 +224,7 @@ def bootstrap(matches: LunaMatches, resamples: int = 1000, seed: int = 0) -> np.
     """
     scans = len(matches.seriesuids)
     points, nodules = _by_probability(matches), _nodules_of_scans(matches)
-    draws = np.random.default_rng((seed, scans)).multinomial(scans, np.full(scans, 1 / scans), size=resamples)
+    draws = generator(seed, Stream.LUNA_BOOTSTRAP, scans).multinomial(scans, np.full(scans, 1 / scans), size=resamples)
     samples = np.full((resamples, len(RATES)), np.nan)
     for sample, times in zip(samples, draws, strict=True):
         sample[:] = sensitivity_at(_curve(points, nodules, times))

@@ -1,15 +1,15 @@
 """The anchor-free proposal network (LENS, Sec. IV-B)."""
 
 import math
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lensnb.models.targets import STRIDE, Target, cell_centres
+from lensnb.models.targets import Target, cell_centres
 
-CENTER_RATIO, IGNORE_RATIO = 0.2, 0.5  # r_c and r_i of Sec. IV-B
+CENTER_RATIO, IGNORE_RATIO = 0.2, 0.5  # r_c and r_i of LENS Sec. IV-B
+FOCAL_WEIGHT, GAMMA = 0.5, 2  # of LENS Eq. 1
 
 
 def shrink(boxes: Tensor, ratio: float) -> Tensor:
@@ -25,16 +25,16 @@ def inside(points: Tensor, boxes: Tensor) -> Tensor:
     return ((p >= b[..., :2]) & (p <= b[..., 2:])).all(dim=2)
 
 
-def afp_target(target: Target, points: Tensor) -> tuple[Tensor, Tensor]:
-    """What the AFP shall say at every cell (Sec. IV-B).
+def afp_target(target: Target, points: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """What the AFP shall say at every cell (LENS Sec. IV-B).
 
-    Returns label (p,): 1 in a lesion's centre region, -1 where ignored, 0 elsewhere; and the distances (p, 4) to the
-    left, top, right and bottom border of the lesion, in strides, valid where the label is 1. A lesion too small for
-    any cell to fall into its centre region takes the cell nearest to its centre. Where centre regions overlap, the
-    smaller lesion has the cell.
+    points (p, 2): centres of the cells, x and y in pixels. Returns label (p,): 1 in a lesion's centre region, -1 where
+    ignored, 0 elsewhere; and the distances (p, 4) to the left, top, right and bottom border of the lesion, in strides,
+    valid where the label is 1. A lesion too small for any cell to fall into its centre region takes the cell nearest to
+    its centre. Where centre regions overlap, the smaller lesion has the cell.
     """
     label = torch.zeros(len(points), dtype=torch.long, device=points.device)
-    distance = torch.zeros(len(points), 4, device=points.device)
+    distance = torch.zeros(len(points), 4, dtype=target.lesions.dtype, device=points.device)
     label[inside(points, shrink(target.uncertain, IGNORE_RATIO)).any(dim=0)] = -1
     lesions = target.lesions
     if len(lesions) == 0:
@@ -42,7 +42,7 @@ def afp_target(target: Target, points: Tensor) -> tuple[Tensor, Tensor]:
     label[inside(points, shrink(lesions, IGNORE_RATIO)).any(dim=0)] = -1
     centre = inside(points, shrink(lesions, CENTER_RATIO))
     middle = (lesions[:, :2] + lesions[:, 2:]) / 2
-    nearest = torch.cdist(middle, points).argmin(dim=1)
+    nearest = torch.cdist(middle, points.to(middle.dtype)).argmin(dim=1)
     centre[torch.arange(len(lesions)), nearest] = True
     size = (lesions[:, 2:] - lesions[:, :2]).prod(dim=1)
     owner = torch.where(centre, size[:, None], torch.inf).argmin(dim=0)
@@ -50,16 +50,19 @@ def afp_target(target: Target, points: Tensor) -> tuple[Tensor, Tensor]:
     label[positive] = 1
     box = lesions[owner[positive]]
     at = points[positive]
-    distance[positive] = torch.cat([at - box[:, :2], box[:, 2:] - at], dim=1) / STRIDE
+    distance[positive] = torch.cat([at - box[:, :2], box[:, 2:] - at], dim=1) / stride
     return label, distance
 
 
 class AFP(nn.Module):
-    """The anchor-free proposal network: a centerness and a box branch of two convolutions each (Fig. 2)."""
+    """The anchor-free proposal network: a centerness and a box branch of two convolutions each (LENS Fig. 2).
 
-    def __init__(self, channels: int, network: SimpleNamespace):
+    channels, stride: of the features; hidden: channels between the two convolutions (128 in full size).
+    """
+
+    def __init__(self, channels: int, stride: int, hidden: int):
         super().__init__()
-        hidden = network.afp_channels
+        self.stride = stride
         self.center = nn.Sequential(
             nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, 1, 3, padding=1)
         )
@@ -83,17 +86,19 @@ class AFP(nn.Module):
     def losses(
         self, raw: tuple[Tensor, Tensor], map_size: tuple[int, int], targets: list[Target], generators=None
     ) -> dict:
-        """Eq. 1, divided by the number of centre cells of the image, and Eq. 2; both averaged over the images."""
+        """LENS Eq. 1, divided by the number of centre cells of the image, and LENS Eq. 2; means over the images."""
         logits, distances = raw
-        points = cell_centres(*map_size, logits.device)
-        assigned = [afp_target(target, points) for target in targets]
+        points = cell_centres(*map_size, self.stride, logits.device)
+        assigned = [afp_target(target, points, self.stride) for target in targets]
         label = torch.stack([a[0] for a in assigned])
         wanted = torch.stack([a[1] for a in assigned])
         positive, negative = label == 1, label == 0
         count = positive.sum(dim=1).clamp(min=1)
         log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
         p = logits.sigmoid()
-        focal = -0.5 * ((1 - p) ** 2 * log_p * positive + p**2 * log_not_p * negative).sum(dim=1) / count
+        focal = (
+            -FOCAL_WEIGHT * ((1 - p) ** GAMMA * log_p * positive + p**GAMMA * log_not_p * negative).sum(dim=1) / count
+        )
         size = ((distances - wanted).abs().sum(dim=2) * positive).sum(dim=1) / count
         return {"center": focal.mean(), "size": size.mean()}
 
@@ -101,6 +106,6 @@ class AFP(nn.Module):
         """The boxes of the `top` cells with the highest centerness of each image: (n, k, 4) and scores (n, k)."""
         logits, distances = raw
         scores, cells = logits.sigmoid().topk(min(top, logits.shape[1]), dim=1)
-        points = cell_centres(*map_size, logits.device)[cells]
-        d = distances.gather(1, cells[..., None].expand(-1, -1, 4)) * STRIDE
+        points = cell_centres(*map_size, self.stride, logits.device)[cells]
+        d = distances.gather(1, cells[..., None].expand(-1, -1, 4)) * self.stride
         return torch.cat([points - d[..., :2], points + d[..., 2:]], dim=2), scores

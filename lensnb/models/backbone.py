@@ -1,27 +1,39 @@
-"""The backbone: a 2.5D truncated DenseNet with 3D feature fusion and a feature pyramid (Sec. IV-A, [25]).
+"""The backbone: a 2.5D truncated DenseNet with 3D feature fusion and a feature pyramid (LENS Sec. IV-A, [25]).
 
 Nine slices are three images of three channels: below (A), central (B), above (C). All three go through the same
 2D network; their features meet twice: after the second transition, and after the pyramid.
 """
 
-from types import SimpleNamespace
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import DenseNet
+from torchvision.models import DenseNet, DenseNet121_Weights
+
+from lensnb.models.weights import imagenet_weights
 
 
 class Backbone(nn.Module):
-    """Nine-slice groups in, one feature map of stride 4 for the central slice out.
+    """Groups of slices in, one feature map of stride 4 for the central slice out.
 
-    `network`: growth_rate, block_config (three numbers), stem_channels, fpn_channels, slices, freeze_batch_norm.
-    The paper's numbers are 32, (6, 12, 24), 64, 512, 9: DenseNet-121 without its last block.
+    slices: in a group, three to an image; an odd number of images, so that one is the central one (9 in the paper).
+    growth_rate, block_config (three dense blocks) and stem_channels are DenseNet's, fpn_channels the pyramid's: 32,
+    (6, 12, 24), 64 and 512 make DenseNet-121 without its last block. `freeze_batch_norm`: see `train`.
+
+    Like every backbone it says its `stride` (pixels from one feature cell to the next), its `channels`, and the
+    `multiple` that the sides of its slices must be of; and it has `volume_features`.
     """
 
-    def __init__(self, network: SimpleNamespace):
+    stride, multiple = 4, 16
+
+    def __init__(
+        self, slices: int, growth_rate: int, block_config: Sequence[int], stem_channels: int, fpn_channels: int,
+        freeze_batch_norm: bool = False,
+    ):  # fmt: skip
         super().__init__()
-        trunk = DenseNet(network.growth_rate, tuple(network.block_config), network.stem_channels).features
+        self.images = images_of(slices)
+        trunk = DenseNet(growth_rate, tuple(block_config), stem_channels).features
         self.stem = nn.Sequential(trunk.conv0, trunk.norm0, trunk.relu0, trunk.pool0)
         self.denseblock1, self.transition1 = trunk.denseblock1, trunk.transition1
         self.denseblock2, self.transition2 = trunk.denseblock2, trunk.transition2
@@ -31,15 +43,14 @@ class Backbone(nn.Module):
         c3 = trunk.transition2.norm.num_features
         c4 = trunk.norm5.num_features
         middle = trunk.transition2.conv.out_channels
-        channels = network.fpn_channels
-        self.fuse_middle = nn.Conv2d(3 * middle, middle, 1)
-        self.lateral4, self.lateral3, self.lateral2 = (nn.Conv2d(c, channels, 1) for c in (c4, c3, c2))
-        self.fuse_final = nn.Conv2d(3 * channels, channels, 1)
+        self.fuse_middle = nn.Conv2d(self.images * middle, middle, 1)
+        self.lateral4, self.lateral3, self.lateral2 = (nn.Conv2d(c, fpn_channels, 1) for c in (c4, c3, c2))
+        self.fuse_final = nn.Conv2d(self.images * fpn_channels, fpn_channels, 1)
         for layer in (self.lateral4, self.lateral3, self.lateral2, self.fuse_final):
             nn.init.kaiming_uniform_(layer.weight, a=1)
             nn.init.zeros_(layer.bias)
-        self.freeze_batch_norm = network.freeze_batch_norm
-        self.channels = channels
+        self.freeze_batch_norm = freeze_batch_norm
+        self.channels = fpn_channels
 
     def train(self, mode: bool = True) -> "Backbone":
         """Switch to training; frozen batch norm keeps its running statistics (its scale and shift still learn)."""
@@ -53,15 +64,16 @@ class Backbone(nn.Module):
     def forward(self, slices: Tensor) -> Tensor:
         """Features of the central slices.
 
-        slices: (n, 9, y, x), y and x multiples of 16. Returns (n, channels, y / 4, x / 4).
+        slices: (n, slices, y, x), y and x multiples of 16. Returns (n, channels, y / 4, x / 4).
         """
         n, _, height, width = slices.shape
-        images = slices.reshape(3 * n, 3, height, width)  # A, B, C of the first sample, of the second, ...
+        images = slices.reshape(self.images * n, 3, height, width)  # A, B, C of the first sample, of the second, ...
         c2, c3, middle = self._lower(images)
         # the central image sees its neighbours; they go on alone
-        below, _, above = middle.unflatten(0, (n, 3)).unbind(1)
         fused = self.fuse_middle(middle.reshape(n, -1, *middle.shape[2:]))
-        c4 = self.denseblock3(torch.stack([below, fused, above], dim=1).flatten(0, 1))
+        alone = list(middle.unflatten(0, (n, self.images)).unbind(1))
+        alone[self.images // 2] = fused
+        c4 = self.denseblock3(torch.stack(alone, dim=1).flatten(0, 1))
         pyramid = self._pyramid(c2, c3, c4)
         return self.fuse_final(pyramid.reshape(n, -1, *pyramid.shape[2:]))
 
@@ -78,7 +90,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def volume_features(self, volume: Tensor, chunk: int = 48) -> Tensor:
-        """Features of every slice of a volume, each computed once: equal to `forward` on every nine-slice group.
+        """Features of every slice of a volume, each computed once: equal to `forward` on every group of slices.
 
         Only for eval mode, where an image's features depend on nothing but the image. The windows of neighbouring
         slices overlap: the three-slice image around slice s serves as B for s, as C for s - 3, as A for s + 3.
@@ -87,24 +99,26 @@ class Backbone(nn.Module):
 
         volume: (z, y, x), y and x multiples of 16. Returns (z, channels, y / 4, x / 4).
         """
-        depth = len(volume)
+        depth, reach = len(volume), 3 * (self.images // 2)
         folded = [self._fold(lateral) for lateral in (self.lateral2, self.lateral3, self.lateral4)]
         bias = self._folded_bias()
         maps = []
         for start in range(0, depth, chunk):
             centres = torch.arange(start, min(start + chunk, depth))
-            first = start - 3
-            # images around the slices first .. last + 3; one beyond an end repeats the last slice
-            around = torch.arange(first, int(centres[-1]) + 4)[:, None] + torch.tensor([-1, 0, 1])
+            first = start - reach
+            # images around all slices that serve the chunk; one beyond an end repeats the last slice
+            around = torch.arange(first, int(centres[-1]) + reach + 1)[:, None] + torch.tensor([-1, 0, 1])
             c2, c3, middle = self._lower(volume[around.clamp(0, depth - 1)])
-            b = centres - first
-            a, c = b - 3, b + 3
-            fused = self.fuse_middle(torch.cat([middle[a], middle[b], middle[c]], dim=1))
-            alone, seeing = self.denseblock3(middle), self.denseblock3(fused)
-            e4 = F.conv2d(torch.cat([alone[a], seeing, alone[c]], dim=1), folded[2])
-            e3 = F.conv2d(torch.cat([c3[a], c3[b], c3[c]], dim=1), folded[1]) + F.interpolate(e4, scale_factor=2)
-            e2 = F.conv2d(torch.cat([c2[a], c2[b], c2[c]], dim=1), folded[0], bias) + F.interpolate(e3, scale_factor=2)
-            maps.append(e2)
+            places = [centres - first + offset for offset in range(-reach, reach + 1, 3)]  # of A, B, C of each slice
+            fused = self.fuse_middle(torch.cat([middle[place] for place in places], dim=1))
+            alone = self.denseblock3(middle)
+            seen = [alone[place] for place in places]
+            seen[self.images // 2] = self.denseblock3(fused)
+            e4 = F.conv2d(torch.cat(seen, dim=1), folded[2])
+            e3 = F.conv2d(torch.cat([c3[place] for place in places], dim=1), folded[1])
+            e3 = e3 + F.interpolate(e4, scale_factor=2)
+            e2 = F.conv2d(torch.cat([c2[place] for place in places], dim=1), folded[0], bias)
+            maps.append(e2 + F.interpolate(e3, scale_factor=2))
         return torch.cat(maps)
 
     def _fold(self, lateral: nn.Conv2d) -> Tensor:
@@ -123,25 +137,18 @@ class Backbone(nn.Module):
 
         Raises ValueError if the trunk is not DenseNet-121's, RuntimeError if the weights cannot be had.
         """
-        from torchvision.models import DenseNet121_Weights
-
         weights = imagenet_weights(DenseNet121_Weights.IMAGENET1K_V1, "DenseNet-121", "network.imagenet")
         load_trunk(self, weights)
 
 
-def imagenet_weights(published, network: str, switch: str) -> dict[str, Tensor]:
-    """The state dict of one of torchvision's weights; `switch` is the profile's entry that asks for them.
-
-    Raises RuntimeError, which says what to do, if they cannot be had.
-    """
-    try:
-        return published.get_state_dict(progress=True)
-    except Exception as error:
-        raise RuntimeError(
-            f"the ImageNet weights of {network} cannot be had ({error}); download {published.url.rsplit('/', 1)[-1]} "
-            "from the PyTorch model zoo into the folder `checkpoints` below torch.hub.get_dir(), or set "
-            f"{switch}: false in the profile"
-        ) from error
+def images_of(slices: int) -> int:
+    """How many three-channel images a group of slices makes; ValueError unless it is three times an odd number."""
+    if slices % 3 or slices // 3 % 2 == 0:
+        raise ValueError(
+            f"network.slices is {slices}; slices are read three to an image and one image is the central one, so it "
+            "must be 3, 9, 15, ..."
+        )
+    return slices // 3
 
 
 def load_trunk(backbone: Backbone, weights: dict[str, Tensor]) -> None:

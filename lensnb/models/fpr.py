@@ -1,14 +1,13 @@
 """The 3D false positive reduction network (LENS, Sec. IV-D, Eq. 4)."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from lensnb.models.backbone import imagenet_weights
+from lensnb.models.weights import imagenet_weights
+from lensnb.settings import Fpr
 
 
 class BasicBlock3D(nn.Module):
@@ -40,7 +39,7 @@ class FPR(nn.Module):
     the layers after it, which follow LesaNet: a layer per block, concatenated, one layer to the score.
     """
 
-    def __init__(self, config: SimpleNamespace):
+    def __init__(self, config: Fpr):
         super().__init__()
         widths = [config.widths[0], *config.widths]
         self.conv1 = nn.Conv3d(

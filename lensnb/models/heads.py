@@ -1,26 +1,33 @@
-"""The multi-task detection head: two shared FC layers, then a class and a box layer for each dataset (Sec. IV-C)."""
+"""The multi-task detection head: two shared FC layers, then a class and a box layer for each dataset (LENS
+Sec. IV-C)."""
 
-from types import SimpleNamespace
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_iou, roi_align
 
-from lensnb.models.targets import STRIDE, Target, decode, encode, sample
+from lensnb.models.targets import Target, decode, encode, sample
 
 
 class DetectionHead(nn.Module):
-    """ROIAlign, FC, FC, and for each of `datasets` a class layer (2 logits) and a box layer (4 offsets per class)."""
+    """ROIAlign, FC, FC, and for each of `experts` a class layer (2 logits) and a box layer (4 offsets per class).
 
-    def __init__(self, channels: int, network: SimpleNamespace, datasets: int):
+    channels, stride: of the features; width: of the FC layers; roi_size: cells on a side that a proposal is pooled to,
+    each from roi_points x roi_points points; sampled: proposals in the loss of an image, and how many may be lesions.
+    """
+
+    def __init__(
+        self, channels: int, stride: int, experts: int, width: int, roi_size: int, roi_points: int,
+        sampled: Sequence[int],
+    ):  # fmt: skip
         super().__init__()
-        width = network.fc_channels
-        self.roi_size, self.roi_points, self.sampled = network.roi_size, network.roi_points, network.sampled
+        self.stride, self.roi_size, self.roi_points, self.sampled = stride, roi_size, roi_points, tuple(sampled)
         self.fc1 = nn.Linear(channels * self.roi_size**2, width)
         self.fc2 = nn.Linear(width, width)
-        self.classes = nn.ModuleList(nn.Linear(width, 2) for _ in range(datasets))
-        self.boxes = nn.ModuleList(nn.Linear(width, 8) for _ in range(datasets))
+        self.classes = nn.ModuleList(nn.Linear(width, 2) for _ in range(experts))
+        self.boxes = nn.ModuleList(nn.Linear(width, 8) for _ in range(experts))
         for layer in (self.fc1, self.fc2):
             nn.init.kaiming_uniform_(layer.weight, a=1)
             nn.init.zeros_(layer.bias)
@@ -32,17 +39,16 @@ class DetectionHead(nn.Module):
     def pool(self, features: Tensor, proposals: list[Tensor]) -> Tensor:
         """The shared feature vector of every proposal: (all proposals, width).
 
-        `aligned=True` on boxes moved by half a pixel puts feature cell j at pixel 4 j + 1.5, where it belongs; the
-        baseline's older ROIAlign was off by 1.5 pixels.
+        `aligned=True` on boxes moved by half a pixel puts feature cell j at pixel stride j + (stride - 1) / 2.
         """
         boxes = [b + 0.5 for b in proposals]
-        pooled = roi_align(features, boxes, self.roi_size, 1 / STRIDE, self.roi_points, aligned=True)
+        pooled = roi_align(features, boxes, self.roi_size, 1 / self.stride, self.roi_points, aligned=True)
         return F.relu(self.fc2(F.relu(self.fc1(pooled.flatten(1)))))
 
     def losses(
         self, features: Tensor, proposals: list[Tensor], targets: list[Target], dataset: int, generators=None
     ) -> dict[str, Tensor]:
-        """Cross-entropy and smooth L1 on `network.sampled` proposals an image, averaged over the images.
+        """Cross-entropy and smooth L1 on `sampled` proposals an image, averaged over the images.
 
         The lesions themselves join the proposals. A proposal with IoU >= 0.5 with a lesion is one; one that
         overlaps an uncertain lesion is left out (see `match_proposals`).
@@ -54,7 +60,7 @@ class DetectionHead(nn.Module):
             index = sample(label, *self.sampled, generator)
             chosen.append(candidates[index])
             labels.append(label[index])
-            offsets = torch.zeros(len(index), 4, device=features.device)
+            offsets = torch.zeros(len(index), 4, dtype=candidates.dtype, device=features.device)
             hit = label[index] == 1
             if hit.any():
                 offsets[hit] = encode(target.lesions[owner[index][hit]], candidates[index][hit])
@@ -64,9 +70,8 @@ class DetectionHead(nn.Module):
         offsets = self.boxes[dataset](pooled)[:, 4:]
         label = torch.cat(labels)
         # each image counts the same, however few proposals it had
-        weight = torch.cat([torch.full((len(c),), 1 / max(1, len(c)) / len(chosen)) for c in chosen]).to(
-            features.device
-        )
+        counts = torch.tensor([len(c) for c in chosen], dtype=offsets.dtype, device=features.device)
+        weight = (1 / counts.clamp(min=1) / len(chosen)).repeat_interleave(counts.long())
         entropy = F.cross_entropy(logits, label, reduction="none")
         error = F.smooth_l1_loss(offsets, torch.cat(wanted), reduction="none").sum(dim=1) * (label == 1)
         return {"class": (entropy * weight).sum(), "box": (error * weight).sum()}
@@ -83,7 +88,7 @@ class DetectionHead(nn.Module):
 def match_proposals(candidates: Tensor, target: Target) -> tuple[Tensor, Tensor]:
     """Label of every proposal (1 lesion, 0 background, -1 left out) and the lesion that it overlaps most.
 
-    The paper says that an uncertain box is excluded from the loss (Sec. V-C) but not by which overlap: here a
+    The paper says that an uncertain box is excluded from the loss (LENS Sec. V-C) but not by which overlap: here a
     background proposal is left out if its IoU with an uncertain box is >= 0.3, or if half of it lies inside one.
     """
     label = torch.zeros(len(candidates), dtype=torch.long, device=candidates.device)

@@ -4,16 +4,18 @@ LENS reads 2.5D: nine consecutive slices of the grid are three images of three c
 """
 
 from functools import lru_cache
-from types import SimpleNamespace
 
 import numpy as np
 import torch
+from torch.nn import functional as F
+
+from lensnb.settings import Network
 
 
-def to_grey(hu: np.ndarray, network: SimpleNamespace) -> torch.Tensor:
+def to_grey(hu: np.ndarray, network: Network) -> torch.Tensor:
     """Map HU (any shape) to the float32 values that the network reads: a piecewise linear window minus a constant.
 
-    The paper maps -1024..3071 HU linearly to 0..255 (Sec. VI-A); the baseline subtracts 50. A profile may give the
+    The paper maps -1024..3071 HU linearly to 0..255 (LENS Sec. VI-A); the baseline subtracts 50. A profile may give the
     soft tissues a larger share of the grey values by further points in `network.hu` and `network.grey`.
     """
     window = (tuple(network.hu), tuple(network.grey), float(network.subtract))
@@ -38,12 +40,12 @@ def slice_group(volume: np.ndarray, z: int, slices: int) -> np.ndarray:
     return volume[np.clip(around, 0, len(volume) - 1)]
 
 
-def round_up(side: int, divisor: int = 16) -> int:
-    """The next multiple of the network's stride."""
+def round_up(side: int, divisor: int) -> int:
+    """The next multiple of `divisor`."""
     return -(-side // divisor) * divisor
 
 
-def pad(grey: torch.Tensor) -> torch.Tensor:
-    """Pad slices (z, y, x) with zeros at the right and bottom to a multiple of 16, as in training."""
+def pad(grey: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Pad slices (z, y, x) with zeros at the right and bottom to sides that are multiples of `multiple`."""
     height, width = grey.shape[1:]
-    return torch.nn.functional.pad(grey, (0, round_up(width) - width, 0, round_up(height) - height))
+    return F.pad(grey, (0, round_up(width, multiple) - width, 0, round_up(height, multiple) - height))

@@ -1,73 +1,84 @@
-"""LENS, the lesion ensemble (Sec. IV, Fig. 2)."""
+"""LENS, the lesion ensemble (LENS Sec. IV, Fig. 2)."""
 
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image, nms
 
-from lensnb.files import read_json
-from lensnb.models.afp import AFP
-from lensnb.models.backbone import Backbone
-from lensnb.models.heads import DetectionHead
-from lensnb.models.rpn import RPN
-from lensnb.models.targets import STRIDE, Target
-from lensnb.models.weights import load_weights
+from lensnb.models.targets import Target
+from lensnb.settings import Network
 
-PROPOSAL_NETWORKS = {"afp": AFP, "rpn": RPN}
-LAMBDA_SIZE, LAMBDA_BOX = 0.1, 10.0  # lambda_1 and lambda_2 of Eq. 3
+LAMBDA_SIZE, LAMBDA_BOX = 0.1, 10.0  # lambda_1 and lambda_2 of LENS Eq. 3
 
 
 class LENS(nn.Module):
     """Shared backbone, one proposal network per dataset, and a head with one class and box layer per dataset.
 
-    `network`: the profile's section of that name; `datasets`: their names, the order of the experts;
-    `proposal_network`: "afp", or "rpn" for the baseline.
+    The parts are passed in; `build.build_lens` makes them by name. proposal_networks: by the name of their dataset, in
+    the order of the head's layers. A dataset's proposal network with its layers in the head is called its expert.
+    network: how many proposals are pooled, and how (proposals, proposals_before_nms, proposal_nms, min_box).
     """
 
-    def __init__(self, network: SimpleNamespace, datasets: tuple[str, ...], proposal_network: str = "afp"):
+    def __init__(
+        self, backbone: nn.Module, proposal_networks: Mapping[str, nn.Module], head: nn.Module, network: Network
+    ):
         super().__init__()
-        self.network, self.datasets, self.proposal_network = network, tuple(datasets), proposal_network
-        self.backbone = Backbone(network)
-        make = PROPOSAL_NETWORKS[proposal_network]
-        self.proposal_networks = nn.ModuleList(make(self.backbone.channels, network) for _ in datasets)
-        self.head = DetectionHead(self.backbone.channels, network, len(datasets))
+        self.backbone, self.head, self.network = backbone, head, network
+        self.experts = tuple(proposal_networks)
+        self.proposal_networks = nn.ModuleList(proposal_networks.values())
 
-    def forward(self, slices: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """What every expert thinks of every proposal.
+    def forward(
+        self,
+        slices: Tensor,
+        targets: list[Target] | None = None,
+        dataset: int = 0,
+        generators: list[torch.Generator] | None = None,
+    ) -> tuple[list[Tensor], Tensor, Tensor] | dict[str, Tensor]:
+        """What every expert thinks of every proposal; with `targets`, the losses of a batch instead.
 
-        slices: (n, 9, y, x) grey values. Returns the pooled proposals of each image (a list of (k, 4)), and for all
-        of them the experts' scores (all k, datasets) and boxes (all k, datasets, 4).
+        slices: (n, slices, y, x) grey values. targets: one for each image, all of dataset number `dataset`, whose
+        layers and the shared ones learn; generators: one for each image. Returns what `from_features` returns.
         """
-        features = self.backbone(slices)
-        proposals = self.propose([afp(features) for afp in self.proposal_networks], features)
-        scores, boxes = self.head.detect(features, proposals)
-        return proposals, scores, boxes
+        return self.from_features(self.backbone(slices), targets, dataset, generators)
 
-    def losses(
-        self, slices: Tensor, targets: list[Target], dataset: int, generators: list[torch.Generator] | None = None
-    ) -> dict[str, Tensor]:
-        """The terms of Eq. 3 for a batch from one dataset; its own layers and the shared ones learn."""
-        features = self.backbone(slices)
+    def from_features(
+        self,
+        features: Tensor,
+        targets: list[Target] | None = None,
+        dataset: int = 0,
+        generators: list[torch.Generator] | None = None,
+    ) -> tuple[list[Tensor], Tensor, Tensor] | dict[str, Tensor]:
+        """All that follows the backbone, in training and inference alike.
+
+        features: (n, channels, y / stride, x / stride). Returns the pooled proposals of each image (a list of (k, 4)
+        in pixels), and for all of them the experts' scores (all k, experts) and boxes (all k, experts, 4). With
+        `targets` the terms of LENS Eq. 3: {"center", "size", "class", "box"}, see `total_loss`.
+        """
+        if targets is None:
+            cells = [network(features) for network in self.proposal_networks]
+            proposals = self.propose(cells, features)
+            return proposals, *self.head.detect(features, proposals)
         own = self.proposal_networks[dataset](features)
-        with torch.no_grad():
-            raw = [own if i == dataset else afp(features) for i, afp in enumerate(self.proposal_networks)]
-            proposals = self.propose(raw, features)
+        with torch.no_grad():  # the others propose, but do not learn from another dataset's labels
+            cells = [own if i == dataset else other(features) for i, other in enumerate(self.proposal_networks)]
+            proposals = self.propose(cells, features)
         losses = self.proposal_networks[dataset].losses(own, features.shape[2:], targets, generators)
         return losses | self.head.losses(features, proposals, targets, dataset, generators)
 
     @torch.no_grad()
-    def propose(self, raw: list[tuple[Tensor, Tensor]], features: Tensor) -> list[Tensor]:
+    def propose(self, cells: list, features: Tensor) -> list[Tensor]:
         """Pool the proposals of all proposal networks: NMS within each, NMS of all, the best of each image.
 
-        Returns a list of boxes (k, 4), k <= network.proposals, in pixels and inside the image.
+        cells: the raw outputs of each network. Returns a list of boxes (k, 4), k <= network.proposals, in pixels and
+        inside the image.
         """
         height, width = features.shape[2:]
+        size = (height * self.backbone.stride, width * self.backbone.stride)
         pooled = []
-        for network, output in zip(self.proposal_networks, raw, strict=True):
-            boxes, scores = network.propose(output, (height, width), self.network.proposals_before_nms)
-            pooled.append(suppress(boxes, scores, (height * STRIDE, width * STRIDE), self.network))
+        for network, raw in zip(self.proposal_networks, cells, strict=True):
+            boxes, scores = network.propose(raw, (height, width), self.network.proposals_before_nms)
+            pooled.append(suppress(boxes, scores, size, self.network))
         images = torch.cat([p[0] for p in pooled])
         boxes, scores = torch.cat([p[1] for p in pooled]), torch.cat([p[2] for p in pooled])
         best = [images == i for i in range(len(features))]
@@ -76,7 +87,7 @@ class LENS(nn.Module):
         return [best_boxes(boxes[own], scores[own], self.network) for own in best]
 
 
-def best_boxes(boxes: Tensor, scores: Tensor, network: SimpleNamespace) -> Tensor:
+def best_boxes(boxes: Tensor, scores: Tensor, network: Network) -> Tensor:
     """The `network.proposals` best boxes of one image after NMS: boxes (k, 4), scores (k,) -> (m, 4), best first.
 
     A box is suppressed by better ones only, so most often it is enough to look at three times as many as are wanted;
@@ -92,11 +103,11 @@ def best_boxes(boxes: Tensor, scores: Tensor, network: SimpleNamespace) -> Tenso
 
 
 def suppress(
-    boxes: Tensor, scores: Tensor, image_size: tuple[int, int], network: SimpleNamespace
+    boxes: Tensor, scores: Tensor, image_size: tuple[int, int], network: Network
 ) -> tuple[Tensor, Tensor, Tensor]:
     """NMS within each image: boxes (n, k, 4), scores (n, k) -> image (m,), boxes (m, 4), scores (m,), best first.
 
-    Boxes are cut at the border; those under `network.min_box` pixels on a side go.
+    Boxes are cut at the border of `image_size` (height, width); those under `network.min_box` pixels on a side go.
     """
     n, k = scores.shape
     # the last pixel centre is at width - 1
@@ -108,33 +119,6 @@ def suppress(
     return images[kept], boxes[kept], scores[kept]
 
 
-def total_loss(losses: dict[str, Tensor]) -> Tensor:
-    """Eq. 3: center + lambda_1 size + class + lambda_2 box."""
+def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
+    """LENS Eq. 3: center + lambda_1 size + class + lambda_2 box."""
     return losses["center"] + LAMBDA_SIZE * losses["size"] + losses["class"] + LAMBDA_BOX * losses["box"]
-
-
-def load(run_dir: Path | str, device: str = "cpu") -> LENS:
-    """The trained network of a run (config.json and weights.safetensors), in eval mode.
-
-    Raises FileNotFoundError naming the file that is missing.
-    """
-    return load_file_weights(Path(run_dir) / "weights.safetensors", device)
-
-
-def load_file_weights(path: Path | str, device: str = "cpu") -> LENS:
-    """The network of a weights file. Its configuration is read from config.json beside it.
-
-    Raises FileNotFoundError naming the file that is missing, ValueError if the two do not fit together.
-    """
-    path = Path(path)
-    config_path = path.with_name("config.json")
-    for needed in (path, config_path):
-        if not needed.exists():
-            raise FileNotFoundError(f"{needed} is missing; a finished training run has it")
-    config = read_json(config_path)
-    try:
-        model = LENS(SimpleNamespace(**config["network"]), tuple(config["datasets"]), config["proposal_network"])
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{config_path} does not describe a network: {type(error).__name__}, {error}") from error
-    load_weights(model, path, f"the network that {config_path} describes", advice="")
-    return model.to(device, memory_format=torch.channels_last).eval()  # the faster layout, as in training

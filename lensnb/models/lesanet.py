@@ -1,13 +1,12 @@
 """LesaNet's network (Sec. 4.1, 4.3 and Fig. 3): a patch and a lesion's box in, an embedding and label scores out."""
 
-from types import SimpleNamespace
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_pool
 
-from lensnb.models.backbone import imagenet_weights
+from lensnb.models.weights import imagenet_weights
+from lensnb.settings import Lesanet
 
 
 class LesaNet(nn.Module):
@@ -18,7 +17,7 @@ class LesaNet(nn.Module):
     number of labels; with none, the network has no label scores.
     """
 
-    def __init__(self, config: SimpleNamespace, labels: int):
+    def __init__(self, config: Lesanet, labels: int):
         super().__init__()
         widths = [3, *config.widths]
         self.stages = nn.ModuleList(

@@ -1,24 +1,28 @@
 """The baseline's region proposal network with anchors (Faster R-CNN)."""
 
 import math
-from types import SimpleNamespace
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
-from lensnb.models.targets import STRIDE, Target, cell_centres, decode, encode, sample
+from lensnb.models.targets import Target, cell_centres, decode, encode, sample
 
 
 class RPN(nn.Module):
-    """The baseline's region proposal network: 15 anchors a cell, few sampled cells an image ([25], [28])."""
+    """The baseline's region proposal network: 15 anchors a cell, few sampled cells an image (LENS [25], [28]).
+
+    channels, stride: of the features; sizes: sides of the anchors in pixels.
+    """
 
     SAMPLED, POSITIVE = 32, 16  # anchors in the loss of one image, and how many of them may be lesions
 
-    def __init__(self, channels: int, network: SimpleNamespace):
+    def __init__(self, channels: int, stride: int, sizes: Sequence[int]):
         super().__init__()
-        anchors = anchor_boxes(network.rpn_sizes)
+        self.stride = stride
+        anchors = anchor_boxes(sizes, stride)
         self.register_buffer("anchors", anchors, persistent=False)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, len(anchors), 1)
@@ -36,7 +40,7 @@ class RPN(nn.Module):
 
     def all_anchors(self, map_size: tuple[int, int]) -> Tensor:
         """The anchors of every cell: (h * w * a, 4)."""
-        points = cell_centres(*map_size, self.anchors.device)
+        points = cell_centres(*map_size, self.stride, self.anchors.device)
         return (points.repeat(1, 2)[:, None] + self.anchors[None]).reshape(-1, 4)
 
     def losses(
@@ -48,7 +52,7 @@ class RPN(nn.Module):
         the image, or that overlap an uncertain lesion by IoU >= 0.3, are not sampled.
         """
         anchors = self.all_anchors(map_size)
-        border = torch.tensor([map_size[1], map_size[0]], device=anchors.device).repeat(2) * STRIDE - 1
+        border = torch.tensor([map_size[1], map_size[0]], device=anchors.device).repeat(2) * self.stride - 1
         within = ((anchors >= 0) & (anchors <= border)).all(dim=1)
         center, size = [], []
         for logits, offsets, target, generator in zip(*raw, targets, generators or [None] * len(targets), strict=True):
@@ -71,14 +75,14 @@ class RPN(nn.Module):
         return boxes.unflatten(0, scores.shape), scores
 
 
-def anchor_boxes(sizes: list[int]) -> Tensor:
+def anchor_boxes(sizes: Sequence[int], stride: int) -> Tensor:
     """Anchors around (0, 0) for each side length and the height to width ratios 0.5, 1 and 2: (3 * sizes, 4)."""
     shapes = []
     for ratio in (0.5, 1.0, 2.0):
         for side in sizes:
             # the baseline rounds on a base of one stride, so that a "16" at ratio 0.5 is 24 x 12 (facts, 2.1)
-            width = round(math.sqrt(STRIDE * STRIDE / ratio)) * side / STRIDE
-            height = round(round(math.sqrt(STRIDE * STRIDE / ratio)) * ratio) * side / STRIDE
+            width = round(math.sqrt(stride * stride / ratio)) * side / stride
+            height = round(round(math.sqrt(stride * stride / ratio)) * ratio) * side / stride
             shapes.append([-width / 2, -height / 2, width / 2, height / 2])
     return torch.tensor(shapes)
 

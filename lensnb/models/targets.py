@@ -1,12 +1,21 @@
-"""What is known about an image, where the cells of its features lie, and how boxes are coded and sampled."""
+"""What is known about an image, where the cells of its features lie, and how boxes are coded and sampled.
+
+A proposal network is a module that knows its `stride` and has
+
+    forward(features)                          -> raw outputs for every cell of the feature map
+    losses(raw, map_size, targets, generators) -> {"center": ..., "size": ...}, means over the images
+    propose(raw, map_size, top)                -> boxes (n, k, 4) and scores (n, k), the best k cells of each image
+
+`targets` has one `Target` per image and `generators` one random generator per image, so that a sample is the same
+whichever images it shares a batch or a process with. `raw` is whatever the network's own losses and propose read; its
+tensors have an image in each row. `map_size` is (height, width) of the feature map.
+"""
 
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-STRIDE = 4
 
 
 @dataclass(frozen=True)
@@ -20,10 +29,13 @@ class Target:
     uncertain: Tensor
 
 
-def cell_centres(height: int, width: int, device: torch.device) -> Tensor:
-    """Pixel coordinates (x, y) of the cells of a feature map: (height * width, 2), row by row."""
+def cell_centres(height: int, width: int, stride: int, device: torch.device) -> Tensor:
+    """Pixel coordinates (x, y) of the cells of a feature map: (height * width, 2), row by row.
+
+    The centre of cell (i, j) lies at pixel (stride j + (stride - 1) / 2, stride i + (stride - 1) / 2).
+    """
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
-    return torch.stack([x, y], dim=-1).reshape(-1, 2) * STRIDE + (STRIDE - 1) / 2
+    return torch.stack([x, y], dim=-1).reshape(-1, 2) * stride + (stride - 1) / 2
 
 
 def sample(label: Tensor, number: int, positive: int, generator: torch.Generator | None) -> Tensor:

@@ -1,10 +1,12 @@
 """Weights: read, written, taken from ImageNet; and the one rule for the device that networks run on."""
 
+import hashlib
+import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from lensnb.files import atomic_write
 
@@ -27,9 +29,38 @@ def first_words(error: Exception, length: int = 160) -> str:
     return text if len(text) <= length else f"{text[:length]}..."
 
 
-def best_device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def device_of_choice() -> torch.device:
+    """The one rule for where networks run: on the GPU if there is one, of several on the process' own.
+
+    torchrun numbers the processes of a machine by LOCAL_RANK, from 0 on each machine.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def imagenet_weights(published, network: str, switch: str) -> dict[str, Tensor]:
+    """The state dict of one of torchvision's weights; `switch` is the profile's entry that asks for them.
+
+    Raises RuntimeError, which says what to do, if they cannot be had.
+    """
+    try:
+        return published.get_state_dict(progress=True)
+    except Exception as error:
+        raise RuntimeError(
+            f"the ImageNet weights of {network} cannot be had ({error}); download {published.url.rsplit('/', 1)[-1]} "
+            "from the PyTorch model zoo into the folder `checkpoints` below torch.hub.get_dir(), or set "
+            f"{switch}: false in the profile"
+        ) from error
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A short text that is the same only for the same weights."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def initialise(model: nn.Module, weights: Path) -> None:

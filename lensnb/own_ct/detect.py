@@ -8,11 +8,9 @@ in patient millimetres, LPS: x grows to the patient's left, y to the back, z to 
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
@@ -25,8 +23,10 @@ from lensnb.ct.volume import CT
 from lensnb.detection import inference
 from lensnb.files import all_or_none, read_json, write_json, write_table
 from lensnb.lesanet.naming import check_lesanet, find_lesanet, name_lesions
-from lensnb.models import lens
+from lensnb.models.build import load_lens
+from lensnb.models.lens import LENS
 from lensnb.own_ct import slicer
+from lensnb.settings import Inference, from_dict
 from lensnb.show import plots
 
 PHANTOM_WARNING = "these weights know only computer-made phantoms; what they mark in a patient's CT means nothing"
@@ -73,7 +73,7 @@ def default_lesanet() -> Path:
     return runfolder.runs("phantom") / "lesanet" / "lesanet"
 
 
-def load_weights(path: Path | str | None = None) -> tuple[lens.LENS, dict]:
+def load_weights(path: Path | str | None = None) -> tuple[LENS, dict]:
     """The network of a weights file and the config.json beside it; None takes `default_weights`.
 
     Raises FileNotFoundError saying how weights are made, ValueError if the configuration lacks what is needed.
@@ -85,7 +85,7 @@ def load_weights(path: Path | str | None = None) -> tuple[lens.LENS, dict]:
                 f"there are no weights yet: {path} does not exist. `./run_all.sh --only table2` makes it (phantoms); "
                 "or name weights of yours with --weights FILE (config.json must lie beside them)"
             )
-    model = lens.load_file_weights(path, "cuda" if torch.cuda.is_available() else "cpu")
+    model = load_lens(path)
     config = read_json(Path(path).with_name("config.json"))
     absent = [key for key in ("spacing_mm", "inference", "phantom") if key not in config]
     if absent:
@@ -159,15 +159,15 @@ def unlike_ct(ct: CT) -> list[str]:
     return [f"the values reach from {low} to {high}; a CT in HU reaches from about -1000 (air) to 1000 (bone)"]
 
 
-def find_lesions(ct: CT, model: lens.LENS, config: dict) -> Scan:
+def find_lesions(ct: CT, model: LENS, config: dict) -> Scan:
     """Bring a CT to the network's grid, detect with all experts, fuse, and stack to 3D (Sec. IV-C)."""
     hu, geometry = normalise(ct, tuple(config["spacing_mm"]))
-    settings = SimpleNamespace(**config["inference"])
+    settings = from_dict(Inference, config["inference"], "config.json: inference")
     proposals = inference.detect_volume(model, hu, settings).assign(volume="input")
     fused = inference.fuse(proposals, nms=settings.nms)
     lesions = inference.detections_3d(fused, settings).sort_values("score", ascending=False, kind="stable")
     lesions = lesions.drop(columns=["volume", "tracklet"]).reset_index(drop=True)
-    return Scan(hu, geometry, lesions.join(expert_scores(lesions, proposals, model.datasets)))
+    return Scan(hu, geometry, lesions.join(expert_scores(lesions, proposals, model.experts)))
 
 
 def expert_scores(lesions: pd.DataFrame, proposals: pd.DataFrame, experts: tuple[str, ...]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 
 from lensnb.files import atomic_write
 from lensnb.phantom.patients import Patient, Study
+from lensnb.streams import PhantomStream
 
 # real volumes 28-52 have wrong affines and readers treat those numbers specially, so phantoms do not use them
 LITS_NUMBERS = tuple(n for n in range(10_000) if not 28 <= n <= 52)
@@ -26,7 +27,7 @@ def names(patient: Patient, study: Study, depth: int) -> tuple[str, str, str, st
             f"{series}_{study.first_slice:03d}-{study.first_slice + depth - 1:03d}",
         )
     if study.dataset == "LUNA16":
-        digits = np.random.default_rng((*study.seed, 16)).integers(0, 10, 30)
+        digits = np.random.default_rng((*study.seed, PhantomStream.UIDS)).integers(0, 10, 30)
         uid = "1.3.6.1.4.1.14519.5.2.1.6279.6001." + "1" + "".join(map(str, digits[1:]))
         return uid, uid, uid, uid
     if study.dataset == "LiTS":
@@ -51,7 +52,7 @@ def geometry(
     study: Study, shape: tuple[int, int, int], flipped: tuple[bool, bool, bool]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Origin, spacing and signs of direction (x, y, z; LPS mm) of the written array; the origin differs by scan."""
-    rng = np.random.default_rng((*study.seed, 9))
+    rng = np.random.default_rng((*study.seed, PhantomStream.FILES))
     spacing = np.array([study.pixel_mm, study.pixel_mm, study.slice_mm])
     size = np.array(shape[::-1])
     lowest = -(size - 1) / 2 * spacing * (1, 1, 0) + np.round(rng.uniform((-15, -160, -700), (15, -20, -100)), 1)
@@ -139,7 +140,7 @@ def write_nihln(
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
     study_uid, series_uid, frame_uid = (_uid(seed, kind) for kind in ("study", "series", "frame"))
-    order = np.random.default_rng((*seed, 11)).permutation(len(hu))
+    order = np.random.default_rng((*seed, PhantomStream.FILE_ORDER)).permutation(len(hu))
     with atomic_write(root / "NIH-LN" / "CT Lymph Nodes" / case) as top:
         folder = top / study_uid / series_uid
         folder.mkdir(parents=True)

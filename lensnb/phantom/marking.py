@@ -3,6 +3,7 @@
 import numpy as np
 
 from lensnb.phantom.patients import Patient
+from lensnb.streams import PhantomStream
 
 # small nodules and nodes are the ones left out: they are common, and one stands for all
 TYPE_WEIGHT = {
@@ -25,7 +26,7 @@ def mark(patient: Patient, noise: float, second: float) -> list[list[int]]:
     """
     marked = []
     for study in patient.studies:
-        rng = np.random.default_rng((*study.seed, 77))
+        rng = np.random.default_rng((*study.seed, PhantomStream.MARKING))
         score = [
             patient.lesions[i].radius * study.growth[i] * TYPE_WEIGHT[patient.lesions[i].type] for i in study.present
         ]

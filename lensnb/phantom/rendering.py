@@ -8,6 +8,7 @@ from lensnb.phantom.lesions import paint_lesion, visible_boxes
 from lensnb.phantom.organs import draw_contrast, paint_body
 from lensnb.phantom.patients import Patient, Study
 from lensnb.phantom.shapes import Canvas, canvas
+from lensnb.streams import PhantomStream
 
 ANATOMY_STEP_MM = 3.0  # thinner slices get their anatomy interpolated, their lesions and noise drawn
 
@@ -36,7 +37,7 @@ def grid(patient: Patient, study: Study, pixels: int, depth_mm: float) -> tuple[
 
 def render(patient: Patient, study: Study, pixels: int, depth_mm: float) -> Rendering:
     """Render one study; the same study gives the same voxels."""
-    rng = np.random.default_rng((*study.seed, 5))
+    rng = np.random.default_rng((*study.seed, PhantomStream.CONTRAST_AND_NOISE))
     contrast = draw_contrast(rng)
     x, y, z = grid(patient, study, pixels, depth_mm)
     edge = 1.25 * max(study.pixel_mm, 1.2) / patient.anatomy.scale

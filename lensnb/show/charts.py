@@ -10,6 +10,7 @@ from lensnb.evaluation import froc, luna, published
 from lensnb.evaluation.froc import Evaluation
 from lensnb.evaluation.luna import LunaMatches
 from lensnb.show.plots import DATASET_COLOURS, draw_slice
+from lensnb.streams import Stream, generator
 
 # pairs of rows that differ by mining alone share a colour; mined rows are solid
 ROW_STYLES = {
@@ -170,7 +171,7 @@ def target_chart(hu: np.ndarray, boxes: pd.DataFrame, labels: np.ndarray, stride
 
 def problem_chart(seed: int = 0) -> Figure:
     """The scatter maps of Fig. 1: lesions as dots, kinds of lesions as marks, labelled ones filled."""
-    rng = np.random.default_rng((seed, 1))
+    rng = generator(seed, Stream.JITTER)
     centres = {
         "lung": (-1.1, 0.5, "o", "#E69F00"),
         "liver": (1.0, 0.7, "s", "#CC79A7"),

@@ -1,28 +1,43 @@
-"""Training LENS (Sec. VI-B): batches of one dataset, RAdam, checkpoints that resume to the same weights.
+"""Training LENS (LENS Sec. VI-B): batches of one dataset, RAdam, one run folder for each experiment."""
 
-One process or several (`torchrun -m lensnb train ...`): each process takes its part of every batch and gradients are
-averaged, which is exact because every loss is a mean over images.
-"""
-
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.distributed as dist
 
 from lensnb import runfolder
 from lensnb.boxes import DATASETS
 from lensnb.datasets.store import Store
-from lensnb.files import write_json, write_table
-from lensnb.models.lens import LENS
-from lensnb.models.weights import initialise, save_weights
-from lensnb.settings import load_profile, to_dict
+from lensnb.files import write_json
+from lensnb.models.build import build_lens
+from lensnb.models.inputs import slice_group, to_grey
+from lensnb.models.lens import LENS, total_loss
+from lensnb.models.targets import Target
+from lensnb.models.weights import device_of_choice, fingerprint, initialise
+from lensnb.settings import Network, Profile, Training, load_profile, to_dict
+from lensnb.streams import Stream, generator, number
+from lensnb.training.augment import canvas_size, draw, place_batch
 from lensnb.training.experiments import EXPERIMENTS, Experiment, of, training_labels
-from lensnb.training.loop import leave_checkpoint, start_processes
-from lensnb.training.loop_lens import fit_lens
-from lensnb.training.samples import SliceSampler, make_batch, searched_slices
+from lensnb.training.loop import Course, fit
+from lensnb.training.parallel import part_of_batch, start_processes
+from lensnb.training.samples import SliceSampler, searched_slices
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A process' part of the batch of an iteration.
+
+    dataset: number of the dataset that all images are from; slices (n, slices, y, x) and a target for each image;
+    image_seeds: a seed for what is drawn for each image; share: what its mean losses weigh in those of the batch.
+    """
+
+    dataset: int
+    slices: torch.Tensor
+    targets: list[Target]
+    image_seeds: list[int]
+    share: float = 1.0
 
 
 def train_experiment(experiment_name: str, profile_name: str, seed: int = 0, run_dir: Path | None = None) -> Path:
@@ -45,70 +60,103 @@ def train_experiment(experiment_name: str, profile_name: str, seed: int = 0, run
         print(f"{experiment_name}: no {name} expert, for want of labelled training volumes of {name}")
     rank, world = start_processes(profile.training.threads)
     torch.manual_seed(seed)
-    model = LENS(profile.network, experiment.datasets, experiment.proposal_network)
+    model = build_lens(profile.network, experiment.datasets, experiment.proposal_network)
     initialise(model, runs / "pretext" / "weights.safetensors")
-    device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
-    batches = Batches(experiment, profile, store, training_labels(experiment, store, runs), seed, rank, world)
+    labels = training_labels(experiment, store, runs)
+    batches = Batches(experiment, profile, store, labels, seed, model.backbone.multiple, rank, world)
     config = {
         "experiment": experiment.name, "datasets": list(experiment.datasets), "profile": profile_name, "seed": seed,
         "proposal_network": experiment.proposal_network, "network": to_dict(profile.network),
         "training": to_dict(profile.training), "inference": to_dict(profile.inference),
-        "spacing_mm": profile.grid.spacing_mm, "iterations": len(batches), "phantom": store.truth is not None,
+        "spacing_mm": list(profile.grid.spacing_mm), "iterations": len(batches), "phantom": store.truth is not None,
         "torch": torch.__version__,
     }  # fmt: skip
-    log = fit_lens(model.to(device), batches, profile.training, run_dir / "checkpoint.pt", experiment.name, rank, world)
     if rank == 0:
-        write_table(log, run_dir / "log.csv")
         write_json(config, run_dir / "config.json")
-        save_weights(model, run_dir / "weights.safetensors")
-        leave_checkpoint(run_dir / "checkpoint.pt")
-    if world > 1:
-        dist.barrier()
+    recipe = [config, fingerprint(model), labels.to_csv(index=False)]
+    fit_lens(model, batches, profile.training, run_dir, recipe)
     return run_dir
 
 
+def fit_lens(
+    model: LENS, batches: torch.utils.data.Dataset, training: Training, run_dir: Path, recipe: object,
+    kept: tuple[str, ...] = ("",),
+) -> None:  # fmt: skip
+    """Train LENS on batches (of type Batch) with RAdam and LENS Eq. 3; recipe and kept as in `loop.fit`."""
+    model.to(device_of_choice(), memory_format=torch.channels_last)  # the faster layout for convolutions, on CPUs too
+    optimizer = torch.optim.RAdam(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+    course = Course(
+        lambda t: learning_rate(t, len(batches), training), training.gradient_clip, training.checkpoint_every,
+        training.loader_workers, training.autocast,
+    )  # fmt: skip
+    fit(model, batches, batch_losses, optimizer, course, run_dir, recipe, total_loss, kept)
+
+
+def batch_losses(lens: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    """The terms of LENS Eq. 3 of a process' part of a batch, so that their mean over the processes is the batch's."""
+    device = next(lens.parameters()).device
+    targets = [Target(target.lesions.to(device), target.uncertain.to(device)) for target in batch.targets]
+    generators = [torch.Generator().manual_seed(image_seed) for image_seed in batch.image_seeds]
+    losses = lens(batch.slices.to(device), targets, batch.dataset, generators)
+    return {name: value * batch.share for name, value in losses.items()}
+
+
 class Batches(torch.utils.data.Dataset):
-    """The batches of a whole training, by iteration number; each holds samples of one dataset."""
+    """The batches of a whole training, by iteration number; each holds samples of one dataset.
+
+    multiple: what the sides of a batch's slices must be multiples of. Of `world` processes, `rank` gets its part.
+    """
 
     def __init__(
-        self, experiment: Experiment, profile: SimpleNamespace, store: Store, labels: pd.DataFrame, seed: int,
+        self, experiment: Experiment, profile: Profile, store: Store, labels: pd.DataFrame, seed: int, multiple: int,
         rank: int = 0, world: int = 1,
     ):  # fmt: skip
-        self.profile, self.store, self.seed = profile, store, seed
+        self.network: Network = profile.network
+        self.training: Training = profile.training
+        self.store, self.seed, self.multiple = store, seed, multiple
         train_volumes = store.volumes[store.volumes["split"] == "train"]
-        pixels = (train_volumes["height"] * train_volumes["width"]).to_dict()
+        self.sides = {
+            volume: (int(height), int(width))
+            for volume, height, width in train_volumes[["height", "width"]].itertuples()
+        }
+        pixels = {volume: height * width for volume, (height, width) in self.sides.items()}
         self.samplers = []
         for name in experiment.datasets:
             rows = labels[labels["dataset"] == name]
             searched = searched_slices(name, train_volumes.loc[train_volumes["dataset"] == name, "depth"], rows)
             negatives = experiment.negatives or name != "DeepLesion"
-            key = (seed, DATASETS.index(name))
-            self.samplers.append(SliceSampler(rows, searched, negatives, key, pixels))
-        self.size = profile.training.batch_size
-        if self.size % world:
-            raise ValueError(f"a batch of {self.size} cannot be shared by {world} processes")
-        self.part = slice(rank * self.size // world, (rank + 1) * self.size // world)
-        self.schedule = make_schedule([len(s) for s in self.samplers], profile.training, seed, experiment.length)
-        one_hot = self.schedule[:, None] == np.arange(len(self.samplers))
-        self.earlier = np.cumsum(one_hot, axis=0) - one_hot  # batches of each dataset before iteration t
+            self.samplers.append(SliceSampler(rows, searched, negatives, seed, DATASETS.index(name), pixels))
+        self.size = self.training.batch_size
+        self.part = part_of_batch(self.size, rank, world)
+        self.share = (self.part.stop - self.part.start) * world / self.size
+        self.schedule = make_schedule([len(s) for s in self.samplers], self.training, seed, experiment.length)
+        self.place = place_in_dataset(self.schedule)
 
     def __len__(self) -> int:
         return len(self.schedule)
 
-    def __getitem__(self, t: int) -> tuple[int, torch.Tensor, list]:
-        """Dataset number, slices (n, 9, y, x) and targets of iteration t."""
+    def __getitem__(self, t: int) -> Batch:
+        """The process' part of the batch of iteration t."""
         dataset = int(self.schedule[t])
-        first = int(self.earlier[t, dataset]) * self.size
-        indices = list(range(first, first + self.size))
-        # the whole batch is drawn by every process, so that all agree on scale, shifts and padding
-        batch, targets = make_batch(
-            self.samplers[dataset], indices, self.store.hu, self.profile.network, self.profile.training,
-            (self.seed, t, 1),
-        )  # fmt: skip
-        return dataset, batch[self.part], targets[self.part]
+        sampler, first = self.samplers[dataset], int(self.place[t]) * self.size
+        samples = [sampler.slice(i) for i in range(first, first + self.size)]
+        # drawn for the whole batch by every process, so that all agree; read for the own part alone
+        drawn = draw(self.size, self.training, generator(self.seed, Stream.AUGMENTATION, t))
+        size = canvas_size([self.sides[volume] for volume, _ in samples], drawn.ratio, self.multiple)
+        images, boxes, uncertain = [], [], []
+        for volume, z in samples[self.part]:
+            group = slice_group(self.store.hu(volume), z, self.network.slices)
+            images.append(to_grey(group, self.network))
+            lesions, ignored = sampler.target(volume, z)
+            boxes.append(np.concatenate([lesions, ignored]))
+            uncertain.append(len(ignored))
+        own = type(drawn)(drawn.ratio, drawn.shifts[self.part])
+        slices, targets = place_batch(images, boxes, uncertain, own, size)
+        seeds = [number(self.seed, Stream.PROPOSALS, t, image) for image in range(self.size)][self.part]
+        return Batch(dataset, slices, targets, seeds, self.share)
 
 
-def make_schedule(sizes: list[int], training: SimpleNamespace, seed: int, length: float = 1.0) -> np.ndarray:
+def make_schedule(sizes: list[int], training: Training, seed: int, length: float = 1.0) -> np.ndarray:
     """Which dataset each iteration's batch comes from: (iterations,) of dataset numbers.
 
     `sizes` are the samples of an epoch of each dataset, DeepLesion first. With `training.epochs` every dataset is
@@ -116,7 +164,7 @@ def make_schedule(sizes: list[int], training: SimpleNamespace, seed: int, length
     others come on top, as in the paper, where all rows are trained for 8 epochs: in proportion to their sizes, but
     together at most `training.others` batches for each of DeepLesion's. `length` multiplies iterations or epochs.
     """
-    rng = np.random.default_rng((seed, 2))
+    rng = generator(seed, Stream.SCHEDULE)
     if training.epochs:
         batches = np.repeat(np.arange(len(sizes)), [-(-size // training.batch_size) for size in sizes])
         return np.concatenate([rng.permutation(batches) for _ in range(round(training.epochs * length))])
@@ -124,3 +172,29 @@ def make_schedule(sizes: list[int], training: SimpleNamespace, seed: int, length
     share *= min(1.0, training.others / max(share.sum(), 1e-9))
     ends = np.rint(training.iterations * length * np.cumsum([1.0, *share])).astype(int)
     return rng.permutation(np.repeat(np.arange(len(sizes)), np.diff(ends, prepend=0)))
+
+
+def place_in_dataset(schedule: np.ndarray) -> np.ndarray:
+    """How many batches of an iteration's own dataset come before it: (iterations,). 0, 1, 0 gives 0, 0, 1."""
+    place = np.empty(len(schedule), dtype=np.int64)
+    for dataset in np.unique(schedule):
+        own = schedule == dataset
+        place[own] = np.arange(own.sum())
+    return place
+
+
+def learning_rate(t: int, iterations: int, training: Training) -> float:
+    """The learning rate of iteration t.
+
+    `steps`: a tenth after one half and a hundredth after three quarters of the training (after epochs 4 and 6 of 8,
+    LENS Sec. VI-B). `cosine`: down to 2 %. Both after a linear warm-up.
+    """
+    warm = min(1.0, (t + 1) / training.warmup) if training.warmup else 1.0
+    done = t / iterations
+    if training.schedule == "steps":
+        factor = 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
+    elif training.schedule == "cosine":
+        factor = 0.02 + 0.98 * (1 + np.cos(np.pi * done)) / 2
+    else:
+        raise ValueError(f"training.schedule {training.schedule!r} is neither steps nor cosine")
+    return float(training.learning_rate * warm * factor)

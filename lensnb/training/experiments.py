@@ -6,9 +6,72 @@ from pathlib import Path
 import pandas as pd
 
 from lensnb.boxes import COLUMNS, DATASETS
+from lensnb.datasets.store import Store
 from lensnb.files import read_table
 
 UNIVERSAL = DATASETS[:1]
+
+
+# what cross-slice, intra-patient and cross-dataset mining wrote into the folder mined
+MINED = {
+    "mined": ("cross-slice", "intra-patient", "uncertain"),
+    "mined-simpler": ("cross-slice", "simpler/intra-patient", "simpler/uncertain"),
+}
+
+
+def _annotated(experiment, boxes: pd.DataFrame, store: Store, runs: Path) -> pd.DataFrame:
+    return boxes
+
+
+def _with_mined(experiment, boxes: pd.DataFrame, store: Store, runs: Path) -> pd.DataFrame:
+    mined = [read_table(runs / "mined" / f"{name}.csv", COLUMNS) for name in MINED[experiment.labels]]
+    return pd.concat([boxes, *(table[COLUMNS] for table in mined)], ignore_index=True)
+
+
+def _complete(experiment, boxes: pd.DataFrame, store: Store, runs: Path) -> pd.DataFrame:
+    return _with_truth(boxes, _hidden_truth(experiment, store)[COLUMNS])
+
+
+def _oracle_mined(experiment, boxes: pd.DataFrame, store: Store, runs: Path) -> pd.DataFrame:
+    truth = _hidden_truth(experiment, store)
+    return _with_truth(boxes, truth[_recoverable(truth)][COLUMNS])
+
+
+def _oracle_ignored(experiment, boxes: pd.DataFrame, store: Store, runs: Path) -> pd.DataFrame:
+    truth = _hidden_truth(experiment, store)
+    return _with_truth(boxes, truth.assign(source=truth["source"].where(_recoverable(truth), "uncertain"))[COLUMNS])
+
+
+def _hidden_truth(experiment, store: Store) -> pd.DataFrame:
+    """The complete labels of DeepLesion's training volumes, which only phantoms have."""
+    if store.truth is None:
+        raise ValueError(f"experiment {experiment.name} needs the complete truth, which only phantoms have")
+    truth = store.truth
+    return truth[(truth["volume"].map(store.volumes["split"]) == "train") & (truth["dataset"] == UNIVERSAL[0])]
+
+
+def _with_truth(boxes: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    """The truth in place of DeepLesion's annotations; the other datasets keep theirs."""
+    return pd.concat([boxes[boxes["dataset"] != UNIVERSAL[0]], truth], ignore_index=True)
+
+
+def _recoverable(truth: pd.DataFrame) -> pd.Series:
+    """Which rows are of lesions that are marked in some scan of their patient: (n,) bool."""
+    marked = truth[truth["marked"].astype(bool)]
+    identities = set(zip(marked["patient"], marked["identity"], strict=True))
+    pairs = zip(truth["patient"], truth["identity"], strict=True)
+    return pd.Series([pair in identities for pair in pairs], index=truth.index, dtype=bool)
+
+
+# what an experiment learns from, by the word in its definition
+LABELS = {
+    "annotated": _annotated,
+    "mined": _with_mined,
+    "mined-simpler": _with_mined,
+    "complete": _complete,
+    "oracle-mined": _oracle_mined,
+    "oracle-ignored": _oracle_ignored,
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +98,10 @@ class Experiment:
     negatives: bool = False
     length: float = 1.0
 
+    def __post_init__(self):
+        if self.labels not in LABELS:  # a misspelt word must not train on something else
+            raise ValueError(f"experiment {self.name}: labels {self.labels!r} is none of {', '.join(LABELS)}")
+
 
 _ALL = (
     Experiment("baseline", "DeepLesion alone with the baseline's RPN", proposal_network="rpn"),
@@ -58,11 +125,6 @@ _ALL = (
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}
 TRUTH_ONLY = ("complete", "oracle-mined", "oracle-ignored")
-# what cross-slice, intra-patient and cross-dataset mining wrote into the folder mined
-MINED = {
-    "mined": ("cross-slice", "intra-patient", "uncertain"),
-    "mined-simpler": ("cross-slice", "simpler/intra-patient", "simpler/uncertain"),
-}
 
 
 def available(phantoms: bool) -> list[str]:
@@ -71,10 +133,10 @@ def available(phantoms: bool) -> list[str]:
     return [e.name for e in _ALL if e.labels != "mined-simpler" and (phantoms or e.name not in extra)]
 
 
-def of(name: str, store) -> Experiment:
+def of(name: str, store: Store) -> Experiment:
     """The experiment of that name as the prepared volumes allow it: without datasets that have no label to learn from.
 
-    store: volumes.Store. Real data may lack one of the datasets as a whole; then there is no expert for it. Raises
+    Real data may lack one of the datasets as a whole; then there is no expert for it. Raises
     ValueError if DeepLesion is the one, on which every experiment is tested.
     """
     labelled = set(store.boxes.loc[store.boxes["volume"].map(store.volumes["split"]) == "train", "dataset"])
@@ -87,39 +149,13 @@ def of(name: str, store) -> Experiment:
     return replace(experiment, datasets=tuple(dataset for dataset in experiment.datasets if dataset in labelled))
 
 
-def training_labels(experiment: Experiment, store, runs: Path) -> pd.DataFrame:
+def training_labels(experiment: Experiment, store: Store, runs: Path) -> pd.DataFrame:
     """The label table of an experiment: 2D boxes in grid coordinates, `source` telling certain from uncertain.
 
-    store: volumes.Store; runs: the profile's folder of runs, for the mined tables.
+    runs: the profile's folder of runs, for the mined tables.
     Raises FileNotFoundError if a mined table is missing, ValueError if the truth is asked for and there is none.
     """
     splits = store.volumes["split"]
     boxes = store.boxes
     boxes = boxes[(boxes["volume"].map(splits) == "train") & boxes["dataset"].isin(experiment.datasets)]
-    if experiment.labels == "annotated":
-        return boxes
-    if experiment.labels in MINED:
-        mined = [read_table(runs / "mined" / f"{name}.csv", COLUMNS) for name in MINED[experiment.labels]]
-        return pd.concat([boxes, *(table[COLUMNS] for table in mined)], ignore_index=True)
-    if store.truth is None:
-        raise ValueError(f"experiment {experiment.name} needs the complete truth, which only phantoms have")
-    truth = store.truth
-    truth = truth[(truth["volume"].map(splits) == "train") & (truth["dataset"] == UNIVERSAL[0])]
-    others = boxes[boxes["dataset"] != UNIVERSAL[0]]
-    return pd.concat([others, _known_truth(truth, experiment.labels)], ignore_index=True)
-
-
-def _known_truth(truth: pd.DataFrame, labels: str) -> pd.DataFrame:
-    """The hidden truth as a training label: all of it, or what an oracle of the mining strategies would reach."""
-    if labels == "complete":
-        return truth[COLUMNS]
-    marked = truth[truth["marked"].astype(bool)]
-    identities = set(zip(marked["patient"], marked["identity"], strict=True))
-    recoverable = pd.Series(
-        [pair in identities for pair in zip(truth["patient"], truth["identity"], strict=True)],
-        index=truth.index,
-        dtype=bool,
-    )
-    if labels == "oracle-mined":
-        return truth[recoverable][COLUMNS]
-    return truth.assign(source=truth["source"].where(recoverable, "uncertain"))[COLUMNS]
+    return LABELS[experiment.labels](experiment, boxes, store, runs)

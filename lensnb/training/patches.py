@@ -1,13 +1,12 @@
 """Patches around boxes, cut from the prepared store: input of the embedding network and of FPR."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import torch
 
 from lensnb.boxes import BOX
 from lensnb.models.inputs import to_grey
+from lensnb.settings import Network
 
 
 def crop(hu: np.ndarray, centres: np.ndarray, shape: tuple[int, int, int], step: np.ndarray) -> np.ndarray:
@@ -52,9 +51,9 @@ def cut_patches(
     centres: np.ndarray,
     shape: tuple[int, int, int],
     step: np.ndarray,
-    network: SimpleNamespace,
+    network: Network,
 ) -> torch.Tensor:
-    """Patches of many volumes as float32 grey values around zero: (n, *shape), as in `slices.to_grey` over 255.
+    """Patches of many volumes as float32 grey values around zero: (n, *shape), as in `inputs.to_grey` over 255.
 
     `table` names the volume of each row; `centres` and `step` as in `crop`; `store` is the prepared store.
     """

@@ -8,23 +8,23 @@ lesions more than ImageNet's pictures do, so this start helps detection directly
 therefore favours none. Batch norm learns its statistics here and keeps them afterwards (`network.freeze_batch_norm`).
 """
 
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 from lensnb import runfolder
 from lensnb.datasets.store import Store
-from lensnb.files import write_json, write_table
+from lensnb.files import write_json
+from lensnb.models.build import build_lens
 from lensnb.models.inputs import slice_group, to_grey
-from lensnb.models.lens import LENS
-from lensnb.models.targets import Target
 from lensnb.models.weights import save_weights
-from lensnb.settings import load_profile, to_dict
-from lensnb.training.loop import leave_checkpoint
-from lensnb.training.loop_lens import fit_lens
-from lensnb.training.samples import place_batch
+from lensnb.settings import Network, Training, load_profile, to_dict
+from lensnb.streams import Stream, generator, number
+from lensnb.training.augment import canvas_size, draw, place_batch
+from lensnb.training.detector import Batch, fit_lens
 
 
 def train_pretext(profile_name: str, seed: int = 0) -> Path:
@@ -41,47 +41,52 @@ def train_pretext(profile_name: str, seed: int = 0) -> Path:
     store = Store(runfolder.prepared(profile_name, seed))
     torch.manual_seed(seed)
     if profile.network.imagenet:
-        model = LENS(profile.network, ("pretext",))
+        model = build_lens(profile.network, ["pretext"])
         model.backbone.load_imagenet()
         trunk = tuple(f"backbone.{part}" for part in ("stem", "denseblock", "transition"))
         save_weights(model, folder / "weights.safetensors", trunk)
         return folder
-    network = SimpleNamespace(**{**vars(profile.network), "freeze_batch_norm": False})
-    model = LENS(network, ("pretext",))
-    training = SimpleNamespace(**{**vars(profile.training), **vars(profile.pretext)})
-    log = fit_lens(model, PastedBlobs(profile, training, store, seed), training, folder / "checkpoint.pt", "pretext")
-    write_table(log, folder / "log.csv")
-    write_json({"profile": profile_name, "seed": seed, "network": to_dict(profile.network)}, folder / "config.json")
-    save_weights(model, folder / "weights.safetensors", ("backbone.", "head.fc1.", "head.fc2."))
-    leave_checkpoint(folder / "checkpoint.pt")
+    model = build_lens(replace(profile.network, freeze_batch_norm=False), ["pretext"])
+    training = replace(profile.training, **asdict(profile.pretext))
+    batches = PastedBlobs(profile.network, training, profile.grid.spacing_mm, store, seed, model.backbone.multiple)
+    config = {"profile": profile_name, "seed": seed, "network": to_dict(profile.network)}
+    write_json(config, folder / "config.json")
+    recipe = [config, to_dict(training), list(profile.grid.spacing_mm), batches.volumes]
+    fit_lens(model, batches, training, folder, recipe, kept=("backbone.", "head.fc1.", "head.fc2."))
     return folder
 
 
 class PastedBlobs(torch.utils.data.Dataset):
     """Batches of slices with pasted blobs; batch t follows from the seed and t."""
 
-    def __init__(self, profile: SimpleNamespace, training: SimpleNamespace, store: Store, seed: int):
-        self.profile, self.training, self.store, self.seed = profile, training, store, seed
+    def __init__(
+        self, network: Network, training: Training, spacing_mm: tuple[float, ...], store: Store, seed: int,
+        multiple: int,
+    ):  # fmt: skip
+        self.network, self.training, self.spacing_mm = network, training, spacing_mm
+        self.store, self.seed, self.multiple = store, seed, multiple
         self.volumes = store.volumes.index[store.volumes["split"] == "train"].tolist()
 
     def __len__(self) -> int:
         return self.training.iterations
 
-    def __getitem__(self, t: int) -> tuple[int, torch.Tensor, list[Target]]:
-        rng = np.random.default_rng((self.seed, t, 3))
-        network, spacing = self.profile.network, self.profile.grid.spacing_mm
+    def __getitem__(self, t: int) -> Batch:
+        rng = generator(self.seed, Stream.BLOBS, t)
         images, boxes = [], []
         for volume in rng.choice(self.volumes, size=self.training.batch_size):
             hu = self.store.hu(volume)
-            group = slice_group(hu, int(rng.integers(len(hu))), network.slices).astype(np.float32)
-            pasted = [paste_blob(group, spacing, rng) for _ in range(int(rng.integers(1, 4)))]
-            images.append(to_grey(group, network))
+            group = slice_group(hu, int(rng.integers(len(hu))), self.network.slices).astype(np.float32)
+            pasted = [paste_blob(group, self.spacing_mm, rng) for _ in range(int(rng.integers(1, 4)))]
+            images.append(to_grey(group, self.network))
             boxes.append(np.array([box for box in pasted if box is not None], np.float32).reshape(-1, 4))
-        batch, targets = place_batch(images, boxes, [0] * len(images), rng, self.training)
-        return 0, batch, targets
+        drawn = draw(len(images), self.training, rng)
+        size = canvas_size([image.shape[1:] for image in images], drawn.ratio, self.multiple)
+        slices, targets = place_batch(images, boxes, [0] * len(images), drawn, size)
+        seeds = [number(self.seed, Stream.BLOB_PROPOSALS, t, image) for image in range(len(images))]
+        return Batch(0, slices, targets, seeds)
 
 
-def paste_blob(group: np.ndarray, spacing_mm: list[float], rng: np.random.Generator) -> tuple[float, ...] | None:
+def paste_blob(group: np.ndarray, spacing_mm: Sequence[float], rng: np.random.Generator) -> tuple[float, ...] | None:
     """Add a soft ellipsoid to HU `group` (z, y, x) in place; return its box in the central slice.
 
     Returns None if it does not reach that slice, or if there is no body. Radii of 6 to 25 mm; 30 to 90 HU darker or

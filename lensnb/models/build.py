@@ -1,0 +1,82 @@
+"""LENS from its settings: which part is made of which numbers, and a trained one from its files.
+
+A part is added by a line in BACKBONES or PROPOSAL_NETWORKS, and chosen by `network.backbone` of the profile or by the
+experiment's `proposal_network`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lensnb.files import read_json
+from lensnb.models.afp import AFP
+from lensnb.models.backbone import Backbone
+from lensnb.models.heads import DetectionHead
+from lensnb.models.lens import LENS
+from lensnb.models.rpn import RPN
+from lensnb.models.weights import device_of_choice, load_weights
+from lensnb.settings import Network, from_dict
+
+
+def densenet(network: Network) -> Backbone:
+    """The paper's backbone."""
+    return Backbone(
+        network.slices, network.growth_rate, network.block_config, network.stem_channels, network.fpn_channels,
+        network.freeze_batch_norm,
+    )  # fmt: skip
+
+
+def afp(backbone: nn.Module, network: Network) -> AFP:
+    """The paper's anchor-free proposal network."""
+    return AFP(backbone.channels, backbone.stride, network.afp_channels)
+
+
+def rpn(backbone: nn.Module, network: Network) -> RPN:
+    """The baseline's proposal network with anchors."""
+    return RPN(backbone.channels, backbone.stride, network.rpn_sizes)
+
+
+BACKBONES = {"densenet": densenet}
+PROPOSAL_NETWORKS = {"afp": afp, "rpn": rpn}
+
+
+def build_lens(network: Network, experts: Sequence[str], proposal_network: str = "afp") -> LENS:
+    """An untrained LENS; experts: the names of its datasets. ValueError for the name of a part that does not exist."""
+    for name, known, asked_by in (
+        (network.backbone, BACKBONES, "network.backbone"),
+        (proposal_network, PROPOSAL_NETWORKS, "proposal_network"),
+    ):
+        if name not in known:
+            raise ValueError(f"{asked_by} is {name!r}; choose one of {', '.join(known)}")
+    backbone = BACKBONES[network.backbone](network)
+    proposal_networks = {expert: PROPOSAL_NETWORKS[proposal_network](backbone, network) for expert in experts}
+    head = DetectionHead(
+        backbone.channels, backbone.stride, len(experts), network.fc_channels, network.roi_size, network.roi_points,
+        network.sampled,
+    )  # fmt: skip
+    return LENS(backbone, proposal_networks, head, network)
+
+
+def load_lens(path: Path | str, device: torch.device | str | None = None) -> LENS:
+    """A trained LENS in eval mode, by its run's folder or its weights file, which config.json lies beside.
+
+    device: None for `weights.device_of_choice`. Raises FileNotFoundError naming the file that is missing, ValueError
+    if the two do not fit together.
+    """
+    path = Path(path)
+    path = path / "weights.safetensors" if path.is_dir() or not path.suffix else path
+    config_path = path.with_name("config.json")
+    for needed in (path, config_path):
+        if not needed.exists():
+            raise FileNotFoundError(f"{needed} is missing; a finished training run has it")
+    config = read_json(config_path)
+    try:
+        network = from_dict(Network, config["network"], f"{config_path}: network")
+        model = build_lens(network, config["datasets"], config["proposal_network"])
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{config_path} does not describe a network: {type(error).__name__}, {error}") from error
+    load_weights(model, path, f"the network that {config_path} describes", advice="")
+    # the faster layout for convolutions, as in training
+    return model.to(device or device_of_choice(), memory_format=torch.channels_last).eval()
