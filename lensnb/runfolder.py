@@ -6,7 +6,7 @@ LENSNB_ROOT moves data/ and figures/ elsewhere (tests use it); LENSNB_DATA names
 import os
 from pathlib import Path
 
-DATASET_FOLDERS = ("DeepLesion", "LUNA16", "LiTS", "NIH-LN")
+from lensnb.datasets import present
 
 
 def repository() -> Path:
@@ -24,14 +24,9 @@ def real_data() -> Path:
     return Path(os.environ.get("LENSNB_DATA", root() / "data" / "raw")).resolve()
 
 
-def datasets(folder: Path) -> tuple[str, ...]:
-    """Those of the four datasets that lie in `folder`, each in a folder of its own."""
-    return tuple(name for name in DATASET_FOLDERS if (folder / name).is_dir())
-
-
 def has_real_data() -> bool:
-    """Whether one of the four real datasets lies in `real_data()`."""
-    return bool(datasets(real_data()))
+    """Whether one of the real datasets lies in `real_data()`."""
+    return bool(present(real_data()))
 
 
 def phantom(profile: str, seed: int = 0) -> Path:

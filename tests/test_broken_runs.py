@@ -38,9 +38,8 @@ from broken import (
 from tiny import write_dicom, write_image
 
 from lensnb import files
-from lensnb.boxes import DATASETS
 from lensnb.ct.volume import affine
-from lensnb.datasets import preparation
+from lensnb.datasets import NAMES, preparation
 from lensnb.models import lens
 from lensnb.models.weights import save_weights
 from lensnb.settings import load_profile, to_dict
@@ -71,14 +70,14 @@ def marks(folder: Path) -> None:
 
 @functools.cache
 def network() -> lens.LENS:
-    return lens.LENS(load_profile("smoke").network, DATASETS)
+    return lens.LENS(load_profile("smoke").network, NAMES)
 
 
 def write_run(folder: Path) -> None:
     """A run with a random network."""
     profile = load_profile("smoke")
     config = {
-        "datasets": list(DATASETS), "proposal_network": "afp", "network": to_dict(profile.network),
+        "datasets": list(NAMES), "proposal_network": "afp", "network": to_dict(profile.network),
         "inference": to_dict(profile.inference), "spacing_mm": profile.grid.spacing_mm, "phantom": True,
     }  # fmt: skip
     save_weights(network(), folder / "run/weights.safetensors")
@@ -142,7 +141,7 @@ def checkpoint(model: torch.nn.Module):
 def other_start(at: Place) -> None:
     wide = load_profile("smoke").network
     wide.growth_rate = 4
-    save_weights(lens.LENS(wide, DATASETS), at / PRETEXT, ("backbone.",))
+    save_weights(lens.LENS(wide, NAMES), at / PRETEXT, ("backbone.",))
 
 
 def no_training(at: Place) -> None:

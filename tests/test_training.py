@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from lensnb import files, runfolder, settings
-from lensnb.boxes import COLUMNS, DATASETS
+from lensnb.boxes import COLUMNS
+from lensnb.datasets import NAMES
 from lensnb.datasets.store import Store
 from lensnb.files import atomic_write, read_table, write_table
 from lensnb.models import lens
@@ -43,7 +44,7 @@ def tiny_store(tmp_path, monkeypatch):
     folder = runfolder.prepared("smoke")
     rng = np.random.default_rng(0)
     volumes, boxes = [], []
-    for dataset in DATASETS:
+    for dataset in NAMES:
         for i in range(2):
             name = f"{dataset}-{i}"
             hu = rng.normal(40, 20, (6, 40, 56)).astype(np.int16)
@@ -217,7 +218,7 @@ def test_a_run_resumes_to_the_same_weights(tiny_store, tmp_path, monkeypatch):
     assert (straight / "weights.safetensors").read_bytes() == (resumed / "weights.safetensors").read_bytes()
     assert (straight / "log.csv").read_bytes() == (resumed / "log.csv").read_bytes()
     assert not (resumed / "checkpoint.pt").exists()
-    assert lens.load(resumed).datasets == DATASETS
+    assert lens.load(resumed).datasets == NAMES
 
 
 def test_weights_that_were_removed_come_back_without_training(tiny_store, tmp_path, monkeypatch, capsys):

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from lensnb import runfolder
-from lensnb.boxes import DATASETS
+from lensnb.datasets import DATASETS, NAMES
 from lensnb.datasets.store import Store
 from lensnb.files import write_json, write_table
 from lensnb.models.lens import LENS
@@ -81,8 +81,8 @@ class Batches(torch.utils.data.Dataset):
         for name in experiment.datasets:
             rows = labels[labels["dataset"] == name]
             searched = searched_slices(name, train_volumes.loc[train_volumes["dataset"] == name, "depth"], rows)
-            negatives = experiment.negatives or name != "DeepLesion"
-            key = (seed, DATASETS.index(name))
+            negatives = experiment.negatives or not DATASETS[name].universal
+            key = (seed, NAMES.index(name))
             self.samplers.append(SliceSampler(rows, searched, negatives, key, pixels))
         self.size = profile.training.batch_size
         if self.size % world:

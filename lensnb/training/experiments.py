@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lensnb.boxes import COLUMNS, DATASETS
+from lensnb.boxes import COLUMNS
+from lensnb.datasets import NAMES, UNIVERSAL
 from lensnb.files import read_table
-
-UNIVERSAL = DATASETS[:1]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Experiment:
 
     name: str
     title: str
-    datasets: tuple[str, ...] = UNIVERSAL
+    datasets: tuple[str, ...] = (UNIVERSAL,)
     proposal_network: str = "afp"
     labels: str = "annotated"
     negatives: bool = False
@@ -40,13 +39,13 @@ _ALL = (
     Experiment("baseline", "DeepLesion alone with the baseline's RPN", proposal_network="rpn"),
     Experiment("single", "DeepLesion alone"),
     Experiment("single-long", "DeepLesion alone, half as many iterations more", length=1.5),
-    Experiment("multi", "all datasets", DATASETS),
+    Experiment("multi", "all datasets", NAMES),
     Experiment("single-mined", "DeepLesion alone, with mined labels", labels="mined", negatives=True),
-    Experiment("multi-mined", "all datasets, with mined labels", DATASETS, labels="mined", negatives=True),
+    Experiment("multi-mined", "all datasets, with mined labels", NAMES, labels="mined", negatives=True),
     Experiment(
         "multi-mined-simpler",
         "all datasets, with labels mined by the simpler embedding",
-        DATASETS,
+        NAMES,
         labels="mined-simpler",
         negatives=True,
     ),
@@ -78,9 +77,9 @@ def of(name: str, store) -> Experiment:
     ValueError if DeepLesion is the one, on which every experiment is tested.
     """
     labelled = set(store.boxes.loc[store.boxes["volume"].map(store.volumes["split"]) == "train", "dataset"])
-    if UNIVERSAL[0] not in labelled:
+    if UNIVERSAL not in labelled:
         raise ValueError(
-            f"{store.root / 'boxes.csv'} has no box on a training volume of {UNIVERSAL[0]}, and no experiment can do "
+            f"{store.root / 'boxes.csv'} has no box on a training volume of {UNIVERSAL}, and no experiment can do "
             "without; prepare the volumes again"
         )
     experiment = EXPERIMENTS[name]
@@ -104,8 +103,8 @@ def training_labels(experiment: Experiment, store, runs: Path) -> pd.DataFrame:
     if store.truth is None:
         raise ValueError(f"experiment {experiment.name} needs the complete truth, which only phantoms have")
     truth = store.truth
-    truth = truth[(truth["volume"].map(splits) == "train") & (truth["dataset"] == UNIVERSAL[0])]
-    others = boxes[boxes["dataset"] != UNIVERSAL[0]]
+    truth = truth[(truth["volume"].map(splits) == "train") & (truth["dataset"] == UNIVERSAL)]
+    others = boxes[boxes["dataset"] != UNIVERSAL]
     return pd.concat([others, _known_truth(truth, experiment.labels)], ignore_index=True)
 
 
