@@ -6,7 +6,6 @@ original voxels and to patient millimetres.
 """
 
 from dataclasses import dataclass
-from itertools import permutations
 
 import numpy as np
 
@@ -47,10 +46,13 @@ def normalise(ct: CT, spacing_mm: tuple[float, float, float], crop: bool = True)
     """
     if ct.hu.ndim != 3 or 0 in ct.hu.shape:
         raise ValueError(f"a CT needs three dimensions, none empty; this one has shape {ct.hu.shape}")
-    axes, signs = nearest_axes(ct.index_to_mm)
-    spacing = ct.spacing_mm[list(axes)]
-    hu = np.transpose(ct.hu, [2 - axes[2], 2 - axes[1], 2 - axes[0]])
-    hu = hu[tuple(slice(None, None, int(sign)) for sign in signs[::-1])]
+    # here, so that what only asks for the way back (training, detection) needs no nibabel
+    from nibabel.orientations import apply_orientation, inv_ornt_aff
+
+    orientation = nearest_axes(ct.index_to_mm)
+    hu = apply_orientation(ct.hu.T, orientation).T
+    oriented_to_original = inv_ornt_aff(orientation, ct.hu.T.shape)
+    spacing = ct.spacing_mm[np.argsort(orientation[:, 0])]
     step = np.array(spacing_mm, dtype=float) / spacing
     size = np.floor((np.array(hu.shape[::-1]) - 1) / step + 1e-6).astype(int) + 1
     extent_mm = size * spacing_mm
@@ -58,7 +60,6 @@ def normalise(ct: CT, spacing_mm: tuple[float, float, float], crop: bool = True)
         raise ValueError(f"the volume would be {extent_mm.max() / 1000:.0f} m long; is its spacing in mm?")
     x, y, z = (np.arange(n) * s for n, s in zip(size, step, strict=True))
     rows, columns = border_crop(hu, y, x, spacing_mm) if crop else (slice(0, len(y)), slice(0, len(x)))
-    oriented_to_original = _flip_matrix(axes, signs, ct.hu.shape)
     grid_to_oriented = np.diag([*step, 1.0])
     grid_to_oriented[0, 3] = columns.start * step[0]
     grid_to_oriented[1, 3] = rows.start * step[1]
@@ -72,35 +73,26 @@ def normalise(ct: CT, spacing_mm: tuple[float, float, float], crop: bool = True)
     return resample(hu, z, y[rows], x[columns]), geometry
 
 
-def nearest_axes(index_to_mm: np.ndarray) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Which index axis runs along each patient axis, and in which direction.
+def nearest_axes(index_to_mm: np.ndarray) -> np.ndarray:
+    """Along which patient axis each index axis of a CT runs: (3, 2), rows x, y, z of the index, as nibabel has it.
 
-    Returns (axis along x, along y, along z) and signs (3,): -1 where the index grows to the right, front or
-    feet.
+    Columns: patient axis (0 to 2 for x, y, z), and 1 where the index grows along it, -1 where it grows to the right,
+    front or feet. ValueError for a degenerate matrix, and a tilt of over 30 degrees.
     """
+    from nibabel.orientations import io_orientation
+
     matrix = np.asarray(index_to_mm, dtype=float)[:3, :3]
     lengths = np.linalg.norm(matrix, axis=0)
     if not np.isfinite(matrix).all() or (lengths < 1e-3).any() or abs(np.linalg.det(matrix / lengths)) < 0.1:
         raise ValueError(f"the matrix from voxels to millimetres is degenerate: {matrix.round(4).tolist()}")
-    cosines = matrix / lengths
-    axes = max(permutations(range(3)), key=lambda p: sum(abs(cosines[a, p[a]]) for a in range(3)))
-    along = np.array([cosines[a, axes[a]] for a in range(3)])
+    orientation = io_orientation(index_to_mm)
+    along = (matrix / lengths)[orientation[:, 0].astype(int), range(3)]
     tilt = np.degrees(np.arccos(np.clip(np.abs(along).min(), 0, 1)))
     if tilt > MAX_TILT_DEGREES:
         raise ValueError(
             f"the image is tilted by {tilt:.0f} degrees against the patient; {MAX_TILT_DEGREES} can be read"
         )
-    return axes, np.sign(along)
-
-
-def _flip_matrix(axes: tuple[int, int, int], signs: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """4x4 from the index of the oriented array (x, y, z, 1) to the index of the original one."""
-    matrix = np.zeros((4, 4))
-    matrix[3, 3] = 1
-    for a, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
-        matrix[axis, a] = sign
-        matrix[axis, 3] = 0 if sign > 0 else shape[2 - axis] - 1
-    return matrix
+    return orientation
 
 
 def border_crop(hu: np.ndarray, y: np.ndarray, x: np.ndarray, spacing_mm: tuple) -> tuple[slice, slice]:
