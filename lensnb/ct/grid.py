@@ -185,34 +185,34 @@ def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-def grid_to_original(points: np.ndarray, geometry: Geometry) -> np.ndarray:
+def grid_to_original(grid_points: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Grid index (n, 3: x, y, z) -> original voxel index (n, 3: x, y, z)."""
-    return transform(geometry.grid_to_original, points)
+    return transform(geometry.grid_to_original, grid_points)
 
 
-def original_to_grid(points: np.ndarray, geometry: Geometry) -> np.ndarray:
+def original_to_grid(original_points: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Original voxel index (n, 3: x, y, z) -> grid index (n, 3: x, y, z)."""
-    return transform(np.linalg.inv(geometry.grid_to_original), points)
+    return transform(np.linalg.inv(geometry.grid_to_original), original_points)
 
 
-def grid_to_mm(points: np.ndarray, geometry: Geometry) -> np.ndarray:
+def grid_to_mm(grid_points: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Grid index (n, 3: x, y, z) -> patient mm, LPS (n, 3)."""
-    return transform(geometry.original_to_mm @ geometry.grid_to_original, points)
+    return transform(geometry.original_to_mm @ geometry.grid_to_original, grid_points)
 
 
-def mm_to_grid(points: np.ndarray, geometry: Geometry) -> np.ndarray:
+def mm_to_grid(points_mm: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Patient mm, LPS (n, 3) -> grid index (n, 3: x, y, z)."""
-    return transform(np.linalg.inv(geometry.original_to_mm @ geometry.grid_to_original), points)
+    return transform(np.linalg.inv(geometry.original_to_mm @ geometry.grid_to_original), points_mm)
 
 
-def boxes3d_to_original(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
+def boxes3d_to_original(grid_boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
     """3D boxes of the grid in original pixels and slice numbers, as the manual test set has them.
 
-    `boxes` (n, 6): x1, y1, z1, x2, y2, z2, slices inclusive, so z reaches from z1 - 0.5 to z2 + 0.5. Returns
+    `grid_boxes` (n, 6): x1, y1, z1, x2, y2, z2, slices inclusive, so z reaches from z1 - 0.5 to z2 + 0.5. Returns
     (n, 6) in the same order: x, y in original pixels, z1 and z2 the first and last original slice
     (first_slice + index) whose centre lies in that range; the nearest slice if there is none.
     """
-    corners = np.asarray(boxes, dtype=float).reshape(-1, 2, 3) + [[0, 0, -0.5], [0, 0, 0.5]]
+    corners = np.asarray(grid_boxes, dtype=float).reshape(-1, 2, 3) + [[0, 0, -0.5], [0, 0, 0.5]]
     mapped = grid_to_original(corners, geometry).reshape(-1, 2, 3)
     low, high = mapped.min(axis=1), mapped.max(axis=1)
     last = geometry.original_shape[0] - 1
@@ -225,13 +225,13 @@ def boxes3d_to_original(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
     return np.column_stack([low[:, :2], z[0], high[:, :2], z[1]])
 
 
-def boxes3d_to_grid(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
+def boxes3d_to_grid(original_boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
     """3D boxes (n, 6) in original pixels and slice numbers, slices inclusive -> grid, z1 and z2 fractional.
 
     The inverse of `boxes3d_to_original`: the half slice that a box reaches beyond the centres of its outer
     slices is kept in mm. A box thinner than one grid slice becomes one grid slice.
     """
-    corners = np.asarray(boxes, dtype=float).reshape(-1, 2, 3) + [[0, 0, -0.5], [0, 0, 0.5]]
+    corners = np.asarray(original_boxes, dtype=float).reshape(-1, 2, 3) + [[0, 0, -0.5], [0, 0, 0.5]]
     corners[..., 2] -= geometry.first_slice
     mapped = original_to_grid(corners, geometry).reshape(-1, 2, 3)
     low, high = mapped.min(axis=1), mapped.max(axis=1)
