@@ -295,7 +295,8 @@ def seeds(options: argparse.Namespace) -> None:
 def prepare(options: argparse.Namespace) -> None:
     """`prepare`: write phantoms if the profile uses them, and bring the raw files to the profile's grid."""
     from lensnb import phantom, runfolder
-    from lensnb.datasets import preparation
+    from lensnb.datasets import NAMES, preparation
+    from lensnb.datasets import present as datasets_in
     from lensnb.settings import load_profile
 
     profile = load_profile(options.profile)
@@ -303,9 +304,9 @@ def prepare(options: argparse.Namespace) -> None:
     raw = options.data or runfolder.raw(options.profile, options.seed)
     if raw == runfolder.phantom(options.profile, options.seed):
         phantom.write(raw, profile.phantom, options.seed, workers)
-    present = tuple(name for name in runfolder.DATASET_FOLDERS if (raw / name).is_dir())
+    present = datasets_in(raw)
     if not present:
-        raise FileNotFoundError(f"{raw} holds none of {', '.join(runfolder.DATASET_FOLDERS)}")
+        raise FileNotFoundError(f"{raw} holds none of {', '.join(NAMES)}")
     out = runfolder.prepared(options.profile, options.seed)
     spacing, padding = tuple(profile.grid.spacing_mm), profile.grid.box_padding_mm
     report = preparation.prepare(raw, out, spacing, options.seed, workers, padding, present)

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lensnb.datasets import present
 from lensnb.files import write_json
 from lensnb.settings import base_of, load_profile
 
-DATASET_FOLDERS = ("DeepLesion", "LUNA16", "LiTS", "NIH-LN")
 BY_HAND = "LENSNB_BY_HAND"  # set in the kernel of a notebook that run_all.sh did not start
 BORROWED = "borrowed.json"  # what a folder has from another one, with the times of its files
 NOT_BORROWED = (".snakemake", "logs", "locks", "partial", "failures")
@@ -146,14 +146,9 @@ def real_data() -> Path:
     return Path(os.environ.get("LENSNB_DATA", root() / "data" / "raw")).resolve()
 
 
-def datasets(folder: Path) -> tuple[str, ...]:
-    """Those of the four datasets that lie in `folder`, each in a folder of its own."""
-    return tuple(name for name in DATASET_FOLDERS if (folder / name).is_dir())
-
-
 def has_real_data() -> bool:
-    """Whether one of the four real datasets lies in `real_data()`."""
-    return bool(datasets(real_data()))
+    """Whether one of the real datasets lies in `real_data()`."""
+    return bool(present(real_data()))
 
 
 def phantom(profile: str, seed: int = 0) -> Path:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb.boxes import COLUMNS, DATASETS
+from lensnb.boxes import COLUMNS
+from lensnb.datasets import NAMES
 from lensnb.datasets.store import Store
 from lensnb.files import atomic_write, write_table
 
@@ -23,7 +24,7 @@ def write_store(folder: Path) -> Store:
     """Two volumes of every dataset with one bright lesion each."""
     rng = np.random.default_rng(0)
     volumes, boxes = [], []
-    for dataset in DATASETS:
+    for dataset in NAMES:
         for i in range(2):
             name = f"{dataset}-{i}"
             hu = rng.normal(40, 20, (6, 40, 56)).astype(np.int16)

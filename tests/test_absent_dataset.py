@@ -11,7 +11,7 @@ import pytest
 from conftest import SHARED
 
 from lensnb import runfolder, settings
-from lensnb.boxes import DATASETS
+from lensnb.datasets import NAMES
 from lensnb.datasets.store import Store
 from lensnb.files import read_table
 from lensnb.models import lens
@@ -66,7 +66,7 @@ def test_notebooks_on_the_data(executed):
     assert all("all checks passed" in text for text in printed.values())
     assert f"Not there: {ABSENT}." in (root / "01_the_data.ipynb").read_text()
     store = Store(root / "data" / "prepared" / PROFILE)
-    assert set(store.volumes["dataset"]) == set(store.boxes["dataset"]) == set(DATASETS) - {ABSENT}
+    assert set(store.volumes["dataset"]) == set(store.boxes["dataset"]) == set(NAMES) - {ABSENT}
 
 
 @pytest.mark.parametrize("name", ["multi", "multi-mined"])
@@ -86,7 +86,7 @@ def test_joint_training_has_one_expert_less(executed, monkeypatch, capsys, name)
         boxes.head(0).to_csv(table, index=False)
     run = train_experiment(name, PROFILE)
     assert f"{name}: no {ABSENT} expert, for want of labelled training volumes of {ABSENT}\n" in capsys.readouterr().out
-    rest = tuple(dataset for dataset in DATASETS if dataset != ABSENT)
+    rest = tuple(dataset for dataset in NAMES if dataset != ABSENT)
     assert lens.load(run).datasets == rest and len(read_table(run / "log.csv"))
 
 
@@ -139,7 +139,7 @@ def test_deeplesion_alone_is_said(raw, tmp_path, capsys):
     shutil.copytree(raw / "DeepLesion", alone / "DeepLesion")
     engine.check_datasets(alone)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(": ")[0].rsplit(" ", 1)[-1] for line in lines[:-1]] == list(DATASETS[1:])
+    assert [line.split(": ")[0].rsplit(" ", 1)[-1] for line in lines[:-1]] == list(NAMES[1:])
     assert "joint training is the same as single" in lines[-1]
 
 

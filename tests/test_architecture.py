@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lensnb"
 # a room may import itself and what stands on an earlier line; lensnb/README.md says what each owns
 FLOORS = (
     ("boxes", "files", "system"),
-    ("settings", "runfolder"),
+    ("settings",),
     ("models", "ct"),
     ("datasets",),
+    ("runfolder",),
     ("training",),
     ("lesanet",),
     ("mining",),

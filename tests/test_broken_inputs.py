@@ -44,6 +44,7 @@ from tiny import write_dicom, write_image, write_png
 from lensnb import files
 from lensnb.ct.volume import affine
 from lensnb.datasets import preparation, store_writing
+from lensnb.datasets.readers import READERS
 
 PREPARE = "prepare --profile smoke --data {}/raw --workers 1"
 CHECK = "data check --root {}/raw"
@@ -155,7 +156,7 @@ def failing_disk(at: Place) -> None:
     def unreadable(root, row):
         raise OSError(5, "Input/output error", str(Path(root) / row["path"]))
 
-    at.patch.setattr(store_writing.READERS["LiTS"], "read", unreadable)
+    at.patch.setattr(READERS["LiTS"], "read", unreadable)
 
 
 # fmt: off

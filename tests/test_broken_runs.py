@@ -3,6 +3,7 @@
 import functools
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import broken
@@ -38,9 +39,8 @@ from broken import (
 from tiny import write_dicom, write_image
 
 from lensnb import files
-from lensnb.boxes import DATASETS
 from lensnb.ct.volume import affine
-from lensnb.datasets import preparation
+from lensnb.datasets import NAMES, preparation
 from lensnb.models.build import build_lens
 from lensnb.models.lens import LENS
 from lensnb.models.weights import save_weights
@@ -72,14 +72,14 @@ def marks(folder: Path) -> None:
 
 @functools.cache
 def network() -> LENS:
-    return build_lens(load_profile("smoke").network, DATASETS)
+    return build_lens(load_profile("smoke").network, NAMES)
 
 
 def write_run(folder: Path) -> None:
     """A run with a random network."""
     profile = load_profile("smoke")
     config = {
-        "datasets": list(DATASETS), "proposal_network": "afp", "network": to_dict(profile.network),
+        "datasets": list(NAMES), "proposal_network": "afp", "network": to_dict(profile.network),
         "inference": to_dict(profile.inference), "spacing_mm": profile.grid.spacing_mm, "phantom": True,
     }  # fmt: skip
     save_weights(network(), folder / "run/weights.safetensors")
@@ -141,9 +141,8 @@ def checkpoint(model: torch.nn.Module):
 
 
 def other_start(at: Place) -> None:
-    wide = load_profile("smoke").network
-    wide.growth_rate = 4
-    save_weights(build_lens(wide, DATASETS), at / PRETEXT, ("backbone.",))
+    wide = replace(load_profile("smoke").network, growth_rate=4)
+    save_weights(build_lens(wide, NAMES), at / PRETEXT, ("backbone.",))
 
 
 def no_training(at: Place) -> None:

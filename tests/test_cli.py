@@ -10,7 +10,7 @@ import pytest
 
 from lensnb import __main__ as cli
 from lensnb import phantom, runfolder
-from lensnb.datasets import preparation
+from lensnb.datasets import NAMES, preparation
 from lensnb.own_ct import detect
 from lensnb.training import detector
 
@@ -138,7 +138,7 @@ def test_prepare_writes_phantoms_only_where_they_are_used(tmp_path, monkeypatch)
 
     def write(root, spec, seed, workers):
         written.append((root, seed))
-        for name in runfolder.DATASET_FOLDERS:
+        for name in NAMES:
             (root / name).mkdir(parents=True)
 
     monkeypatch.setattr(phantom, "write", write)
@@ -147,7 +147,7 @@ def test_prepare_writes_phantoms_only_where_they_are_used(tmp_path, monkeypatch)
     assert written == [(runfolder.phantom("smoke", 2), 2)]
     raw, out, spacing, seed, _, _, datasets = prepared.pop()
     assert (raw, out, seed) == (runfolder.phantom("smoke", 2), runfolder.prepared("smoke", 2), 2)
-    assert len(spacing) == 3 and datasets == runfolder.DATASET_FOLDERS
+    assert len(spacing) == 3 and datasets == NAMES
     (tmp_path / "mine" / "LiTS").mkdir(parents=True)
     assert cli.main(["prepare", "--profile", "smoke", "--data", str(tmp_path / "mine")]) == 0
     assert len(written) == 1 and prepared.pop()[6] == ("LiTS",)

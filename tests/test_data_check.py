@@ -1,6 +1,7 @@
 """`data check`: what is there, what is missing by name, and the exit status that says so."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,8 +9,10 @@ import pytest
 from tiny import INFO_COLUMNS, info_row, write_deeplesion, write_lits, write_luna, write_nih
 
 from lensnb import __main__ as cli
+from lensnb.datasets import DATASETS, deeplesion
 from lensnb.datasets import check as data_check
 from lensnb.datasets.check import HANDLED, INCOMPLETE, LEFT_OUT, check, report
+from lensnb.datasets.readers import READERS
 from lensnb.files import read_table, write_json
 
 MATRIX = np.diag([0.8, 0.8, 2.0, 1.0])
@@ -47,8 +50,9 @@ def whole(tmp_path, monkeypatch):
         "LiTS": (1,),
         "NIH-LN": (1, 1),
     }
-    expected = {name: dict(zip(data_check.EXPECTED[name], numbers, strict=True)) for name, numbers in smaller.items()}
-    monkeypatch.setattr(data_check, "EXPECTED", expected)
+    for name, numbers in smaller.items():
+        expected = dict(zip(DATASETS[name].expected, numbers, strict=True))
+        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], expected=expected))
     return tmp_path
 
 
@@ -79,7 +83,7 @@ def test_folders_that_are_links(whole, name, tmp_path_factory):
         (whole / name / "subset0" / "subset0").mkdir()
         for file in (whole / name / "subset0").glob("1.2.*"):
             file.rename(file.parent / "subset0" / file.name)
-    reader = data_check.READERS[name]
+    reader = READERS[name]
     before = reader.find(whole)
     images = [reader.read(whole, row)[0].hu for _, row in before[before["problem"] == ""].iterrows()]
     other_disk = tmp_path_factory.mktemp("other")
@@ -99,10 +103,10 @@ def test_folders_that_are_links(whole, name, tmp_path_factory):
 
 def test_what_the_real_files_must_hold():
     """The numbers that the datasets' makers state."""
-    assert list(data_check.EXPECTED["DeepLesion"].values())[:5] == [32735, 4427, 10594, 1000, 5447]
-    assert list(data_check.EXPECTED["LUNA16"].values()) == [888, 1186, 35192]
-    assert data_check.EXPECTED["LiTS"] == {"volumes with labels": 131}
-    assert list(data_check.EXPECTED["NIH-LN"].values()) == [176, 983]
+    assert list(DATASETS["DeepLesion"].expected.values())[:5] == [32735, 4427, 10594, 1000, 5447]
+    assert list(DATASETS["LUNA16"].expected.values()) == [888, 1186, 35192]
+    assert DATASETS["LiTS"].expected == {"volumes with labels": 131}
+    assert list(DATASETS["NIH-LN"].expected.values()) == [176, 983]
 
 
 def test_nothing_there_says_where_everything_is(tmp_path, capsys):
@@ -181,10 +185,10 @@ def test_broken_tables_and_rows_out_of_order(whole):
 def test_the_published_table_is_known_by_its_git_hash(whole, tmp_path_factory, monkeypatch):
     file = tmp_path_factory.mktemp("git") / "file"
     file.write_text("test content\n")
-    assert data_check._git_hash(file) == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"  # the example of git's own book
+    assert deeplesion._git_hash(file) == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"  # the example of git's own book
     table = whole / "DeepLesion" / "DL_info.csv"
     pd.read_csv(table).iloc[::-1].to_csv(table, index=False)
-    monkeypatch.setattr(data_check, "USUAL_DL_INFO", data_check._git_hash(table))
+    monkeypatch.setattr(deeplesion, "USUAL_DL_INFO", deeplesion._git_hash(table))
     assert check(whole).complete  # whatever its order
 
 

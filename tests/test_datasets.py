@@ -19,8 +19,9 @@ from tiny import (
 )
 
 from lensnb.ct.volume import CT, affine
-from lensnb.datasets import deeplesion, lits, luna16, nih_ln
+from lensnb.datasets import DATASETS, NAMES, SINGLE_TYPE, UNIVERSAL, deeplesion, lits, luna16, nih_ln
 from lensnb.datasets.masks import align_mask, mask_boxes
+from lensnb.datasets.readers import READERS
 
 ROW = info_row("000001_01_01", 12, (11, 21, 31, 36), (10, 14))
 
@@ -250,16 +251,6 @@ def test_luna_loses_no_nodule_silently(tmp_path):
     assert list(found["study"]) == ["subset0", "subset0", "none"]
     ct, boxes = luna16.read(tmp_path, found.loc[0])
     assert boxes.empty and ct.notes == ("nodule above or below the scan: luna0000",)
-
-
-def test_luna_folds_leave_one_subset_out():
-    found = pd.DataFrame({"study": ["subset0", "subset9", "none", "subset0"]})
-    assert luna16.fold(found, 0) == ["val", "train", "", "val"]
-    assert luna16.fold(found, 9) == ["train", "val", "", "train"]
-    sides = [luna16.fold(found, n) for n in range(10)]
-    assert [sum(side[i] == "val" for side in sides) for i in range(4)] == [1, 1, 0, 1]
-    with pytest.raises(ValueError, match="folds 0 to 9, not 10"):
-        luna16.fold(found, 10)
 
 
 # masks
@@ -548,3 +539,15 @@ def test_connected_components_use_all_26_neighbours():
     labels = np.zeros((2, 2, 2), int)
     labels[0, 0, 0] = labels[1, 1, 1] = 2
     assert lits.tumour_components(labels).max() == 1 < ndimage.label(labels == 2)[1]
+
+
+# the table of datasets
+
+
+def test_every_dataset_has_its_reader_and_the_universal_one_is_first():
+    assert tuple(READERS) == NAMES == tuple(name for name, dataset in DATASETS.items() if dataset.name == name)
+    assert [name for name in NAMES if DATASETS[name].universal] == [UNIVERSAL]
+    assert SINGLE_TYPE == NAMES[1:]
+    functions = ("find", "read", "count", "faults")
+    assert all(callable(getattr(reader, name)) for reader in READERS.values() for name in functions)
+    assert len({dataset.colour for dataset in DATASETS.values()}) == len(DATASETS)

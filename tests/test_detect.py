@@ -10,10 +10,11 @@ import torch
 from scipy import ndimage
 from tiny import write_dicom
 
-from lensnb.boxes import BOX3D, DATASETS
+from lensnb.boxes import BOX3D
 from lensnb.ct.grid import normalise
 from lensnb.ct.read import read_ct
 from lensnb.ct.volume import CT
+from lensnb.datasets import NAMES
 from lensnb.files import write_json
 from lensnb.models import lens
 from lensnb.models.lesanet import LesaNet
@@ -28,12 +29,12 @@ def write_weights(folder, phantom: bool = True, score: float = 0.0):
     """A small network with random weights, saved as a training run saves it."""
     profile = load_profile("smoke")
     torch.manual_seed(0)
-    model = lens.LENS(profile.network, DATASETS)
+    model = lens.LENS(profile.network, NAMES)
     settings = to_dict(profile.inference) | {"score": score, "per_slice": 3}
     config = {
         "experiment": "multi",
         "profile": "smoke",
-        "datasets": list(DATASETS),
+        "datasets": list(NAMES),
         "proposal_network": "afp",
         "phantom": phantom,
         "network": to_dict(profile.network),
@@ -329,7 +330,7 @@ def test_real_ct_with_a_random_network(name, shared_data, weights, tmp_path):
     table = detect.detect(path, tmp_path / "out", weights)
     check_positions(table, image)
     assert table["score"].is_monotonic_decreasing
-    experts = table[[f"score_{name}" for name in DATASETS]].max(axis=1)
+    experts = table[[f"score_{name}" for name in NAMES]].max(axis=1)
     assert (experts >= table["score"] - 1e-6).mean() > 0.9  # the fused score is that of one of the experts
 
 

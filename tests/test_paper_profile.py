@@ -25,7 +25,8 @@ from safetensors.torch import load_file
 from torchvision.models import densenet121, resnet18
 
 from lensnb import phantom, runfolder, settings
-from lensnb.boxes import BOX, BOX3D, COLUMNS, DATASETS, overlapping, stack_to_tracklets, tracklets_to_3d, trim_tracklets
+from lensnb.boxes import BOX, BOX3D, COLUMNS, overlapping, stack_to_tracklets, tracklets_to_3d, trim_tracklets
+from lensnb.datasets import NAMES
 from lensnb.datasets.preparation import prepare
 from lensnb.datasets.store import Store
 from lensnb.detection import inference, scoring
@@ -133,7 +134,7 @@ def train_and_detect(experiment: str, store: Store, profile: SimpleNamespace, sp
     known = store.boxes[store.boxes["volume"].isin(volumes_of(store, split))]
     known = pd.concat([known.assign(z=known["z"] + step, score=0.9 - 0.1 * abs(step)) for step in (-1, 0, 1)])
     known = known[known["z"].between(0, known["volume"].map(store.volumes["depth"]) - 1)]
-    known = pd.concat([known.assign(expert=expert) for expert in DATASETS])
+    known = pd.concat([known.assign(expert=expert) for expert in NAMES])
     both = pd.concat([found.astype({"volume": str, "expert": str}), known[list(found)]], ignore_index=True)
     write_table(both.astype({"volume": "category", "expert": "category"}), out)
     return read_table(out)
@@ -162,7 +163,7 @@ def mine(store: Store, profile: SimpleNamespace, proposals: pd.DataFrame) -> dic
     known = pd.concat([known, matched], ignore_index=True)
     sigma = np.quantile(proposals["score"], 0.8)
     uncertain = cross_dataset.cross_dataset(
-        add_origin(proposals, store.volumes), known, sigma, DATASETS[1:], rules.overlap
+        add_origin(proposals, store.volumes), known, sigma, NAMES[1:], rules.overlap
     )
     mined = {"cross-slice": across, "intra-patient": matched, "uncertain": uncertain}
     for name, table in mined.items():
@@ -225,9 +226,9 @@ def finish_for_notebooks(done: SimpleNamespace) -> None:
 
 
 def test_prepared_volumes(done):
-    assert {name: part["skipped"] for name, part in done.report["datasets"].items()} == dict.fromkeys(DATASETS, 0)
+    assert {name: part["skipped"] for name, part in done.report["datasets"].items()} == dict.fromkeys(NAMES, 0)
     store = done.store
-    assert set(store.volumes["dataset"]) == set(DATASETS) and set(store.boxes["dataset"]) == set(DATASETS)
+    assert set(store.volumes["dataset"]) == set(NAMES) and set(store.boxes["dataset"]) == set(NAMES)
     assert {"train", "val", "test"} <= set(store.volumes.loc[store.volumes["dataset"] == "DeepLesion", "split"])
     assert len(volumes_of(store, "test")) == len(scoring.manual_truth(done.raw, "test"))
     for name, row in store.volumes.iterrows():
@@ -249,7 +250,7 @@ def test_training(done, experiment):
     log = read_table(run / "log.csv")
     assert np.isfinite(log.to_numpy(float)).all() and log["iteration"].iloc[-1] >= 4  # each dataset at least once
     model = lens.load(run)
-    assert model.datasets == DATASETS and not any(p.isnan().any() for p in model.parameters())
+    assert model.datasets == NAMES and not any(p.isnan().any() for p in model.parameters())
     # the network of Sec. VI-B: DenseNet-121 to its third block, 512 channels, two layers of 2048
     assert model.backbone.denseblock3.denselayer24 and model.backbone.channels == 512
     assert model.head.fc1.weight.shape == (2048, 512 * 7 * 7) and model.head.fc2.weight.shape == (2048, 2048)
@@ -259,7 +260,7 @@ def test_training(done, experiment):
 def test_proposals_lie_in_their_volumes(done):
     for (experiment, split), table in done.proposals.items():
         assert list(table) == ["volume", "z", *BOX, "expert", "score"], experiment
-        assert set(table["volume"]) == set(volumes_of(done.store, split)) and set(table["expert"]) == set(DATASETS)
+        assert set(table["volume"]) == set(volumes_of(done.store, split)) and set(table["expert"]) == set(NAMES)
         assert table["score"].between(0.01, 1).all() and (table.groupby("expert", observed=True).size() > 10).all()
         check_boxes(table, done.store)
 
@@ -401,5 +402,5 @@ def check_boxes(table: pd.DataFrame, store: Store, source: str | None = None) ->
     assert (table["y2"].to_numpy() <= rows["height"] - 0.5).all()
     assert table["z"].between(0, rows["depth"].to_numpy() - 1).all()
     if source:
-        assert set(table["source"]) == {source} and set(table["expert"].astype(str)) <= set(DATASETS)
+        assert set(table["source"]) == {source} and set(table["expert"].astype(str)) <= set(NAMES)
         assert (table["dataset"].to_numpy() == rows["dataset"].to_numpy()).all()

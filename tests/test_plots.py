@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from lensnb.boxes import BOX, BOX3D, DATASETS, SOURCES, boxes_on_slice
+from lensnb.boxes import BOX, BOX3D, SOURCES, boxes_on_slice
+from lensnb.datasets import NAMES
 from lensnb.detection import scoring
 from lensnb.evaluation import froc, luna
 from lensnb.evaluation.outcomes import judge, kind_under
@@ -49,7 +50,7 @@ def test_boxes_are_drawn_where_they_are_in_the_colour_of_their_meaning(slice_hu)
 
 
 def test_every_dataset_and_source_has_a_colour_of_its_own():
-    assert tuple(plots.DATASET_COLOURS) == DATASETS
+    assert tuple(plots.DATASET_COLOURS) == NAMES
     assert set(SOURCES) <= set(plots.SOURCE_COLOURS)
     for palette in (plots.DATASET_COLOURS, plots.SOURCE_COLOURS, plots.OUTCOME_COLOURS):
         assert len(set(palette.values())) == len(palette)

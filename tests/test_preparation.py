@@ -16,6 +16,7 @@ from lensnb.ct.grid_boxes import clip_to_image, key_boxes_to_grid, slice_boxes_t
 from lensnb.ct.volume import CT, affine
 from lensnb.datasets import preparation, store_writing
 from lensnb.datasets.preparation import prepare, split_by_patient
+from lensnb.datasets.readers import READERS
 from lensnb.datasets.store import Store
 from lensnb.files import write_array
 
@@ -242,7 +243,7 @@ def test_an_unreadable_disk_is_no_reason_to_skip(raw, tmp_path, monkeypatch):
     def unreadable(root, row):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(store_writing.READERS["LiTS"], "read", unreadable)
+    monkeypatch.setattr(READERS["LiTS"], "read", unreadable)
     with pytest.raises(OSError, match="Input/output error") as caught:
         prepare(raw, tmp_path, SPACING, workers=1, datasets=("LiTS",))
     assert "while preparing volume-3 of LiTS" in caught.value.__notes__[0]

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,15 +20,15 @@ from lensnb.ct.read import read_ct
 from lensnb.ct.volume import affine
 from lensnb.datasets import benchmark, store_writing
 from lensnb.datasets.preparation import find_all, prepare
+from lensnb.datasets.store_writing import Task
 from lensnb.system import progress, time
 
 LPS = affine(np.diag([0.7, 0.7, 2.5]), np.array([-180.0, -180.0, -60.0]))
 
 
-def tasks_of(raw, out, *datasets) -> list[tuple]:
+def tasks_of(raw, out, *datasets) -> list[Task]:
     found = find_all(raw, datasets, 0)
-    settings = {"recipe": 1, "spacing_mm": list(SPACING), "box_padding_mm": 0.0}
-    return [(raw, out, row, settings) for row in found[found["problem"] == ""].to_dict("records")]
+    return [Task(raw, out, row, SPACING) for row in found[found["problem"] == ""].to_dict("records")]
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +72,8 @@ def test_preparing_takes_less_than_twice_what_simpleitk_alone_needs(large):
 def test_the_grid_is_simpleitks(large, tmp_path):
     """Both interpolate linearly and begin at the first voxel: within a voxel of rounding nothing differs."""
     (task,) = tasks_of(large, tmp_path, "LUNA16")
-    theirs = benchmark.read_and_resample(large, tmp_path, task[2], {"spacing_mm": [0.8, 0.8, 2.0]})
-    ours, _ = normalise(read_ct(large / task[2]["path"]), (0.8, 0.8, 2.0), crop=False)
+    theirs = benchmark.read_and_resample(replace(task, spacing_mm=(0.8, 0.8, 2.0)))
+    ours, _ = normalise(read_ct(task.source), (0.8, 0.8, 2.0), crop=False)
     assert ours.shape == theirs.shape
     assert np.abs(ours.astype(int) - theirs).max() <= 1
 
@@ -110,13 +111,12 @@ def test_memory_does_not_grow_with_the_number_of_volumes(tmp_path):
     write_luna(tmp_path, {f"1.2.{n:02d}": (hu, LPS) for n in range(3)}, [("1.2.00", 0.0, 0.0, 0.0, 8.0)])
     lines = run_and_measure(f"""
 from pathlib import Path
-from lensnb import preparation, store_writing
+from lensnb.datasets import preparation, store_writing
 raw, out = Path({str(tmp_path)!r}), Path({str(tmp_path / "out")!r})
 found = preparation.find_all(raw, ("LUNA16",), 0).to_dict("records")
-settings = {{"recipe": 1, "spacing_mm": [1.0, 1.0, 2.0], "box_padding_mm": 0.0}}
 for copies in (1, 8):
     rows = [row | {{"volume": f"{{row['volume']}}.{{copies}}.{{k}}"}} for row in found for k in range(copies)]
-    store_writing.write_volumes([(raw, out, row, settings) for row in rows], out, 1)
+    store_writing.write_volumes([store_writing.Task(raw, out, row, (1.0, 1.0, 2.0)) for row in rows], out, 1)
     print("peak", peak())
 """)
     few, many = (int(line.split()[1]) for line in lines if line.startswith("peak"))
@@ -139,10 +139,10 @@ def test_the_room_is_estimated_from_a_sample(raw, tmp_path, monkeypatch, capsys)
     tasks = tasks_of(raw, tmp_path, "DeepLesion", "LUNA16", "LiTS", "NIH-LN")
     assert store_writing.disk_needed(tasks) == pytest.approx(size)  # these volumes are all alike
     assert f"11 volumes need about {size / 1e6:.1f} MB, and " in said and "are free" in said
-    deep = [task for task in tasks if task[2]["dataset"] == "DeepLesion"]
+    deep = [task for task in tasks if task.dataset == "DeepLesion"]
     monkeypatch.setattr(store_writing, "DISK_SAMPLE", 1)
-    longer = deep[0][2] | {"annotations": deep[0][2]["annotations"] | {"end": 20}}  # 16 slices instead of 8
-    more = [deep[0], (*deep[0][:2], longer, deep[0][3])]
+    longer = deep[0].row | {"depth_mm": 2 * deep[0].row["depth_mm"]}
+    more = [deep[0], replace(deep[0], row=longer)]
     assert store_writing.disk_needed(more) == pytest.approx(3 * store_writing.disk_needed(deep[:1]))
     prepare(raw, tmp_path, SPACING, workers=1)
     assert capsys.readouterr().out == ""  # nothing is left to do, so nothing is needed

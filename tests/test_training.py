@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from small_store import label_rows
 
 from lensnb import files, runfolder, settings
-from lensnb.boxes import DATASETS
+from lensnb.datasets import NAMES
 from lensnb.files import read_table, write_table
 from lensnb.models.build import build_lens, load_lens
 from lensnb.models.weights import initialise
@@ -178,7 +178,7 @@ def test_a_run_resumes_to_the_same_weights(tiny_store, tmp_path, monkeypatch):
     resumed = train_experiment("multi", "smoke", 0, tmp_path / "broken")
     assert (straight / "weights.safetensors").read_bytes() == (resumed / "weights.safetensors").read_bytes()
     assert (straight / "log.csv").read_bytes() == (resumed / "log.csv").read_bytes()
-    assert load_lens(resumed).experts == DATASETS
+    assert load_lens(resumed).experts == NAMES
 
 
 def test_weights_that_were_removed_come_back_without_training(tiny_store, tmp_path, monkeypatch, capsys):

@@ -6,7 +6,6 @@ original voxels and to patient millimetres.
 """
 
 from dataclasses import dataclass
-from itertools import permutations
 
 import numpy as np
 
@@ -47,10 +46,13 @@ def normalise(ct: CT, spacing_mm: tuple[float, float, float], crop: bool = True)
     """
     if ct.hu.ndim != 3 or 0 in ct.hu.shape:
         raise ValueError(f"a CT needs three dimensions, none empty; this one has shape {ct.hu.shape}")
-    axes, signs = nearest_axes(ct.index_to_mm)
-    spacing = ct.spacing_mm[list(axes)]
-    hu = np.transpose(ct.hu, [2 - axes[2], 2 - axes[1], 2 - axes[0]])
-    hu = hu[tuple(slice(None, None, int(sign)) for sign in signs[::-1])]
+    # here, so that what only asks for the way back (training, detection) needs no nibabel
+    from nibabel.orientations import apply_orientation, inv_ornt_aff
+
+    orientation = nearest_axes(ct.index_to_mm)
+    hu = apply_orientation(ct.hu.T, orientation).T
+    oriented_to_original = inv_ornt_aff(orientation, ct.hu.T.shape)
+    spacing = ct.spacing_mm[np.argsort(orientation[:, 0])]
     step = np.array(spacing_mm, dtype=float) / spacing
     size = np.floor((np.array(hu.shape[::-1]) - 1) / step + 1e-6).astype(int) + 1
     extent_mm = size * spacing_mm
@@ -58,7 +60,6 @@ def normalise(ct: CT, spacing_mm: tuple[float, float, float], crop: bool = True)
         raise ValueError(f"the volume would be {extent_mm.max() / 1000:.0f} m long; is its spacing in mm?")
     x, y, z = (np.arange(n) * s for n, s in zip(size, step, strict=True))
     rows, columns = border_crop(hu, y, x, spacing_mm) if crop else (slice(0, len(y)), slice(0, len(x)))
-    oriented_to_original = _flip_matrix(axes, signs, ct.hu.shape)
     grid_to_oriented = np.diag([*step, 1.0])
     grid_to_oriented[0, 3] = columns.start * step[0]
     grid_to_oriented[1, 3] = rows.start * step[1]
@@ -72,35 +73,26 @@ def normalise(ct: CT, spacing_mm: tuple[float, float, float], crop: bool = True)
     return resample(hu, z, y[rows], x[columns]), geometry
 
 
-def nearest_axes(index_to_mm: np.ndarray) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Which index axis runs along each patient axis, and in which direction.
+def nearest_axes(index_to_mm: np.ndarray) -> np.ndarray:
+    """Along which patient axis each index axis of a CT runs: (3, 2), rows x, y, z of the index, as nibabel has it.
 
-    Returns (axis along x, along y, along z) and signs (3,): -1 where the index grows to the right, front or
-    feet.
+    Columns: patient axis (0 to 2 for x, y, z), and 1 where the index grows along it, -1 where it grows to the right,
+    front or feet. ValueError for a degenerate matrix, and a tilt of over 30 degrees.
     """
+    from nibabel.orientations import io_orientation
+
     matrix = np.asarray(index_to_mm, dtype=float)[:3, :3]
     lengths = np.linalg.norm(matrix, axis=0)
     if not np.isfinite(matrix).all() or (lengths < 1e-3).any() or abs(np.linalg.det(matrix / lengths)) < 0.1:
         raise ValueError(f"the matrix from voxels to millimetres is degenerate: {matrix.round(4).tolist()}")
-    cosines = matrix / lengths
-    axes = max(permutations(range(3)), key=lambda p: sum(abs(cosines[a, p[a]]) for a in range(3)))
-    along = np.array([cosines[a, axes[a]] for a in range(3)])
+    orientation = io_orientation(index_to_mm)
+    along = (matrix / lengths)[orientation[:, 0].astype(int), range(3)]
     tilt = np.degrees(np.arccos(np.clip(np.abs(along).min(), 0, 1)))
     if tilt > MAX_TILT_DEGREES:
         raise ValueError(
             f"the image is tilted by {tilt:.0f} degrees against the patient; {MAX_TILT_DEGREES} can be read"
         )
-    return axes, np.sign(along)
-
-
-def _flip_matrix(axes: tuple[int, int, int], signs: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """4x4 from the index of the oriented array (x, y, z, 1) to the index of the original one."""
-    matrix = np.zeros((4, 4))
-    matrix[3, 3] = 1
-    for a, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
-        matrix[axis, a] = sign
-        matrix[axis, 3] = 0 if sign > 0 else shape[2 - axis] - 1
-    return matrix
+    return orientation
 
 
 def border_crop(hu: np.ndarray, y: np.ndarray, x: np.ndarray, spacing_mm: tuple) -> tuple[slice, slice]:
@@ -193,34 +185,34 @@ def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-def grid_to_original(points: np.ndarray, geometry: Geometry) -> np.ndarray:
+def grid_to_original(grid_points: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Grid index (n, 3: x, y, z) -> original voxel index (n, 3: x, y, z)."""
-    return transform(geometry.grid_to_original, points)
+    return transform(geometry.grid_to_original, grid_points)
 
 
-def original_to_grid(points: np.ndarray, geometry: Geometry) -> np.ndarray:
+def original_to_grid(original_points: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Original voxel index (n, 3: x, y, z) -> grid index (n, 3: x, y, z)."""
-    return transform(np.linalg.inv(geometry.grid_to_original), points)
+    return transform(np.linalg.inv(geometry.grid_to_original), original_points)
 
 
-def grid_to_mm(points: np.ndarray, geometry: Geometry) -> np.ndarray:
+def grid_to_mm(grid_points: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Grid index (n, 3: x, y, z) -> patient mm, LPS (n, 3)."""
-    return transform(geometry.original_to_mm @ geometry.grid_to_original, points)
+    return transform(geometry.original_to_mm @ geometry.grid_to_original, grid_points)
 
 
-def mm_to_grid(points: np.ndarray, geometry: Geometry) -> np.ndarray:
+def mm_to_grid(points_mm: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Patient mm, LPS (n, 3) -> grid index (n, 3: x, y, z)."""
-    return transform(np.linalg.inv(geometry.original_to_mm @ geometry.grid_to_original), points)
+    return transform(np.linalg.inv(geometry.original_to_mm @ geometry.grid_to_original), points_mm)
 
 
-def boxes3d_to_original(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
+def boxes3d_to_original(grid_boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
     """3D boxes of the grid in original pixels and slice numbers, as the manual test set has them.
 
-    `boxes` (n, 6): x1, y1, z1, x2, y2, z2, slices inclusive, so z reaches from z1 - 0.5 to z2 + 0.5. Returns
+    `grid_boxes` (n, 6): x1, y1, z1, x2, y2, z2, slices inclusive, so z reaches from z1 - 0.5 to z2 + 0.5. Returns
     (n, 6) in the same order: x, y in original pixels, z1 and z2 the first and last original slice
     (first_slice + index) whose centre lies in that range; the nearest slice if there is none.
     """
-    corners = np.asarray(boxes, dtype=float).reshape(-1, 2, 3) + [[0, 0, -0.5], [0, 0, 0.5]]
+    corners = np.asarray(grid_boxes, dtype=float).reshape(-1, 2, 3) + [[0, 0, -0.5], [0, 0, 0.5]]
     mapped = grid_to_original(corners, geometry).reshape(-1, 2, 3)
     low, high = mapped.min(axis=1), mapped.max(axis=1)
     last = geometry.original_shape[0] - 1
@@ -233,13 +225,13 @@ def boxes3d_to_original(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
     return np.column_stack([low[:, :2], z[0], high[:, :2], z[1]])
 
 
-def boxes3d_to_grid(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
+def boxes3d_to_grid(original_boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
     """3D boxes (n, 6) in original pixels and slice numbers, slices inclusive -> grid, z1 and z2 fractional.
 
     The inverse of `boxes3d_to_original`: the half slice that a box reaches beyond the centres of its outer
     slices is kept in mm. A box thinner than one grid slice becomes one grid slice.
     """
-    corners = np.asarray(boxes, dtype=float).reshape(-1, 2, 3) + [[0, 0, -0.5], [0, 0, 0.5]]
+    corners = np.asarray(original_boxes, dtype=float).reshape(-1, 2, 3) + [[0, 0, -0.5], [0, 0, 0.5]]
     corners[..., 2] -= geometry.first_slice
     mapped = original_to_grid(corners, geometry).reshape(-1, 2, 3)
     low, high = mapped.min(axis=1), mapped.max(axis=1)

@@ -9,22 +9,22 @@ from lensnb.ct.grid import Geometry, grid_to_original, original_to_grid
 GRID_BOXES = ["lesion", "z", *BOX, "z1", "z2"]
 
 
-def key_boxes_to_grid(boxes: pd.DataFrame, geometry: Geometry, depth: int) -> pd.DataFrame:
+def key_boxes_to_grid(original_boxes: pd.DataFrame, geometry: Geometry, grid_depth: int) -> pd.DataFrame:
     """Boxes that were drawn on one slice only, on the nearest grid slice; z1 and z2 stay empty: nobody
     measured them.
 
-    `boxes`: lesion, z, x1, y1, x2, y2 in original index coordinates. Returns lesion, z, x1, y1, x2, y2, z1,
+    `original_boxes`: lesion, z, x1, y1, x2, y2 in original index coordinates. Returns lesion, z, x1, y1, x2, y2, z1,
     z2 in the grid.
     """
     _require_axial(geometry)
-    low, high = _map_corners(boxes[BOX].to_numpy(float), boxes["z"].to_numpy(float), geometry)
-    z = np.clip(np.rint(low[:, 2]), 0, depth - 1).astype(int)
-    table = pd.DataFrame({"lesion": boxes["lesion"].to_numpy(), "z": z})
+    low, high = _map_corners(original_boxes[BOX].to_numpy(float), original_boxes["z"].to_numpy(float), geometry)
+    z = np.clip(np.rint(low[:, 2]), 0, grid_depth - 1).astype(int)
+    table = pd.DataFrame({"lesion": original_boxes["lesion"].to_numpy(), "z": z})
     table[BOX] = np.column_stack([low[:, :2], high[:, :2]])
     return table.assign(z1=np.nan, z2=np.nan)[GRID_BOXES]
 
 
-def slice_boxes_to_grid(boxes: pd.DataFrame, geometry: Geometry, depth: int) -> pd.DataFrame:
+def slice_boxes_to_grid(original_boxes: pd.DataFrame, geometry: Geometry, grid_depth: int) -> pd.DataFrame:
     """Lesions that have a box on every original slice they touch, on every grid slice they touch.
 
     A lesion reaches half a slice beyond the centres of its first and last slice: there the interpolated image
@@ -33,20 +33,22 @@ def slice_boxes_to_grid(boxes: pd.DataFrame, geometry: Geometry, depth: int) -> 
     slice.
     """
     _require_axial(geometry)
-    if boxes.empty:
+    if original_boxes.empty:
         return pd.DataFrame(columns=GRID_BOXES)
-    positions = grid_to_original(np.column_stack([np.zeros((depth, 2)), np.arange(depth)]), geometry)[:, 2]
-    boxes = boxes.sort_values("z", kind="stable")
-    codes, lesions = pd.factorize(boxes["lesion"])
-    original_z, coordinates = boxes["z"].to_numpy(float), boxes[BOX].to_numpy(float)
+    original_positions = grid_to_original(
+        np.column_stack([np.zeros((grid_depth, 2)), np.arange(grid_depth)]), geometry
+    )[:, 2]
+    original_boxes = original_boxes.sort_values("z", kind="stable")
+    codes, lesions = pd.factorize(original_boxes["lesion"])
+    original_z, coordinates = original_boxes["z"].to_numpy(float), original_boxes[BOX].to_numpy(float)
     parts = []
     for code in range(len(lesions)):
         mine = codes == code
         slices, corners = original_z[mine], coordinates[mine]
-        inside = np.flatnonzero((positions >= slices[0] - 0.5) & (positions < slices[-1] + 0.5))
+        inside = np.flatnonzero((original_positions >= slices[0] - 0.5) & (original_positions < slices[-1] + 0.5))
         if len(inside) == 0:
-            inside = np.array([np.abs(positions - (slices[0] + slices[-1]) / 2).argmin()])
-        at = np.clip(positions[inside], slices[0], slices[-1])
+            inside = np.array([np.abs(original_positions - (slices[0] + slices[-1]) / 2).argmin()])
+        at = np.clip(original_positions[inside], slices[0], slices[-1])
         on_slices = np.column_stack([np.interp(at, slices, corners[:, i]) for i in range(4)])
         low, high = _map_corners(on_slices, at, geometry)
         extent = np.full((len(inside), 2), [inside.min(), inside.max()])
@@ -76,10 +78,12 @@ def pad_boxes(boxes: pd.DataFrame, padding_mm: float, spacing_mm: np.ndarray) ->
     return padded
 
 
-def _map_corners(boxes: np.ndarray, z: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high corners (n, 3: x, y, z) in the grid of boxes (n, 4) on original slices z (n,)."""
-    first = original_to_grid(np.column_stack([boxes[:, :2], z]), geometry)
-    second = original_to_grid(np.column_stack([boxes[:, 2:], z]), geometry)
+def _map_corners(
+    original_boxes: np.ndarray, original_z: np.ndarray, geometry: Geometry
+) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high corners (n, 3: x, y, z) in the grid of boxes (n, 4) on original slices (n,)."""
+    first = original_to_grid(np.column_stack([original_boxes[:, :2], original_z]), geometry)
+    second = original_to_grid(np.column_stack([original_boxes[:, 2:], original_z]), geometry)
     return np.minimum(first, second), np.maximum(first, second)
 
 

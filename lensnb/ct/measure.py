@@ -53,16 +53,12 @@ def lesions_in(instances: np.ndarray, spacing_mm: tuple) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["number", "x", "y", "z", "z_long", *BOX, "long_mm", "short_mm"])
 
 
-def from_mask(mask: np.ndarray, spacing_mm: tuple) -> tuple[float, float]:
-    """Long and short axis in mm of the lesion in a mask: (z, y, x), on its slice with the longest diameter.
+def _longest(mask: np.ndarray, spacing_mm: tuple) -> tuple[float, float, int]:
+    """Long and short axis in mm of the lesion in a mask (z, y, x), and the slice where the long axis is longest.
 
     The long axis is the largest distance between two pixel centres, the short axis the extent at right angles to it;
-    half a pixel is added at either end, where the lesion's edge is. ValueError for an empty mask.
+    half a pixel is added at either end, where the lesion's edge is.
     """
-    return _longest(mask, spacing_mm)[:2]
-
-
-def _longest(mask: np.ndarray, spacing_mm: tuple) -> tuple[float, float, int]:
     spacing = np.asarray(spacing_mm, dtype=float)[:2]
     best = (0.0, 0.0, -1)
     for z in np.flatnonzero(mask.any(axis=(1, 2))):
@@ -77,8 +73,6 @@ def _longest(mask: np.ndarray, spacing_mm: tuple) -> tuple[float, float, int]:
         long = float(distance[a, b] + np.hypot(*(along * spacing)))
         if long > best[0]:
             best = (long, float(np.ptp(across) + np.hypot(*(along[::-1] * spacing))), int(z))
-    if best[0] == 0:
-        raise ValueError("the mask is empty; there is nothing to measure")
     return best
 
 

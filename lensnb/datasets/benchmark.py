@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb import runfolder
-from lensnb.boxes import DATASETS
-from lensnb.datasets import store_writing
+from lensnb.datasets import NAMES, present, store_writing
 from lensnb.datasets.preparation import find_all
+from lensnb.datasets.store_writing import Task
 from lensnb.system import available_cores
 
 COLUMNS = ["dataset", "volumes", "simpleitk_s", "lensnb_s", "ratio", "per_minute", "cores", "per_minute_all", "mb"]
@@ -34,41 +33,38 @@ def benchmark(
     root, cores = Path(root), cores or available_cores()
     rows = []
     with tempfile.TemporaryDirectory(prefix="lensnb-benchmark-") as out:
-        for name in runfolder.datasets(root):
+        for name in present(root):
             tasks = _usable(root, Path(out), name, spacing_mm, volumes)
             if tasks:
                 rows.append(_measure(name, tasks, cores, repeats))
     if not rows:
-        raise FileNotFoundError(
-            f"{root} holds no usable volume of {', '.join(DATASETS)}; `data check` says what it has"
-        )
+        raise FileNotFoundError(f"{root} holds no usable volume of {', '.join(NAMES)}; `data check` says what it has")
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _usable(root: Path, out: Path, dataset: str, spacing_mm: tuple, number: int) -> list[tuple]:
+def _usable(root: Path, out: Path, dataset: str, spacing_mm: tuple, number: int) -> list[Task]:
     """Tasks for `number` volumes that can be prepared, spread over the dataset."""
     found = find_all(root, (dataset,), seed=0)
     found = found[found["problem"] == ""].to_dict("records")
-    settings = {"recipe": 0, "spacing_mm": list(map(float, spacing_mm)), "box_padding_mm": 0.0}
     spread = sorted(range(len(found)), key=lambda i: (i % max(1, len(found) // number), i))
     tasks = []
     for row in (found[i] for i in spread):
-        task = (root, out, row, settings)
+        task = Task(root, out, row, spacing_mm)
         if len(tasks) < number and not store_writing.write_volume(task)["problem"]:
             tasks.append(task)
     return tasks
 
 
-def _measure(name: str, tasks: list[tuple], cores: int, repeats: int) -> list:
+def _measure(name: str, tasks: list[Task], cores: int, repeats: int) -> list:
     ours = _least_time(lambda: [store_writing.write_volume(task) for task in tasks], repeats) / len(tasks)
-    theirs = _least_time(lambda: [read_and_resample(*task) for task in tasks], repeats) / len(tasks)
+    theirs = _least_time(lambda: [read_and_resample(task) for task in tasks], repeats) / len(tasks)
     together = tasks * -(-4 * cores // len(tasks))  # enough work for every core
     with store_writing.process_pool(cores) as pool:
         list(pool.map(store_writing.write_volume, tasks[:1] * cores))  # processes start and load their libraries
         start = time.perf_counter()
         list(pool.map(store_writing.write_volume, together))
         all_cores = len(together) / (time.perf_counter() - start)
-    size = sum(store_writing.array_file(task).stat().st_size for task in tasks) / len(tasks) / 1e6
+    size = sum(task.array_file.stat().st_size for task in tasks) / len(tasks) / 1e6
     return [name, len(tasks), theirs, ours, ours / theirs, 60 / ours, cores, 60 * all_cores, size]
 
 
@@ -82,13 +78,13 @@ def _least_time(action: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
-def read_and_resample(root: Path, out: Path, row: dict, settings: dict) -> np.ndarray:
+def read_and_resample(task: Task) -> np.ndarray:
     """One volume by SimpleITK alone, on one core: HU int16 (z, y, x), neither cropped nor turned to the patient."""
     import SimpleITK as sitk
 
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    path, annotations = root / row["path"], row["annotations"]
-    if row["dataset"] == "DeepLesion":
+    path, annotations = task.source, task.row["annotations"]
+    if path.is_dir() and next(path.iterdir()).suffix == ".png":
         slices = [path / f"{number:03d}.png" for number in range(annotations["start"], annotations["end"] + 1)]
         image = sitk.ReadImage([str(file) for file in slices if file.exists()], sitk.sitkInt32) - 32768
         image.SetSpacing(annotations["spacing_mm"])
@@ -98,10 +94,9 @@ def read_and_resample(root: Path, out: Path, row: dict, settings: dict) -> np.nd
         image = reader.Execute()
     else:
         image = sitk.ReadImage(str(path))
-    if row["dataset"] in ("LiTS", "NIH-LN"):
-        labels = annotations["mask"] if isinstance(annotations, dict) else annotations[0]
-        sitk.ReadImage(str(root / labels))
-    spacing = settings["spacing_mm"]
+    if task.row["mask"]:
+        sitk.ReadImage(str(task.raw_root / task.row["mask"]))
+    spacing = task.spacing_mm
     extent = zip(image.GetSize(), image.GetSpacing(), spacing, strict=True)
     size = [int((voxels - 1) * old / new + 1e-6) + 1 for voxels, old, new in extent]
     resampled = sitk.Resample(

@@ -1,27 +1,26 @@
 """DeepLesion: 16-bit PNG slices, DL_info.csv, and the manual 3D test set of the LENS authors."""
 
-import io
+import hashlib
 import os
 import re
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from lensnb.ct.png import read_png
 from lensnb.ct.volume import CT
-from lensnb.datasets import FOUND, SLICE_BOXES
-from lensnb.datasets.manual_boxes import load_manual_boxes
-from lensnb.files import read_csv
+from lensnb.datasets import DATASETS, FOUND, INCOMPLETE, LEFT_OUT, SLICE_BOXES
+from lensnb.datasets.manual_boxes import MANUAL_FILE, load_manual_boxes
+from lensnb.files import read_csv, read_json
+from lensnb.system import progress
 
 NAME = "DeepLesion"
-SOURCE = "the NIH Clinical Center, https://nihcc.app.box.com/v/DeepLesion (225 GB of PNG, DL_info.csv)"
-MANUAL_FILE = "DeepLesion_manual_1K_test_release.pkl"
+DEEPLESION = DATASETS[NAME]
 MANUAL_SOURCE = "https://github.com/viggin/DeepLesion_manual_test_set"
-SCOPE = "all lesion types, few of the lesions marked"
 SPLITS = {1: "train", 2: "official-val", 3: "official-test"}
 LABELS_FILE = "text_mined_labels_171_and_split.json"
-ONLY_NOISY = "only possibly noisy lesions"
+USUAL_DL_INFO = "f954fe34176b3443f0d89b21e21367754637aa43"  # what `git hash-object` says of the published DL_info.csv
 MAX_SLICES = 5000  # the longest range of the table has 451
 MIN_SLICES = 3  # a run of fewer slices has no context to look at
 COLUMNS = ["File_name", "Key_slice_index", "Bounding_boxes", "Possibly_noisy", "Slice_range", "Spacing_mm_px_",
@@ -53,7 +52,7 @@ def find(root: Path | str) -> pd.DataFrame:
         used = [row for row in group if not row["noisy"]]
         problem = ""
         if not used and split not in manual:  # the manual boxes do without the rows
-            problem = ONLY_NOISY
+            problem = DEEPLESION.on_purpose
         elif series not in present:
             problem = f"missing folder: Images_png/{series}"
         annotations = {
@@ -64,11 +63,13 @@ def find(root: Path | str) -> pd.DataFrame:
             "lesions": [[row[name] for name in ("lesion", "key", "x1", "y1", "x2", "y2")] for row in used],
         }
         path = f"{NAME}/Images_png/{series}"
-        rows.append([NAME, *series_names(series), volume, split, path, SCOPE, annotations, problem])
+        depth_mm = (end - start + 1) * first["spacing_z"]
+        rows.append([NAME, *series_names(series), volume, split, path, DEEPLESION.lesions, annotations, problem,
+                     "", len(used), depth_mm])  # fmt: skip
     for volume, split in manual_split.items():
         series = volume.rsplit("_", 1)[0]
         problem = "of the manual test set, not in DL_info.csv"
-        rows.append([NAME, *series_names(series), volume, split, "", SCOPE, {}, problem])
+        rows.append([NAME, *series_names(series), volume, split, "", DEEPLESION.lesions, {}, problem, "", 0, 0.0])
     return pd.DataFrame(rows, columns=FOUND)
 
 
@@ -92,7 +93,7 @@ def read_manual(root: Path | str) -> dict[str, dict[str, np.ndarray]]:
     Raises ValueError for another split than val and test, a sub-volume in both, a name that is no sub-volume, and
     boxes whose z leave the slices of their sub-volume, as those that count from its start do.
     """
-    path = Path(root) / NAME / MANUAL_FILE
+    path = Path(root) / MANUAL_FILE
     if not path.exists():
         return {}
     manual = load_manual_boxes(path)
@@ -129,7 +130,7 @@ def read_info(path: Path) -> pd.DataFrame:
     Raises FileNotFoundError, or ValueError naming the file and row.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; DeepLesion comes from {SOURCE}")
+        raise FileNotFoundError(f"{path} does not exist; DeepLesion comes from {DEEPLESION.source}")
     table = read_csv(path)
     absent = [name for name in COLUMNS if name not in table]
     if absent:
@@ -239,28 +240,63 @@ def best_run(numbers: list[int], keys: list[int]) -> range:
     return max(runs, key=lambda run: (sum(key in run for key in keys), len(run)))
 
 
-def read_png(path: Path) -> np.ndarray:
-    """HU int16 (y, x) of a 16-bit PNG: stored value - 32768. ValueError if it is broken or has 8 bits."""
-    from PIL import Image
+def count(root: Path | str, found: pd.DataFrame) -> dict[str, int]:
+    """What DL_info.csv, the manual test set and the text-mined labels hold."""
+    folder = Path(root) / NAME
+    series = read_info(folder / "DL_info.csv")["series"]
+    manual = [boxes for volumes in read_manual(root).values() for boxes in volumes.values()]
+    labels = _text_mined_labels(folder)
+    return {
+        "lesions in DL_info.csv": len(series),
+        "patients": series.str[:6].nunique(),
+        "studies": series.str[:9].nunique(),
+        "sub-volumes of the manual test set": len(manual),
+        "boxes of the manual test set": sum(map(len, manual)),
+        "lesions with text-mined labels": sum(len(rows) for kind, rows in labels.items() if "_idxs" in kind),
+    }
 
-    try:
-        content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            mode = image.mode
-            stored = np.asarray(image)
-        _check_sums(content)
-    except Exception as error:  # a damaged PNG raises OSError, SyntaxError, zlib.error, ...
-        raise ValueError(f"{path.name}: {' '.join(str(error).split())}") from error
-    if mode not in ("I;16", "I;16B", "I") or stored.ndim != 2:
-        raise ValueError(f"{path.name}: mode {mode}, not 16-bit grey, so its values are not HU")
-    return (stored.astype(np.int32) - 32768).astype(np.int16)
+
+def faults(root: Path | str, usable: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """PNGs that are not in their folders, sub-volumes that have too few of them, and a table out of order."""
+    return [*_missing_slices(Path(root), usable), *_out_of_order(Path(root) / NAME)]
 
 
-def _check_sums(content: bytes) -> None:
-    """Compare the checksum of every chunk of a PNG: one wrong bit in twenty passes the decoder, as other HU."""
-    start = 8
-    while start < len(content):
-        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
-        if zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
-            raise ValueError(f"wrong checksum at byte {start}")
-        start = end + 4
+def _missing_slices(root: Path, usable: pd.DataFrame) -> list[tuple[str, str, str]]:
+    missed, folder, listed = [], "", set()
+    for row in progress(list(usable.itertuples()), f"listing {NAME}"):
+        if row.path != folder:
+            folder, listed = row.path, set(os.listdir(root / row.path))
+        wanted = range(row.annotations["start"], row.annotations["end"] + 1)
+        there = [number for number in wanted if f"{number:03d}.png" in listed]
+        if len(there) == len(wanted):
+            continue
+        run = best_run(there, [lesion[1] for lesion in row.annotations["lesions"]])
+        if len(run) < min(MIN_SLICES, len(wanted)):
+            reason = f"too few slices: {len(run)} in a row of {len(wanted)} in {folder}"
+            missed.append((row.volume, LEFT_OUT, reason))
+        for number in sorted(set(wanted) - set(there)):
+            missed.append((row.volume, INCOMPLETE, f"missing PNG: {Path(folder).name}/{number:03d}.png"))
+    return missed
+
+
+def _out_of_order(folder: Path) -> list[tuple[str, str, str]]:
+    """The text-mined labels count the rows of the published DL_info.csv; in another order they are of other lesions."""
+    path = folder / "DL_info.csv"
+    if not path.is_file() or not _text_mined_labels(folder):
+        return []
+    order = read_info(path)[["series", "key"]]
+    in_order = order.equals(order.sort_values(["series", "key"], kind="stable"))
+    if in_order or _git_hash(path) == USUAL_DL_INFO:
+        return []
+    return [("", INCOMPLETE, f"rows out of order: {LABELS_FILE} counts the rows of the published table")]
+
+
+def _text_mined_labels(folder: Path) -> dict:
+    path = folder / LABELS_FILE
+    return read_json(path) if path.is_file() else {}
+
+
+def _git_hash(path: Path) -> str:
+    """What `git hash-object` says of a file."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -9,13 +9,12 @@ from scipy import ndimage
 
 from lensnb.ct.read import read_array, read_image
 from lensnb.ct.volume import CT, affine
-from lensnb.datasets import FOUND, SLICE_BOXES
+from lensnb.datasets import DATASETS, FOUND, SLICE_BOXES
 from lensnb.datasets.masks import align_mask, mask_boxes, whole_labels
 from lensnb.files import files_below
 
 NAME = "LiTS"
-SOURCE = "https://competitions.codalab.org/competitions/17094 (131 training volumes; CC BY-NC-SA 4.0)"
-SCOPE = "liver tumours"
+LITS = DATASETS[NAME]
 LOST_SPACING_MM = (0.75, 0.75, 1.5)  # the middle of what the intact headers have
 LOST_HEADERS = range(28, 48)  # published with the identity instead of their matrix
 MATCHED_BY_INDEX = range(28, 53)  # these, and 48 to 52, whose images and segmentations name different places
@@ -38,9 +37,10 @@ def find(root: Path | str) -> pd.DataFrame:
             problem = f"missing segmentation: segmentation-{number}.nii"
         elif len(images) > 1 or len(labels) > 1:
             problem = f"two files: {' and '.join(images if len(images) > 1 else labels)}; remove one"
-        rows.append([NAME, name, name, name, name, "", images[0] if images else "", SCOPE, labels[:1], problem])
+        path, mask = images[0] if images else "", labels[0] if labels else ""
+        rows.append([NAME, name, name, name, name, "", path, LITS.lesions, labels[:1], problem, mask, 0, 0.0])
     if not rows:
-        raise FileNotFoundError(f"{folder} holds no volume-N.nii or .nii.gz; LiTS comes from {SOURCE}")
+        raise FileNotFoundError(f"{folder} holds no volume-N.nii or .nii.gz; LiTS comes from {LITS.source}")
     return pd.DataFrame(rows, columns=FOUND)
 
 
@@ -96,7 +96,8 @@ def _header_lost(ct: CT, number: int) -> bool:
     Of the volumes known to have lost it, voxels of exactly 1 mm are proof enough, whatever their origin.
     """
     identity = np.allclose(np.abs(ct.index_to_mm), np.eye(4), atol=1e-6)
-    return identity or number in LOST_HEADERS and np.allclose(ct.spacing_mm, 1, atol=1e-6)
+    cubes_of_1_mm = np.allclose(ct.spacing_mm, 1, atol=1e-6)
+    return identity or (number in LOST_HEADERS and cubes_of_1_mm)
 
 
 def anatomical_signs(hu: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -122,3 +123,13 @@ def _centre(mask: np.ndarray) -> np.ndarray:
     """Mean index (z, y, x) of a mask; nan where it is empty."""
     indices = np.nonzero(mask)
     return np.array([i.mean() if len(i) else np.nan for i in indices])
+
+
+def count(root: Path | str, found: pd.DataFrame) -> dict[str, int]:
+    """Nothing beyond the volumes: how many tumours there are is known only when the masks are read."""
+    return {}
+
+
+def faults(root: Path | str, usable: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """None beyond those of `find`."""
+    return []

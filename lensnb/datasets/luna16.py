@@ -7,12 +7,11 @@ import pandas as pd
 
 from lensnb.ct.read import read_image
 from lensnb.ct.volume import CT
-from lensnb.datasets import FOUND, SLICE_BOXES
+from lensnb.datasets import DATASETS, FOUND, SLICE_BOXES
 from lensnb.files import files_below, read_csv
 
 NAME = "LUNA16"
-SOURCE = "https://luna16.grand-challenge.org (subset0 to subset9, 888 scans, and the csv files; CC BY 4.0)"
-SCOPE = "lung nodules"
+LUNA16 = DATASETS[NAME]
 
 
 def find(root: Path | str) -> pd.DataFrame:
@@ -45,19 +44,10 @@ def find(root: Path | str) -> pd.DataFrame:
             problem = f"two files: {' and '.join(both)}; remove one"
         subset = path.relative_to(folder).parts[0] if path else "none"
         file = str(path.relative_to(root)) if path else ""
-        rows.append([NAME, uid, subset, uid, uid, "", file, SCOPE, of_scan.get(uid, []), problem])
+        annotations = of_scan.get(uid, [])
+        rows.append([NAME, uid, subset, uid, uid, "", file, LUNA16.lesions, annotations, problem,
+                     "", len(annotations), 0.0])  # fmt: skip
     return pd.DataFrame(rows, columns=FOUND)
-
-
-def fold(found: pd.DataFrame, left_out: int) -> list[str]:
-    """train or val for every row of `find`: fold `left_out` (0 to 9) of the challenge's ten validates on that subset.
-
-    A scan that is in no subset folder belongs to neither: empty.
-    """
-    if left_out not in range(10):
-        raise ValueError(f"LUNA16 has the folds 0 to 9, not {left_out}")
-    sides = {f"subset{n}": "val" if n == left_out else "train" for n in range(10)}
-    return [sides.get(subset, "") for subset in found["study"]]
 
 
 def csv_file(folder: Path, name: str) -> Path:
@@ -69,7 +59,7 @@ def csv_file(folder: Path, name: str) -> Path:
 def read_annotations(path: Path) -> pd.DataFrame:
     """Nodules: seriesuid, lesion (luna + 0-based row of the file), x_mm, y_mm, z_mm (LPS), diameter_mm."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; LUNA16 comes from {SOURCE}")
+        raise FileNotFoundError(f"{path} does not exist; LUNA16 comes from {LUNA16.source}")
     table = read_csv(path, dtype={"seriesuid": str})
     wanted = ["coordX", "coordY", "coordZ", "diameter_mm"]
     absent = [name for name in ["seriesuid", *wanted] if name not in table]
@@ -127,3 +117,15 @@ def sphere_boxes(centre_mm: np.ndarray, radius_mm: float, ct: CT) -> list[list[f
         slices, radii = np.array([np.rint(z)]), np.array([radius_mm])
     half_x, half_y = np.maximum(radii / sx, 0.5), np.maximum(radii / sy, 0.5)
     return np.column_stack([slices, x - half_x, y - half_y, x + half_x, y + half_y]).tolist()
+
+
+def count(root: Path | str, found: pd.DataFrame) -> dict[str, int]:
+    """The nodules of annotations.csv and the rows of annotations_excluded.csv."""
+    excluded = csv_file(Path(root) / NAME, "annotations_excluded.csv")
+    findings = max(0, len(excluded.read_bytes().splitlines()) - 1) if excluded.is_file() else 0
+    return {"nodules": int(found["lesions"].sum()), "excluded findings": findings}
+
+
+def faults(root: Path | str, usable: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """None beyond those of `find`."""
+    return []

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lensnb.datasets import UNIVERSAL
+
+MANUAL_FILE = f"{UNIVERSAL}/DeepLesion_manual_1K_test_release.pkl"  # below the folder of the raw data
 # what a pickled numeric array consists of, under the names of old and of new numpy
 ADMITTED = {
     ("numpy", "ndarray"),

@@ -9,14 +9,12 @@ from scipy import ndimage
 from lensnb.ct.dicom import read_dicom_folder
 from lensnb.ct.read import read_array
 from lensnb.ct.volume import CT
-from lensnb.datasets import FOUND, SLICE_BOXES
+from lensnb.datasets import DATASETS, FOUND, SLICE_BOXES
 from lensnb.datasets.masks import align_mask, mask_boxes, whole_labels
 from lensnb.files import files_below
 
 NAME = "NIH-LN"
-SOURCE = (
-    "https://www.cancerimagingarchive.net/collection/ct-lymph-nodes (176 cases, and MED_ABD_LYMPH_MASKS; CC BY 3.0)"
-)
+NIH_LN = DATASETS[NAME]
 POINT_MARGIN = 2  # voxels by which an annotated point may miss the box of its node
 IMAGES, MASKS, ANNOTATIONS = "CT Lymph Nodes", "MED_ABD_LYMPH_MASKS", "MED_ABD_LYMPH_ANNOTATIONS"
 
@@ -37,7 +35,7 @@ def find(root: Path | str) -> pd.DataFrame:
     folder = Path(root) / NAME
     cases = {p.name for part in (IMAGES, MASKS, ANNOTATIONS) for p in (folder / part).glob("*_LYMPH_*") if p.is_dir()}
     if not cases:
-        raise FileNotFoundError(f"{folder} holds no case in '{IMAGES}' or {MASKS}; NIH-LN comes from {SOURCE}")
+        raise FileNotFoundError(f"{folder} holds no case in '{IMAGES}' or {MASKS}; NIH-LN comes from {NIH_LN.source}")
     rows = []
     for case in sorted(cases):
         series = image_folders(folder / IMAGES / case)
@@ -57,8 +55,8 @@ def find(root: Path | str) -> pd.DataFrame:
         region = "abdominal" if case.startswith("ABD") else "mediastinal"
         path = str(series[0].relative_to(root)) if series else ""
         annotations = {"mask": str(mask.relative_to(root)), "nodes": points}
-        rows.append([NAME, PATIENT_OF.get(case, case), case, case, case, "", path, f"{region} lymph nodes",
-                     annotations, problem])  # fmt: skip
+        rows.append([NAME, PATIENT_OF.get(case, case), case, case, case, "", path, f"{region} {NIH_LN.lesions}",
+                     annotations, problem, annotations["mask"], len(points or []), 0.0])  # fmt: skip
     return pd.DataFrame(rows, columns=FOUND)
 
 
@@ -162,3 +160,13 @@ def _points_in(nodes: np.ndarray, points: list[list[float]]) -> int:
     low = np.array([[r.start for r in box] for box in boxes]).reshape(-1, 3) - POINT_MARGIN
     high = np.array([[r.stop - 1 for r in box] for box in boxes]).reshape(-1, 3) + POINT_MARGIN
     return sum(bool(((low <= p) & (p <= high)).all(axis=1).any()) for p in (np.array(q[2::-1]) for q in points))
+
+
+def count(root: Path | str, found: pd.DataFrame) -> dict[str, int]:
+    """The nodes of the annotation texts."""
+    return {"annotated nodes": int(found["lesions"].sum())}
+
+
+def faults(root: Path | str, usable: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """None beyond those of `find`."""
+    return []

@@ -1,4 +1,4 @@
-"""From the raw files of the four datasets to one store of normalised volumes and one table of boxes.
+"""From the raw files of the datasets to one store of normalised volumes and one table of boxes.
 
 Each volume is written by itself, with a record beside it; the tables are assembled from the records at the
 end. Whatever interrupts the work, the next start goes on with the volumes that have no record yet.
@@ -11,16 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb.boxes import BOX, BOX3D, COLUMNS, DATASETS
+from lensnb.boxes import BOX, BOX3D, COLUMNS
 from lensnb.ct.grid import boxes3d_to_grid
 from lensnb.ct.grid_boxes import GRID_BOXES, clip_to_image, slice_boxes_to_grid
-from lensnb.datasets import deeplesion
+from lensnb.datasets import DATASETS, NAMES, UNIVERSAL, deeplesion
+from lensnb.datasets.readers import READERS
 from lensnb.datasets.store import geometry_of
-from lensnb.datasets.store_writing import READERS, RECIPE, write_volumes
+from lensnb.datasets.store_writing import Task, settings, write_volumes
 from lensnb.files import read_table, write_json, write_table
 from lensnb.streams import Stream, generator
-
-__all__ = ["READERS", "find_all", "prepare"]
 
 KEYS = ["dataset", "patient", "study", "series"]
 VOLUME_COLUMNS = [*KEYS, "volume", "split", "depth", "height", "width", "spacing_x_mm", "spacing_y_mm",
@@ -36,7 +35,7 @@ def prepare(
     seed: int = 0,
     workers: int = 0,
     box_padding_mm: float = 0.0,
-    datasets: tuple[str, ...] = DATASETS,
+    datasets: tuple[str, ...] = NAMES,
 ) -> dict:
     """Prepare all volumes of the datasets below `raw_root` into the store `out`, and return its report.
 
@@ -49,13 +48,8 @@ def prepare(
     """
     raw_root, out = Path(raw_root), Path(out)
     found = find_all(raw_root, datasets, seed)
-    recipe = {
-        "recipe": RECIPE,
-        "spacing_mm": list(map(float, spacing_mm)),
-        "box_padding_mm": float(box_padding_mm),
-    }
     usable = found[found["problem"] == ""]
-    tasks = [(raw_root, out, row, recipe) for row in usable.to_dict("records")]
+    tasks = [Task(raw_root, out, row, spacing_mm, box_padding_mm) for row in usable.to_dict("records")]
     records = write_volumes(tasks, out, workers)
     problems = dict(zip(found["volume"], found["problem"], strict=True)) | {r["volume"]: r["problem"] for r in records}
     records = {record["volume"]: record for record in records if not record["problem"]}
@@ -68,16 +62,17 @@ def prepare(
         reason = found["problem"].iloc[0]
         raise ValueError(f"none of the {len(found)} volumes below {raw_root} can be used; the first: {reason}")
     boxes = _box_table(volumes, records)
-    manual, manual_lost = (
-        manual_boxes(raw_root, volumes) if "DeepLesion" in datasets else (_with_keys([], volumes, "truth")[COLUMNS], {})
-    )
+    manual, manual_lost = _with_keys([], volumes, "truth")[COLUMNS], {}
+    if UNIVERSAL in datasets:
+        manual, manual_lost = manual_boxes(raw_root, volumes)
     truth = truth_boxes(raw_root / "truth" / "lesions.csv", volumes)
     write_table(volumes, out / "volumes.csv")
     write_table(boxes, out / "boxes.csv")
     write_table(manual, out / "manual.csv")
     if truth is not None:
         write_table(truth, out / "truth.csv")
-    report = _report(found, volumes, boxes, manual, truth, manual_lost, recipe | {"seed": seed})
+    made_with = settings(spacing_mm, box_padding_mm) | {"seed": seed}
+    report = _report(found, volumes, boxes, manual, truth, manual_lost, made_with)
     write_json(report, out / "report.json")
     return report
 
@@ -86,19 +81,19 @@ def find_all(raw_root: Path, datasets: tuple[str, ...], seed: int) -> pd.DataFra
     """The volumes of the named datasets, in expert order, with their splits. Raises if a folder is missing."""
     unknown = sorted(set(datasets) - set(READERS))
     if unknown:
-        raise ValueError(f"no dataset {', '.join(unknown)}; there are {', '.join(DATASETS)}")
+        raise ValueError(f"no dataset {', '.join(unknown)}; there are {', '.join(NAMES)}")
     parts = []
-    for name in DATASETS:
+    for name, dataset in DATASETS.items():
         if name not in datasets:
             continue
         if not (raw_root / name).is_dir():
             raise FileNotFoundError(
-                f"{raw_root / name} does not exist; {name} comes from {READERS[name].SOURCE}. "
+                f"{raw_root / name} does not exist; {name} comes from {dataset.source}. "
                 "To work without it, name the others in `datasets`"
             )
         part = READERS[name].find(raw_root)
-        if name != "DeepLesion":
-            part["split"] = split_by_patient(part["patient"], generator(seed, Stream.SPLIT, DATASETS.index(name)))
+        if not dataset.own_split:
+            part["split"] = split_by_patient(part["patient"], generator(seed, Stream.SPLIT, NAMES.index(name)))
         parts.append(part.sort_values("volume"))
     found = pd.concat(parts, ignore_index=True)
     twice = found.loc[found["volume"].duplicated(), "volume"]
@@ -181,8 +176,8 @@ def truth_boxes(path: Path, volumes: pd.DataFrame) -> pd.DataFrame | None:
 
 
 def _cut_slices(row: dict) -> int:
-    """How many unusable slices a DeepLesion volume lost at its start; the truth counts from the named start."""
-    if row["dataset"] != "DeepLesion":
+    """How many unusable slices a volume lost at its start; the truth counts from the start that its name tells."""
+    if not DATASETS[row["dataset"]].numbered_slices:
         return 0
     return row["first_slice"] - int(row["volume"].rsplit("_", 1)[1].split("-")[0])
 

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +20,62 @@ import psutil
 
 from lensnb.ct.grid import normalise
 from lensnb.ct.grid_boxes import clip_to_image, key_boxes_to_grid, pad_boxes, slice_boxes_to_grid
-from lensnb.datasets import deeplesion, lits, luna16, nih_ln
+from lensnb.datasets import DATASETS
+from lensnb.datasets.readers import READERS
 from lensnb.files import read_json, write_array, write_json
 from lensnb.system import available_cores, progress
 
-READERS = {"DeepLesion": deeplesion, "LUNA16": luna16, "LiTS": lits, "NIH-LN": nih_ln}
 DISK_SAMPLE = 5  # volumes of each dataset that are read in order to estimate the disk space for all
 RECIPE = 1  # raise it when prepared volumes of older code must not be used any more
 
 
-def write_volumes(tasks: list[tuple], out: Path, workers: int = 0) -> list[dict]:
+@dataclass(frozen=True)
+class Task:
+    """One volume to be prepared.
+
+    raw_root: folder of the raw data. out: folder of the store. row: of a reader's `find`, as a dictionary. spacing_mm:
+    of the grid (x, y, z). box_padding_mm: added in plane to boxes that have no margin of their own.
+    """
+
+    raw_root: Path
+    out: Path
+    row: dict
+    spacing_mm: tuple[float, float, float]
+    box_padding_mm: float = 0.0
+
+    @property
+    def dataset(self) -> str:
+        """The name of the volume's dataset."""
+        return self.row["dataset"]
+
+    @property
+    def source(self) -> Path:
+        """The raw file or folder."""
+        return self.raw_root / self.row["path"]
+
+    @property
+    def array_file(self) -> Path:
+        """Where the volume is written; its record lies beside it, as .json."""
+        return self.out / "store" / self.dataset / f"{self.row['volume']}.npy"
+
+    @property
+    def record_file(self) -> Path:
+        """Where the record of the volume is written."""
+        return self.array_file.with_suffix(".json")
+
+
+def settings(spacing_mm: tuple[float, float, float], box_padding_mm: float) -> dict:
+    """How volumes are prepared, as records and reports have it."""
+    return {
+        "recipe": RECIPE,
+        "spacing_mm": list(map(float, spacing_mm)),
+        "box_padding_mm": float(box_padding_mm),
+    }
+
+
+def write_volumes(tasks: list[Task], out: Path, workers: int = 0) -> list[dict]:
     """Write the volumes that are not there yet below `out`/store; return the records of all, in any order.
 
-    A task is (raw_root, out, row of a reader's `find` as a dictionary, settings: recipe, spacing_mm, box_padding_mm).
     `workers`: processes, 0 for one on each core. A volume that can not be used has a record with the `problem` alone.
     Raises OSError, before anything is written, if the disk has not enough room, and MemoryError if a process was
     killed for want of memory.
@@ -49,7 +93,7 @@ def write_volumes(tasks: list[tuple], out: Path, workers: int = 0) -> list[dict]
     return [record for record in records if record] + list(progress(done, "preparing CT", len(waiting), lines))
 
 
-def _in_processes(tasks: list[tuple], workers: int) -> Iterator[dict]:
+def _in_processes(tasks: list[Task], workers: int) -> Iterator[dict]:
     """Records of the tasks, done by several processes."""
     try:
         with process_pool(workers) as pool:
@@ -76,7 +120,7 @@ def _remove_leftovers(store: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _check_disk(tasks: list[tuple], out: Path) -> None:
+def _check_disk(tasks: list[Task], out: Path) -> None:
     """Say how much room the volumes need and how much there is; OSError if that is not enough."""
     if not tasks:
         return
@@ -89,15 +133,15 @@ def _check_disk(tasks: list[tuple], out: Path) -> None:
     print(f"preparing CT: {room}", flush=True)
 
 
-def disk_needed(tasks: list[tuple]) -> float:
+def disk_needed(tasks: list[Task]) -> float:
     """Bytes that the volumes of the tasks will take, estimated from some of each dataset.
 
     Those are read and normalised, because nobody knows how much air the border crop takes away; then they are taken
-    to stand for all. The depth of a DeepLesion sub-volume, which varies most, is known beforehand.
+    to stand for all. The depth, which varies most among the sub-volumes of DeepLesion, is known there beforehand.
     """
     needed = 0.0
-    for name in READERS:
-        mine = [task for task in tasks if task[2]["dataset"] == name]
+    for name in DATASETS:
+        mine = [task for task in tasks if task.dataset == name]
         sample = mine[:: max(1, -(-len(mine) // DISK_SAMPLE))]
         if sample:
             bytes_per_mm = sum(map(_grid_bytes, sample)) / sum(map(_depth_mm, sample))
@@ -105,50 +149,43 @@ def disk_needed(tasks: list[tuple]) -> float:
     return needed
 
 
-def _grid_bytes(task: tuple) -> int:
+def _grid_bytes(task: Task) -> int:
     """Bytes of a volume on the grid; 0 if it can not be used."""
     _, hu = _grid_of(task)
     return 0 if hu is None else hu.nbytes
 
 
-def _depth_mm(task: tuple) -> float:
-    """How much of the patient a DeepLesion sub-volume shows; 1 for the others."""
-    annotations = task[2]["annotations"]
-    if task[2]["dataset"] != "DeepLesion":
-        return 1.0
-    return (annotations["end"] - annotations["start"] + 1) * annotations["spacing_mm"][2]
+def _depth_mm(task: Task) -> float:
+    """How much of the patient a volume shows; 1 where the dataset's lists do not tell."""
+    return task.row["depth_mm"] or 1.0
 
 
 def _size(number: float) -> str:
     return f"{number / 1e9:.1f} GB" if number >= 5e7 else f"{number / 1e6:.1f} MB"
 
 
-def _finished(task: tuple) -> dict | None:
+def _finished(task: Task) -> dict | None:
     """The record of a volume that is prepared already, from the same source and in the same way."""
-    path = array_file(task)
-    if not (path.exists() and path.with_suffix(".json").exists()):
+    if not (task.array_file.exists() and task.record_file.exists()):
         return None
     try:
-        record = read_json(path.with_suffix(".json"))
+        record = read_json(task.record_file)
     except ValueError:  # a broken record is as good as none: the volume is made again
         return None
     return record if record.get("recipe") == _recipe(task) else None
 
 
-def array_file(task: tuple) -> Path:
-    """Where the volume of a task is written; its record lies beside it, as .json."""
-    _, out, row, _ = task
-    return out / "store" / row["dataset"] / f"{row['volume']}.npy"
-
-
-def _recipe(task: tuple) -> dict:
+def _recipe(task: Task) -> dict:
     """All that the prepared volume follows from: the settings, and the state of its source."""
-    raw_root, _, row, settings = task
-    changed = (raw_root / row["path"]).stat().st_mtime_ns
-    return settings | {"path": row["path"], "changed": changed, "annotations": json.dumps(row["annotations"])}
+    source = {
+        "path": task.row["path"],
+        "changed": task.source.stat().st_mtime_ns,
+        "annotations": json.dumps(task.row["annotations"]),
+    }
+    return settings(task.spacing_mm, task.box_padding_mm) | source
 
 
-def write_volume(task: tuple) -> dict:
+def write_volume(task: Task) -> dict:
     """Write one volume and its record, and return the record.
 
     A volume that can not be used gives a record with `problem`, which is not kept: the next start tries it
@@ -157,38 +194,36 @@ def write_volume(task: tuple) -> dict:
     record, hu = _grid_of(task)
     if hu is None:
         return record
-    path = array_file(task)
-    path.with_suffix(".json").unlink(missing_ok=True)
-    write_array(hu, path)
-    write_json(record, path.with_suffix(".json"))
+    task.record_file.unlink(missing_ok=True)
+    write_array(hu, task.array_file)
+    write_json(record, task.record_file)
     return record
 
 
-def _grid_of(task: tuple) -> tuple[dict, np.ndarray | None]:
+def _grid_of(task: Task) -> tuple[dict, np.ndarray | None]:
     """The record and the grid of one volume; if it can not be used, what the problem is, and None."""
-    raw_root, _, row, _ = task
     try:
-        return _normalised(raw_root, row, _recipe(task))
+        return _normalised(task)
     except (ValueError, FileNotFoundError) as error:
-        return {"volume": row["volume"], "problem": str(error)}, None
+        return {"volume": task.row["volume"], "problem": str(error)}, None
     except Exception as error:
-        error.add_note(f"while preparing {row['volume']} of {row['dataset']} from {raw_root / row['path']}")
+        error.add_note(f"while preparing {task.row['volume']} of {task.dataset} from {task.source}")
         raise
 
 
-def _normalised(raw_root: Path, row: dict, recipe: dict) -> tuple[dict, np.ndarray]:
+def _normalised(task: Task) -> tuple[dict, np.ndarray]:
     """The record and the grid of one volume."""
-    ct, boxes = READERS[row["dataset"]].read(raw_root, row)
-    hu, geometry = normalise(ct, recipe["spacing_mm"])
-    if row["dataset"] == "DeepLesion":
-        boxes = key_boxes_to_grid(boxes, geometry, len(hu))
-    else:
-        boxes = slice_boxes_to_grid(pad_boxes(boxes, recipe["box_padding_mm"], ct.spacing_mm), geometry, len(hu))
-    boxes, outside = clip_to_image(boxes, *hu.shape[1:])
+    recipe, dataset = _recipe(task), DATASETS[task.dataset]
+    ct, original_boxes = READERS[task.dataset].read(task.raw_root, task.row)
+    hu, geometry = normalise(ct, task.spacing_mm)
+    if dataset.boxes_from != "diameters":
+        original_boxes = pad_boxes(original_boxes, task.box_padding_mm, ct.spacing_mm)
+    to_grid = key_boxes_to_grid if dataset.key_slices_only else slice_boxes_to_grid
+    grid_boxes, outside = clip_to_image(to_grid(original_boxes, geometry, len(hu)), *hu.shape[1:])
     notes = [*ct.notes, *(f"box outside the image: {lesion}" for lesion in dict.fromkeys(outside))]
     notes = [note.replace(";", ",") for note in notes]
     record = {
-        "volume": row["volume"],
+        "volume": task.row["volume"],
         "problem": "",
         "recipe": recipe,
         "shape": list(hu.shape),
@@ -197,6 +232,6 @@ def _normalised(raw_root: Path, row: dict, recipe: dict) -> tuple[dict, np.ndarr
         "original_to_mm": geometry.original_to_mm.tolist(),
         "original_shape": list(geometry.original_shape),
         "notes": notes,
-        "boxes": json.loads(boxes.to_json(orient="values", double_precision=15)),
+        "boxes": json.loads(grid_boxes.to_json(orient="values", double_precision=15)),
     }
     return record, hu

@@ -110,29 +110,29 @@ def detections_3d(fused: pd.DataFrame, inference: Inference) -> pd.DataFrame:
     return tracklets_to_3d(trim_tracklets(tracklets, inference.trim))
 
 
-def to_original(detections: pd.DataFrame, store: Store) -> pd.DataFrame:
+def to_original(grid_detections: pd.DataFrame, store: Store) -> pd.DataFrame:
     """3D detections of the grid in original pixels and slice numbers: volume, x1, y1, z1, x2, y2, z2, score."""
     parts = []
-    for volume, group in detections.groupby("volume", sort=True):
+    for volume, group in grid_detections.groupby("volume", sort=True):
         boxes = boxes3d_to_original(group[BOX3D].to_numpy(np.float64), store.geometry(volume))
         parts.append(pd.DataFrame(boxes, columns=BOX3D).assign(volume=volume, score=group["score"].to_numpy()))
     columns = ["volume", *BOX3D, "score"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def to_marks(detections: pd.DataFrame, store: Store) -> pd.DataFrame:
+def to_marks(grid_detections: pd.DataFrame, store: Store) -> pd.DataFrame:
     """3D detections of LUNA16 volumes in grid coordinates as marks: the box's centre in patient mm (LPS).
 
     Returns the columns of a submission, seriesuid, coordX, coordY, coordZ, probability, in the detections' order
     and with their index. Box ends are pixel centres and slice numbers, so the centre is their mean.
     """
-    boxes = detections[BOX3D].to_numpy(dtype=float)
+    boxes = grid_detections[BOX3D].to_numpy(dtype=float)
     centres = (boxes[:, :3] + boxes[:, 3:]) / 2
-    volumes = detections["volume"].astype(str).to_numpy()
-    marks = pd.DataFrame({"seriesuid": volumes}, index=detections.index)
+    volumes = grid_detections["volume"].astype(str).to_numpy()
+    marks = pd.DataFrame({"seriesuid": volumes}, index=grid_detections.index)
     millimetres = np.empty_like(centres)
     for volume in pd.unique(volumes):
         here = volumes == volume
         millimetres[here] = grid_to_mm(centres[here], store.geometry(volume))
     marks[POSITION] = millimetres
-    return marks.assign(probability=detections["score"].to_numpy(dtype=float))
+    return marks.assign(probability=grid_detections["score"].to_numpy(dtype=float))

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from lensnb.boxes import BOX3D, DATASETS
+from lensnb.boxes import BOX3D
+from lensnb.datasets import NAMES
+from lensnb.datasets.manual_boxes import MANUAL_FILE
 from lensnb.datasets.store import Store
 from lensnb.detection import inference
 from lensnb.evaluation import froc, official
 from lensnb.evaluation.table2 import ROWS
 from lensnb.files import read_table
-
-MANUAL_FILE = "DeepLesion/DeepLesion_manual_1K_test_release.pkl"
 
 
 def manual_truth(raw: Path, split: str) -> dict[str, np.ndarray]:
@@ -56,7 +56,7 @@ def experts_and_fusion(proposals: pd.DataFrame, settings: SimpleNamespace) -> di
     The experts are the categories of the column `expert`, so that one who reports nothing is among them.
     """
     experts = proposals["expert"].astype("category").cat.categories
-    names = [name for name in DATASETS if name in experts]
+    names = [name for name in NAMES if name in experts]
     found = {name: detections(proposals, settings, [name]) for name in names}
     return found if len(names) == 1 else found | {"all fused": detections(proposals, settings)}
 

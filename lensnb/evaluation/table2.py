@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb.datasets import UNIVERSAL
 from lensnb.evaluation import froc, published
 from lensnb.evaluation.froc import Evaluation
 from lensnb.evaluation.markdown import markdown, write_text
@@ -24,7 +25,7 @@ class Row:
     method: str
     experiment: str
     components: tuple[str, ...]
-    experts: tuple[str, ...] | None = ("DeepLesion",)  # None: all, fused
+    experts: tuple[str, ...] | None = (UNIVERSAL,)  # None: all, fused
 
 
 ROWS = (

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lensnb import runfolder
+from lensnb.datasets import UNIVERSAL
 from lensnb.datasets.store import Store
 from lensnb.files import write_json
 from lensnb.lesanet.label_files import read_mined
@@ -49,7 +50,7 @@ def train_embedding(profile: SimpleNamespace, seed: int, out_dir: Path, store: S
     config = profile.embedding
     torch.set_num_threads(profile.training.threads or torch.get_num_threads())
     lesions = store.boxes[store.boxes["volume"].isin(store.volumes.index[store.volumes["split"] == "train"])]
-    lesions = lesions[lesions["dataset"] == "DeepLesion"].reset_index(drop=True)
+    lesions = lesions[lesions["dataset"] == UNIVERSAL].reset_index(drop=True)
     names, labels = read_labels(labels_file, lesions["lesion"])
     if names and config.labels_required:
         lesions, labels = lesions[labels.any(1)].reset_index(drop=True), labels[labels.any(1)]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb.datasets import UNIVERSAL
 from lensnb.datasets.store import Store
 from lensnb.lesanet.label_files import MinedLabels
 
@@ -41,7 +42,7 @@ def labelled_lesions(mined: MinedLabels, store: Store, split: str, dl_info: Path
     have (possibly noisy ones, volumes that were not prepared) are left out, and a line says how many.
     """
     rows = np.flatnonzero(mined.lesions["split"] == split)
-    boxes = store.boxes[store.boxes["dataset"] == "DeepLesion"].set_index("lesion", drop=False)
+    boxes = store.boxes[store.boxes["dataset"] == UNIVERSAL].set_index("lesion", drop=False)
     names = mined.lesions["row"].iloc[rows].map("dl{:05d}".format)
     found = names.isin(boxes.index).to_numpy()
     if not found.all():

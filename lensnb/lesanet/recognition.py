@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lensnb import runfolder
+from lensnb.datasets import UNIVERSAL
 from lensnb.datasets.store import Store
 from lensnb.lesanet import embedding, prediction, study
 from lensnb.lesanet.label_files import has_labels
@@ -28,7 +29,7 @@ def for_mining(profile_name: str, seed: int = 0) -> Recogniser:
 
     It is trained if it is not there yet.
     """
-    if has_labels(runfolder.raw(profile_name, seed) / "DeepLesion"):
+    if has_labels(runfolder.raw(profile_name, seed) / UNIVERSAL):
         return lesanet(profile_name, seed)
     print("the DeepLesion folder lacks LesaNet's ontology or labels: a simpler embedding takes its place")
     return simpler(profile_name, seed)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lensnb import runfolder
+from lensnb.datasets import UNIVERSAL
 from lensnb.files import write_table
 from lensnb.lesanet.label_files import PUBLISHED, RELATIONS, SPLITS, MinedLabels, has_labels, write_mined
 from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
@@ -85,7 +86,7 @@ def with_kinds(mentions: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
 
 def find_labels(profile_name: str, seed: int = 0) -> Path | None:
     """`mined_labels_file`, or None if the data have neither a label file nor sentences with an ontology."""
-    folder = runfolder.raw(profile_name, seed) / "DeepLesion"
+    folder = runfolder.raw(profile_name, seed) / UNIVERSAL
     found = (folder / PUBLISHED).exists() or has_labels(folder)
     return mined_labels_file(profile_name, seed) if found else None
 
@@ -97,7 +98,7 @@ def mined_labels_file(profile_name: str, seed: int = 0) -> Path:
     beside it: every mention in the sentences of training lesions and what became of it. The profile's
     lesanet.least_train says how many training lesions a label must have.
     """
-    folder = runfolder.raw(profile_name, seed) / "DeepLesion"
+    folder = runfolder.raw(profile_name, seed) / UNIVERSAL
     if (folder / PUBLISHED).exists():
         return folder / PUBLISHED
     path = runfolder.runs(profile_name, seed) / "lesanet" / "text_mined_labels.json"

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lensnb import runfolder
+from lensnb.datasets import UNIVERSAL
 from lensnb.datasets.store import Store
 from lensnb.files import read_table, write_json, write_table
 from lensnb.lesanet import metrics, prediction, training
@@ -181,7 +182,7 @@ def train_for_profile(profile_name: str, seed: int = 0) -> Path:
     profile, store = load_profile(profile_name), Store(runfolder.prepared(profile_name, seed))
     mined = read_mined(mined_labels_file(profile_name, seed))
     folder = runfolder.runs(profile_name, seed) / "lesanet" / "lesanet"
-    study = open_study(mined, store, runfolder.raw(profile_name, seed) / "DeepLesion")
+    study = open_study(mined, store, runfolder.raw(profile_name, seed) / UNIVERSAL)
     train_lesanet(study, store, profile, seed, folder)
     return folder
 

@@ -6,6 +6,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+from lensnb.datasets import SINGLE_TYPE
 from lensnb.files import read_json, write_json
 from lensnb.phantom.annotations import write_annotations
 from lensnb.phantom.marking import mark
@@ -33,7 +34,6 @@ SETTINGS = (
     "test_seed",
     "box_padding_px",
 )
-SINGLE_TYPE = ("LUNA16", "LiTS", "NIH-LN")
 
 
 def write(root: Path | str, spec: object, seed: int, workers: int = 2) -> dict:

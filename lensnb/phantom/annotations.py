@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb.datasets import UNIVERSAL
+from lensnb.datasets.manual_boxes import MANUAL_FILE
 from lensnb.files import atomic_write, write_json, write_table
 from lensnb.phantom import marking, ontology
 from lensnb.phantom.patients import Patient
@@ -43,15 +45,15 @@ def write_annotations(root: Path, spec: object, patients: dict[str, list[Patient
     """Write every table; `patients` and `marked` have a key for train, val, test and each single-type dataset."""
     records = [json.loads(path.read_text()) for path in sorted((root / "truth" / "parts").glob("*.json"))]
     by_number = {
-        (key if key not in ("train", "val", "test") else "DeepLesion", p.number): p
+        (key if key not in ("train", "val", "test") else UNIVERSAL, p.number): p
         for key, group in patients.items()
         for p in group
     }
     truth = _truth(records, by_number, spec.box_padding_px)
     write_table(truth, root / "truth" / "lesions.csv")
-    deeplesion = [r for r in records if r["dataset"] == "DeepLesion"]
-    _write_deeplesion(root / "DeepLesion", spec, deeplesion, by_number)
-    _write_manual(root / "DeepLesion", deeplesion, truth)
+    deeplesion = [r for r in records if r["dataset"] == UNIVERSAL]
+    _write_deeplesion(root / UNIVERSAL, spec, deeplesion, by_number)
+    _write_manual(root / MANUAL_FILE, deeplesion, truth)
     _write_luna(root / "LUNA16", [r for r in records if r["dataset"] == "LUNA16"])
     _write_nihln(root / "NIH-LN", [r for r in records if r["dataset"] == "NIH-LN"])
     write_json(_summary(records, truth, patients, marked), root / "truth" / "summary.json")
@@ -107,7 +109,7 @@ def _truth(records: list[dict], patients: dict, padding: float) -> pd.DataFrame:
 def _write_deeplesion(folder: Path, spec: object, records: list[dict], patients: dict) -> None:
     rows, known = [], ontology.read()
     for r in sorted(records, key=lambda r: (r["patient_number"], r["study_number"])):
-        patient = patients["DeepLesion", r["patient_number"]]
+        patient = patients[UNIVERSAL, r["patient_number"]]
         lesions = {lesion["index"]: lesion for lesion in r["lesions"]}
         for index in r["marked"]:
             lesion, what = lesions[index], patient.lesions[index]
@@ -161,10 +163,10 @@ def _cell(values: np.ndarray | list) -> str:
     return ", ".join(f"{v:.6g}" for v in values)
 
 
-def _write_manual(folder: Path, records: list[dict], truth: pd.DataFrame) -> None:
+def _write_manual(file: Path, records: list[dict], truth: pd.DataFrame) -> None:
     """The complete 3D boxes of val and test in the published pickle's structure; z counts the files' slice numbers."""
     boxes = (
-        truth[truth["dataset"] == "DeepLesion"]
+        truth[truth["dataset"] == UNIVERSAL]
         .groupby(["volume", "lesion"])
         .agg(
             x1=("x1", "min"),
@@ -182,7 +184,7 @@ def _write_manual(folder: Path, records: list[dict], truth: pd.DataFrame) -> Non
         if r["group"] in content:
             found = listed.get(r["volume"], np.zeros((0, 6)))
             content[r["group"]][r["volume"]] = found + np.array([0, 0, r["first_slice"]] * 2, dtype=np.float64)
-    with atomic_write(folder / "DeepLesion_manual_1K_test_release.pkl") as path:
+    with atomic_write(file) as path:
         path.write_bytes(pickle.dumps(content, protocol=4))
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lensnb.datasets import DATASETS, UNIVERSAL
 from lensnb.phantom.anatomy import Anatomy, draw_anatomy
 from lensnb.phantom.lesions import Lesion, draw_lesions
 
@@ -15,8 +16,52 @@ REGIONS = {
 SHARES = {"chest": 0.44, "abdomen": 0.44, "base": 0.12}
 MARGIN = 9.0  # mm between a lesion's centre and the end of every study
 
+
+@dataclass(frozen=True)
+class Scanning:
+    """How a dataset's patients were chosen and scanned.
+
+    slice_mm: distances of slices with their probabilities. noise_hu, smooth (0 sharp kernel, 1 soft): lowest and
+    highest. padded: share of scans with -2048 outside of the reconstruction circle. selected_for: the lesion type that
+    patients were collected for, if any.
+    """
+
+    slice_mm: tuple[tuple[float, ...], tuple[float, ...]]
+    noise_hu: tuple[float, float]
+    smooth: tuple[float, float]
+    padded: float = 0.05
+    selected_for: str = ""
+
+
 # LiTS and NIH-LN collect patients with that disease (7 tumours, 6 nodes a scan); LUNA's are screening scans
-SELECTED_FOR = {"LiTS": "liver", "NIH-LN": "node"}
+SCANNING = {
+    "DeepLesion": Scanning(((1.0, 2.0, 2.5, 3.0, 5.0), (0.10, 0.15, 0.15, 0.20, 0.40)), (6, 12), (0.2, 0.9)),
+    "LUNA16": Scanning(((1.25, 2.0, 2.5), (0.2, 0.3, 0.5)), (9, 15), (0.0, 0.3), padded=0.3),
+    "LiTS": Scanning(((1.0, 1.5, 2.5, 4.0, 5.0), (0.1, 0.1, 0.3, 0.2, 0.3)), (6, 11), (0.5, 1.0), selected_for="liver"),
+    "NIH-LN": Scanning(((1.0, 1.5, 2.0), (0.1, 0.2, 0.7)), (7, 12), (0.4, 0.8), selected_for="node"),
+}
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A single-type dataset as a whole.
+
+    volumes, away_share: the settings that say how many scans there are and which share of them shows the region
+    `away` instead of `home` (a number stands for itself). stream: second number of its random seeds.
+    """
+
+    volumes: str
+    stream: int
+    home: str
+    away: str
+    away_share: str | float = "out_of_region"
+
+
+COLLECTIONS = {
+    "LUNA16": Collection("luna_volumes", 4, "chest", "abdomen"),
+    "LiTS": Collection("lits_volumes", 5, "abdomen", "chest"),
+    "NIH-LN": Collection("nihln_volumes", 6, "chest", "abdomen", away_share=0.5),
+}
 
 
 @dataclass(frozen=True)
@@ -60,13 +105,13 @@ def deeplesion_patients(spec: object, seed: int, group: str) -> list[Patient]:
     """
     if group == "train":
         return [
-            _patient(spec, (seed, 1, n), "DeepLesion", group, n, spec.studies)
+            _patient(spec, (seed, 1, n), UNIVERSAL, group, n, spec.studies)
             for n in range(1, spec.deeplesion_patients + 1)
         ]
     if group == "val":
         first = 2001
         return [
-            _patient(spec, (seed, 2, n), "DeepLesion", group, n, spec.studies)
+            _patient(spec, (seed, 2, n), UNIVERSAL, group, n, spec.studies)
             for n in range(first, first + spec.val_patients)
         ]
     patients, volumes, number = [], 0, 3001
@@ -75,9 +120,7 @@ def deeplesion_patients(spec: object, seed: int, group: str) -> list[Patient]:
         left = spec.test_volumes - volumes
         is_empty = left <= empty
         studies = 1 if is_empty or left == empty + 1 else 1 + number % 2
-        patients.append(
-            _patient(spec, (spec.test_seed, 3, number), "DeepLesion", group, number, studies, empty=is_empty)
-        )
+        patients.append(_patient(spec, (spec.test_seed, 3, number), UNIVERSAL, group, number, studies, empty=is_empty))
         volumes, number = volumes + studies, number + 1
     return patients
 
@@ -89,16 +132,13 @@ def single_type_patients(spec: object, seed: int, dataset: str) -> list[Patient]
     region would take anything there for its own type. All lesion types occur at the universal dataset's rates; a
     dataset's files name those of its own type only.
     """
-    count = {"LUNA16": spec.luna_volumes, "LiTS": spec.lits_volumes, "NIH-LN": spec.nihln_volumes}[dataset]
-    code = {"LUNA16": 4, "LiTS": 5, "NIH-LN": 6}[dataset]
-    home, away = {
-        "LUNA16": ("chest", "abdomen"),
-        "LiTS": ("abdomen", "chest"),
-        "NIH-LN": ("chest", "abdomen"),
-    }[dataset]
-    share = 0.5 if dataset == "NIH-LN" else spec.out_of_region
-    regions = [away if int((n + 1) * share) > int(n * share) else home for n in range(count)]
-    return [_patient(spec, (seed, code, n), dataset, "all", n, 1, region=region) for n, region in enumerate(regions)]
+    made = COLLECTIONS[dataset]
+    share = getattr(spec, made.away_share) if isinstance(made.away_share, str) else made.away_share
+    patients = []
+    for n in range(getattr(spec, made.volumes)):
+        region = made.away if int((n + 1) * share) > int(n * share) else made.home
+        patients.append(_patient(spec, (seed, made.stream, n), dataset, "all", n, 1, region=region))
+    return patients
 
 
 def _patient(
@@ -118,9 +158,9 @@ def _patient(
     reach = (z_low + 5 + MARGIN, z_low + spec.depth_mm - 5 - MARGIN)  # the studies' z shifts stay within 5 mm
     lesions: list[Lesion] = []
     while not lesions and not empty:
-        lesions = draw_lesions(rng, anatomy, region, reach, selected_for=SELECTED_FOR.get(dataset, ""))
-        if dataset != "DeepLesion":
-            break
+        lesions = draw_lesions(rng, anatomy, region, reach, selected_for=SCANNING[dataset].selected_for)
+        if not DATASETS[dataset].universal:
+            break  # scans without a lesion belong to it
     made = [
         _study(spec, rng, (*seed, s), dataset, group, number, s, anatomy, region, z_low, lesions)
         for s in range(1, studies + 1)
@@ -141,14 +181,8 @@ def _study(
     z_low: float,
     lesions: list[Lesion],
 ) -> Study:
-    slice_mm = {
-        "DeepLesion": ((1.0, 2.0, 2.5, 3.0, 5.0), (0.10, 0.15, 0.15, 0.20, 0.40)),
-        "LUNA16": ((1.25, 2.0, 2.5), (0.2, 0.3, 0.5)),
-        "LiTS": ((1.0, 1.5, 2.5, 4.0, 5.0), (0.1, 0.1, 0.3, 0.2, 0.3)),
-        "NIH-LN": ((1.0, 1.5, 2.0), (0.1, 0.2, 0.7)),
-    }[dataset]
-    noise = {"LUNA16": (9, 15), "LiTS": (6, 11), "NIH-LN": (7, 12)}.get(dataset, (6, 12))
-    smooth = {"LUNA16": (0.0, 0.3), "LiTS": (0.5, 1.0), "NIH-LN": (0.4, 0.8)}.get(dataset, (0.2, 0.9))
+    scanning = SCANNING[dataset]
+    thicknesses, probabilities = scanning.slice_mm
     fat = max(5.0, anatomy.fat * float(np.exp(rng.normal(0, 0.08))))
     low, high = spec.spacing_mm
     needed = 2 * ((149 + 1.6 * fat) * anatomy.scale + 5) / spec.pixels  # the whole trunk fits the field of view
@@ -162,11 +196,11 @@ def _study(
         z_low=z_low + rng.uniform(-5, 5),
         shift=tuple(rng.normal(0, 3, 2)),
         pixel_mm=float(np.round(min(high, max(rng.uniform(low, high), needed)), 6)),
-        slice_mm=float(rng.choice(slice_mm[0], p=slice_mm[1])),
+        slice_mm=float(rng.choice(thicknesses, p=probabilities)),
         fat=fat,
-        noise_hu=rng.uniform(*noise),
-        smooth=rng.uniform(*smooth),
-        padded=bool(rng.random() < (0.3 if dataset == "LUNA16" else 0.05)),
+        noise_hu=rng.uniform(*scanning.noise_hu),
+        smooth=rng.uniform(*scanning.smooth),
+        padded=bool(rng.random() < scanning.padded),
         growth=tuple(np.exp(rng.normal(0, spec.growth_sd, len(lesions)))) if study > 1 else (1.0,) * len(lesions),
         present=tuple(range(len(lesions))),
         first_slice=int(rng.integers(1, 160)),

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb.datasets import UNIVERSAL
 from lensnb.files import atomic_write, write_table
 from lensnb.phantom import ontology as phantom_ontology
 from lensnb.phantom import sentences
@@ -38,7 +39,7 @@ FILES = ("lesion_ontology.csv", "sentences.csv", "relations.csv", "hand_labeled_
 
 def complete(root: Path) -> bool:
     """Whether a folder of phantoms has all files of this module."""
-    paths = [root / "DeepLesion" / name for name in FILES]
+    paths = [root / UNIVERSAL / name for name in FILES]
     return all(path.exists() for path in [*paths, root / "truth" / "labels.csv", root / "truth" / "relations.csv"])
 
 
@@ -48,7 +49,7 @@ def write_report_files(root: Path, patients: dict[str, list[Patient]], marked: d
     `patients` and `marked` have the keys train, val and test. Raises ValueError if DL_info.csv does not have the
     marked lesions, as the order of its rows tells which lesion each of them is.
     """
-    folder, ontology = root / "DeepLesion", phantom_ontology.read()
+    folder, ontology = root / UNIVERSAL, phantom_ontology.read()
     found = _findings(pd.read_csv(folder / "DL_info.csv"), patients, marked, folder)
     texts, mentions, labels = [], [], []
     for group, patient, study, findings in found:

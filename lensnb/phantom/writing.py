@@ -24,7 +24,7 @@ def write_patient(root: Path, spec: object, patient: Patient, marked: list[list[
     for study, chosen in zip(patient.studies, marked, strict=True):
         if record_path(root, study).exists():
             continue
-        if study.dataset != "DeepLesion":
+        if study.dataset in OWN_TYPE:
             chosen = [i for i in study.present if patient.lesions[i].type == OWN_TYPE[study.dataset]]
         write_json(_write_volume(root, spec, patient, study, chosen), record_path(root, study))
         written += 1
@@ -38,16 +38,17 @@ def _write_volume(root: Path, spec: object, patient: Patient, study: Study, mark
     origin, spacing, sign = layouts.geometry(study, shape, flipped)
     patient_name, study_name, series, volume = layouts.names(patient, study, shape[0])
     hu = _turn(scan.hu, flipped)
-    if study.dataset == "DeepLesion":
-        layouts.write_deeplesion(root, series, study.first_slice, hu)
-    elif study.dataset == "LUNA16":
-        layouts.write_luna(root, patient.number, series, hu, origin, spacing, sign)
-    elif study.dataset == "LiTS":
-        layouts.write_lits(
+    write_files = {
+        "DeepLesion": lambda: layouts.write_deeplesion(root, series, study.first_slice, hu),
+        "LUNA16": lambda: layouts.write_luna(root, patient.number, series, hu, origin, spacing, sign),
+        "LiTS": lambda: layouts.write_lits(
             root, volume, hu, _turn(_liver_labels(patient, study, scan, spec), flipped), origin, spacing, sign
-        )
-    else:
-        layouts.write_nihln(root, volume, hu, _node_numbers(patient, scan, marked), origin, spacing, study.seed)
+        ),
+        "NIH-LN": lambda: layouts.write_nihln(
+            root, volume, hu, _node_numbers(patient, scan, marked), origin, spacing, study.seed
+        ),
+    }
+    write_files[study.dataset]()
     lesions = [_lesion_record(scan, i, i in marked, flipped) for i in study.present if i in scan.boxes]
     return {
         "dataset": study.dataset,

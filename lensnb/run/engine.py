@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lensnb import runfolder
+from lensnb.datasets import DATASETS, NAMES, UNIVERSAL, present
 from lensnb.run import options, processes
 from lensnb.run.targets import RunError, Target, snakemake, targets
-
-ONLY_WITH = {"LUNA16": "12", "NIH-LN": "13"}  # notebooks that the Snakefile leaves out without a dataset
 
 
 def choose(found: Sequence[Target], wanted: Sequence[str]) -> list[Target]:
@@ -128,19 +127,20 @@ def show(found: Sequence[Target]) -> None:
 
 
 def check_datasets(folder: Path) -> None:
-    """Say what a run on the real data does without; RunError if it can do nothing, for want of DeepLesion."""
-    present = runfolder.datasets(folder)
-    if "DeepLesion" not in present:
+    """Say what a run on the real data does without; RunError if it can do nothing, for want of the universal one."""
+    there = present(folder)
+    if UNIVERSAL not in there:
         raise RunError(
-            f"{folder} holds no DeepLesion, which every experiment learns from and is tested on; "
+            f"{folder} holds no {UNIVERSAL}, which every experiment learns from and is tested on; "
             f"`python -m lensnb data check --root {folder}` says where to get it",
             status=2,
         )
-    for name in (name for name in runfolder.DATASET_FOLDERS if name not in present):
-        needed = f", nor notebook {ONLY_WITH[name]}, which needs it" if name in ONLY_WITH else ""
+    for name in (name for name in NAMES if name not in there):
+        notebook = DATASETS[name].notebook  # the Snakefile leaves it out
+        needed = f", nor notebook {notebook}, which needs it" if notebook else ""
         print(f"{folder} holds no {name}: there will be no {name} expert{needed}.", flush=True)
-    if present == ("DeepLesion",):
-        print("With DeepLesion alone, joint training is the same as single: its rows of Table II will repeat those.")
+    if there == (UNIVERSAL,):
+        print(f"With {UNIVERSAL} alone, joint training is the same as single: its rows of Table II will repeat those.")
 
 
 def make(asked: object) -> None:
@@ -149,7 +149,7 @@ def make(asked: object) -> None:
     if asked.data:
         os.environ["LENSNB_DATA"] = str(asked.data)
         if not runfolder.has_real_data():
-            raise RunError(f"{asked.data} holds none of {', '.join(runfolder.DATASET_FOLDERS)}", status=2)
+            raise RunError(f"{asked.data} holds none of {', '.join(NAMES)}", status=2)
     profile = asked.profile or ("paper" if runfolder.has_real_data() else "phantom")
     if asked.data and profile != "paper":
         raise RunError(f"--data holds real datasets, which the profile {profile} does not read; use --profile paper", 2)

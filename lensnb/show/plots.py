@@ -17,12 +17,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from lensnb.datasets import DATASETS
 from lensnb.files import atomic_write
 
 # lower and upper HU of the grey scale, as radiologists set them
 WINDOWS = {"soft tissue": (-160, 240), "lung": (-1350, 150), "bone": (-500, 1300)}
 
-DATASET_COLOURS = {"DeepLesion": "#56B4E9", "LUNA16": "#E69F00", "LiTS": "#CC79A7", "NIH-LN": "#009E73"}
+DATASET_COLOURS = {name: dataset.colour for name, dataset in DATASETS.items()}
 SOURCE_COLOURS = {
     "annotated": "#F0E442",
     "cross-slice": "#009E73",

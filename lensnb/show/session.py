@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lensnb import runfolder
+from lensnb.datasets import UNIVERSAL, present
 from lensnb.datasets.store import Store
 from lensnb.evaluation.markdown import markdown
 from lensnb.settings import load_profile
@@ -48,19 +49,19 @@ class Session:
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """The datasets that are there, of the four; phantoms have all."""
-        return runfolder.datasets(self.raw)
+        """The datasets that are there; phantoms have all."""
+        return present(self.raw)
 
     def experiment(self, name: str) -> Path:
         """The folder of a trained experiment."""
         return self.runs / "experiments" / f"{name}-seed{self.seed}"
 
-    def volumes(self, split: str, dataset: str = "DeepLesion") -> list[str]:
+    def volumes(self, split: str, dataset: str = UNIVERSAL) -> list[str]:
         """The names of a dataset's volumes in a split (train, val, test)."""
         table = self.store.volumes
         return table.index[(table["dataset"] == dataset) & (table["split"] == split)].tolist()
 
-    def annotations(self, split: str, dataset: str = "DeepLesion") -> pd.DataFrame:
+    def annotations(self, split: str, dataset: str = UNIVERSAL) -> pd.DataFrame:
         """The annotated boxes of a dataset's volumes in a split."""
         return self.store.boxes[self.store.boxes["volume"].isin(self.volumes(split, dataset))].reset_index(drop=True)
 

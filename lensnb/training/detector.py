@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from lensnb import runfolder
-from lensnb.boxes import DATASETS
+from lensnb.datasets import DATASETS, NAMES
 from lensnb.datasets.store import Store
 from lensnb.files import write_json
 from lensnb.models.build import build_lens
@@ -124,8 +124,8 @@ class Batches(torch.utils.data.Dataset):
         for name in experiment.datasets:
             rows = labels[labels["dataset"] == name]
             searched = searched_slices(name, train_volumes.loc[train_volumes["dataset"] == name, "depth"], rows)
-            negatives = experiment.negatives or name != "DeepLesion"
-            self.samplers.append(SliceSampler(rows, searched, negatives, seed, DATASETS.index(name), pixels))
+            negatives = experiment.negatives or not DATASETS[name].universal
+            self.samplers.append(SliceSampler(rows, searched, negatives, seed, NAMES.index(name), pixels))
         self.size = self.training.batch_size
         self.part = part_of_batch(self.size, rank, world)
         self.share = (self.part.stop - self.part.start) * world / self.size

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from lensnb.boxes import COLUMNS, DATASETS
+from lensnb.boxes import COLUMNS
+from lensnb.datasets import NAMES, UNIVERSAL
 from lensnb.datasets.store import Store
 from lensnb.files import read_table
-
-UNIVERSAL = DATASETS[:1]
-
 
 # what cross-slice, intra-patient and cross-dataset mining wrote into the folder mined
 MINED = {
@@ -47,12 +45,12 @@ def _hidden_truth(experiment, store: Store) -> pd.DataFrame:
     if store.truth is None:
         raise ValueError(f"experiment {experiment.name} needs the complete truth, which only phantoms have")
     truth = store.truth
-    return truth[(truth["volume"].map(store.volumes["split"]) == "train") & (truth["dataset"] == UNIVERSAL[0])]
+    return truth[(truth["volume"].map(store.volumes["split"]) == "train") & (truth["dataset"] == UNIVERSAL)]
 
 
 def _with_truth(boxes: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """The truth in place of DeepLesion's annotations; the other datasets keep theirs."""
-    return pd.concat([boxes[boxes["dataset"] != UNIVERSAL[0]], truth], ignore_index=True)
+    return pd.concat([boxes[boxes["dataset"] != UNIVERSAL], truth], ignore_index=True)
 
 
 def _recoverable(truth: pd.DataFrame) -> pd.Series:
@@ -92,7 +90,7 @@ class Experiment:
 
     name: str
     title: str
-    datasets: tuple[str, ...] = UNIVERSAL
+    datasets: tuple[str, ...] = (UNIVERSAL,)
     proposal_network: str = "afp"
     labels: str = "annotated"
     negatives: bool = False
@@ -107,13 +105,13 @@ _ALL = (
     Experiment("baseline", "DeepLesion alone with the baseline's RPN", proposal_network="rpn"),
     Experiment("single", "DeepLesion alone"),
     Experiment("single-long", "DeepLesion alone, half as many iterations more", length=1.5),
-    Experiment("multi", "all datasets", DATASETS),
+    Experiment("multi", "all datasets", NAMES),
     Experiment("single-mined", "DeepLesion alone, with mined labels", labels="mined", negatives=True),
-    Experiment("multi-mined", "all datasets, with mined labels", DATASETS, labels="mined", negatives=True),
+    Experiment("multi-mined", "all datasets, with mined labels", NAMES, labels="mined", negatives=True),
     Experiment(
         "multi-mined-simpler",
         "all datasets, with labels mined by the simpler embedding",
-        DATASETS,
+        NAMES,
         labels="mined-simpler",
         negatives=True,
     ),
@@ -140,9 +138,9 @@ def of(name: str, store: Store) -> Experiment:
     ValueError if DeepLesion is the one, on which every experiment is tested.
     """
     labelled = set(store.boxes.loc[store.boxes["volume"].map(store.volumes["split"]) == "train", "dataset"])
-    if UNIVERSAL[0] not in labelled:
+    if UNIVERSAL not in labelled:
         raise ValueError(
-            f"{store.root / 'boxes.csv'} has no box on a training volume of {UNIVERSAL[0]}, and no experiment can do "
+            f"{store.root / 'boxes.csv'} has no box on a training volume of {UNIVERSAL}, and no experiment can do "
             "without; prepare the volumes again"
         )
     experiment = EXPERIMENTS[name]

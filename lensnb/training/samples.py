@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lensnb.boxes import BOX
+from lensnb.datasets import DATASETS
 from lensnb.streams import Stream, generator
 
 
@@ -85,10 +86,10 @@ def like_sizes_together(samples: list[tuple[str, int]], pixels: dict[str, int], 
 def searched_slices(dataset: str, depths: pd.Series, labels: pd.DataFrame) -> dict[str, range]:
     """The slices of each volume that somebody has searched for lesions, or that count as such: volume -> range.
 
-    All slices, except in NIH-LN: a case lists the nodes of its own region, mediastinum or abdomen, and what lies above
-    the first or below the last of them may hold others. depths: slices of each volume, by volume name.
+    All slices, or those from the first to the last labelled one where a dataset labels a part of each scan. depths:
+    slices of each volume, by volume name.
     """
-    if dataset != "NIH-LN":
+    if DATASETS[dataset].searched == "all slices":
         return {str(volume): range(depth) for volume, depth in depths.items()}
     z = labels.groupby(labels["volume"].astype(str))["z"]
     return {volume: range(int(low), int(high) + 1) for volume, low, high in z.agg(["min", "max"]).itertuples()}
