@@ -112,7 +112,7 @@ def read(name: str, *columns: str):
 # fmt: off
 CASES = [
     *table(
-        "profile", profile_files, load_profile,
+        "profile", profile_files, load_changed,
         ("missing", remove("profiles/smoke.yml"), refused("smoke.yml")),
         ("empty", write("profiles/smoke.yml", ""), refused("smoke.yml should hold sections")),
         ("broken YAML", write("profiles/smoke.yml", "seed: [0,\nphantom: {"), refused("smoke.yml is not valid YAML")),

@@ -154,3 +154,9 @@ def mine(folder: Path, seed: int = 0, least: dict[str, int] = LEAST) -> tuple[Mi
     labels = tuple(label for label, kept in zip(ontology.labels, keep, strict=True) if kept)
     found.insert(0, "row", table["row"].to_numpy()[found["sentence_number"]])
     return MinedLabels(labels, lesions, *(m[order][:, keep] for m in matrices)), found.drop(columns="sentence_number")
+
+
+def command(sentences: Path, ontology: Path, output: Path, examples: Path | None) -> str:
+    """The command `labels`: how many labels of each relation were written."""
+    counts = label_sentences(sentences, ontology, output, examples)["relation"].value_counts()
+    return f"{', '.join(f'{counts.get(name, 0)} {name}' for name in RELATIONS)} labels in {output}"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lensnb import runfolder
-from lensnb.run import options, processes
+from lensnb.run import options, processes, publishing
 from lensnb.run.targets import RunError, Target, snakemake, targets
 
 ONLY_WITH = {"LUNA16": "12", "NIH-LN": "13"}  # notebooks that the Snakefile leaves out without a dataset
@@ -191,8 +191,6 @@ def main(arguments: Sequence[str]) -> int:
         if asked.command == "test":
             run_tests(asked.rest)
         elif asked.command == "publish":
-            from lensnb.run import publishing
-
             publishing.publish(targets("phantom"))
         else:
             make(asked)
@@ -206,7 +204,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    # the module as others import it, so that the errors they raise are the ones that are caught here
-    pass
-
     sys.exit(main(sys.argv[1:]))
