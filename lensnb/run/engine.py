@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lensnb import runfolder
-from lensnb.run import options, processes, publishing
+from lensnb.run import gpus, options, processes, publishing
 from lensnb.run.targets import RunError, Target, snakemake, targets
 
 ONLY_WITH = {"LUNA16": "12", "NIH-LN": "13"}  # notebooks that the Snakefile leaves out without a dataset
@@ -85,8 +85,9 @@ def _run_engine(command: list[str], runs: Path, log: Path) -> int:
 
 
 def gpu_limit() -> list[str]:
-    """With a GPU, let one step at a time use it; without, they only share the cores."""
-    return ["--resources", "gpu=1"] if Path("/dev/nvidia0").exists() else []
+    """As many steps that use a GPU at a time as there are GPUs; without one, they only share the cores."""
+    found = len(gpus.visible())
+    return ["--resources", f"gpu={found}"] if found else []
 
 
 def _follow(lines, log: Path) -> None:

@@ -21,10 +21,11 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from lensnb import runfolder
-from lensnb.run import processes
+from lensnb.run import gpus, processes
 from lensnb.settings import NAMES, load_profile, to_dict
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
@@ -287,6 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
     parser.add_argument("--input", type=Path, nargs="*", default=[], help="files that it is made from")
     parser.add_argument("--recipe", default="", help="fingerprint of everything else that it is made from")
+    parser.add_argument("--gpu", action="store_true", help="take one GPU for itself, where there are any")
     parser.add_argument("--timeout", type=int, help="seconds that one cell may take")
     parser.add_argument("--module", nargs=argparse.REMAINDER, help="module and arguments to run instead of a notebook")
     options = parser.parse_args(arguments)
@@ -317,13 +319,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.say("started")
         try:
             forget_leftovers(options.recipe, options.input, expect, runs / "partial" / f"{name}.recipe")
-            if options.module:
-                run_module(options.module, expect, log)
-            else:
-                run_notebook(
-                    Path(options.step), options.output.resolve(), options.profile, dict(options.p), expect, log,
-                    options.timeout, options.seed,
-                )  # fmt: skip
+            with gpus.own_gpu(log.say) if options.gpu else nullcontext():
+                if options.module:
+                    run_module(options.module, expect, log)
+                else:
+                    run_notebook(
+                        Path(options.step), options.output.resolve(), options.profile, dict(options.p), expect, log,
+                        options.timeout, options.seed,
+                    )  # fmt: skip
             remove_leftovers(expect)
         except Exception as error:
             if not isinstance(error, StepError):
