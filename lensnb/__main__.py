@@ -124,7 +124,7 @@ COMMANDS = {
     ),
     "labels": Command(
         "what report sentences say of the lesions that they link",
-        "lensnb.lesanet.report_labels:command",
+        "lensnb.own_ct.sentences:command",
         (
             file("sentences", "csv with the column sentence", "SENTENCES"),
             file("--ontology", "xlsx or csv of terms"),
