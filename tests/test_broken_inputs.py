@@ -347,7 +347,7 @@ CASES = [
         ("disk that can not be read", failing_disk, refused("volume-3.nii", "Input/output error", status=1)),
         ("interrupted in a volume", interrupted, told("interrupted", status=130)),
         ("a file where data/ belongs", a_file_instead("root/data"), refused("root/data", "Not a directory", status=1)),
-        ("--data that does not exist", lambda at: (at / "raw").rename(at / "x"), refused("raw does not exist")),
+        ("--data that does not exist", lambda at: (at / "raw").rename(at / "x"), refused("there is no folder", "raw")),
         ("--data is a file", lambda at: [(at / "raw").rename(at / "x"), (at / "raw").write_text("")],
          refused("raw", "not a folder")),
     ),

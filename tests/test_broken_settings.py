@@ -112,7 +112,7 @@ def read(name: str, *columns: str):
 # fmt: off
 CASES = [
     *table(
-        "profile", profile_files, load_profile,
+        "profile", profile_files, load_changed,
         ("missing", remove("profiles/smoke.yml"), refused("smoke.yml")),
         ("empty", write("profiles/smoke.yml", ""), refused("smoke.yml should hold sections")),
         ("broken YAML", write("profiles/smoke.yml", "seed: [0,\nphantom: {"), refused("smoke.yml is not valid YAML")),
@@ -154,7 +154,7 @@ CASES = [
            ("cut off", cut_off("t.json"), refused("t.json is not valid JSON")),
            ("a list", write("t.json", "[1]"), refused("t.json should hold names and values"))),
     *table("notebook", a_notebook, parameters(sede="1"),
-           ("unknown parameter", no_damage, refused("n: has no parameter 'sede'"))),
+           ("unknown parameter", no_damage, refused("n: this notebook has no parameter 'sede'"))),
     *table("notebook", a_notebook, parameters(seed="one"),
            ("seed is a word", no_damage, refused("parameter seed is 'one'"))),
     *table("notebook", a_notebook, parameters(flag="1"),
@@ -173,7 +173,7 @@ CASES = [
     *table("run_all.sh", lits, run_all("--data", "{}/raw", "--profile", "smoke"),
            ("real data for phantoms", keep_variables, refused("--data", "--profile paper"))),
     *table("run_all.sh", nothing, run_all("--cores", "0"),
-           ("no core", no_damage, told("'0' is not a number", status=2))),
+           ("no core", no_damage, told("0 is not a whole number", status=2))),
 ]
 # fmt: on
 

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, and one line and a status for everything that goes wrong."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -113,6 +114,16 @@ def test_help_is_quick_and_has_examples():
             cli.parser().parse_args([command, "--help"])
         assert stop.value.code == 0
         assert cli.EXAMPLES[command].count(f"python -m lensnb {command}") >= 1
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_function_of_a_command_takes_its_arguments(name):
+    """In the order of the table: a name that both have stands in the same place."""
+    command = cli.COMMANDS[name]
+    taken = list(inspect.signature(cli.function_of(command)).parameters)
+    given = [names[0].lstrip("-") for names, _ in command.arguments]
+    assert len(given) <= len(taken)
+    assert [word for word in given if word in taken and taken.index(word) != given.index(word)] == []
 
 
 def test_train_calls_the_training_with_its_options(monkeypatch, capsys):

@@ -66,7 +66,7 @@ def test_an_interrupted_or_outdated_installation_is_not_complete(tmp_path, monke
     [
         (["--prof=smoke"], "unrecognized arguments: --prof=smoke"),
         (["--profile", "huge"], "invalid choice: 'huge' (choose from "),
-        (["--cores", "0"], "'0' is not a number of cores"),
+        (["--cores", "0"], "0 is not a whole number of at least 1"),
         (["--data", "no/such"], "there is no folder no/such"),
         (["tset"], "invalid choice: 'tset'"),
         (["publish", "--cores", "2"], "publish takes no options"),

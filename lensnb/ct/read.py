@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lensnb.ct import dicom
 from lensnb.ct.volume import CT, affine, to_int16
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".mhd", ".mha", ".nrrd", ".nhdr")
@@ -17,8 +18,6 @@ def read_ct(path: Path | str, series: str | None = None) -> CT:
     An enhanced DICOM CT may also be given as its one file. `series` chooses by SeriesInstanceUID in a folder of
     several. Raises FileNotFoundError if `path` is missing, ValueError with the reason if it is no usable CT.
     """
-    from lensnb.ct import dicom
-
     path = Path(path)
     if path.is_dir():
         return dicom.read_dicom_folder(path, series)

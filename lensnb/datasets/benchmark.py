@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb import runfolder
 from lensnb.datasets import NAMES, present, store_writing
 from lensnb.datasets.preparation import find_all
 from lensnb.datasets.store_writing import Task
+from lensnb.settings import load_profile
 from lensnb.system import available_cores
 
 COLUMNS = ["dataset", "volumes", "simpleitk_s", "lensnb_s", "ratio", "per_minute", "cores", "per_minute_all", "mb"]
@@ -116,3 +118,9 @@ def report(table: pd.DataFrame) -> str:
             f"{row['per_minute']:>8.0f}/min{row['per_minute_all']:>8.0f}/min{row['mb']:>9.1f} MB"
         )
     return "\n".join([*lines, "seconds and megabytes: of a volume; ratio: lensnb / SimpleITK, both on one core"])
+
+
+def command(root: Path | None, profile: str, volumes: int, cores: int | None) -> str:
+    """The command `benchmark`: the report, for the datasets and the grid of a profile."""
+    grid = tuple(load_profile(profile).grid.spacing_mm)
+    return report(benchmark(root or runfolder.raw(profile), grid, volumes, cores or 0))

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from lensnb import runfolder
 from lensnb.datasets import DATASETS, FOUND, HANDLED, INCOMPLETE, LEFT_OUT
 from lensnb.datasets.readers import READERS
-from lensnb.system import progress
+from lensnb.files import write_table
+from lensnb.system import available_cores, progress
 
 COUNTS = ["dataset", "what", "found", "expected"]
 PROBLEMS = ["dataset", "volume", "effect", "problem"]
@@ -145,3 +147,18 @@ def _problem_lines(problems: pd.DataFrame) -> list[str]:
         if len(part) > SHOWN:
             lines.append(f"      and {len(part) - SHOWN:,} more (--list FILE names all)")
     return lines
+
+
+def command(action: str, root: Path | None, read: bool, workers: int | None, problems: Path | None) -> int:
+    """The command `data check`: print the report; the exit status is 1 unless everything is there and whole.
+
+    `action` is "check", the only one. FileNotFoundError if `root` is no folder.
+    """
+    if root and not root.is_dir():
+        raise FileNotFoundError(f"{root} is no folder; --root names the folder that holds the datasets")
+    root = root or runfolder.real_data()
+    result = check(root, read, workers or available_cores())
+    print(report(result, root))
+    if problems:
+        write_table(result.problems, problems)
+    return 0 if result.complete else 1

@@ -11,6 +11,7 @@ The rules are those of the challenge's own script (Setio et al. 2017), to the la
   generator, so its interval changes from run to run; here a seed fixes it.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from lensnb.evaluation.froc import RATES, require_columns
-from lensnb.files import read_csv
+from lensnb.files import read_csv, write_json
 from lensnb.streams import Stream, generator
 
 POSITION = ["coordX", "coordY", "coordZ"]
@@ -313,3 +314,17 @@ def evaluate_files(annotations: Path, excluded: Path, seriesuids: Path, submissi
         read_seriesuids(seriesuids),
         read_findings(submission, "probability"),
     )
+
+
+def command(annotations: Path, excluded: Path, seriesuids: Path, submission: Path, json: Path | None) -> str:
+    """The command `evaluate-luna`: the sensitivities and the CPM; the whole result is written to `json`."""
+    result = evaluate_files(annotations, excluded, seriesuids, submission)
+    if result["candidates_on_other_scans"]:
+        sys.stderr.write(
+            f"lensnb: note: {result['candidates_on_other_scans']} marks lie on scans that --seriesuids does not list; "
+            "they are not scored\n"
+        )
+    if json:
+        write_json(result, json)
+    rates = "".join(f"{rate:>8g}" for rate in result["fp"]) + "     CPM"
+    return rates + "\n" + "".join(f"{value:8.4f}" for value in [*result["sensitivity"], result["cpm"]])

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lensnb.datasets.manual_boxes import load_manual_boxes
 from lensnb.evaluation import froc
-from lensnb.files import read_csv
+from lensnb.files import read_csv, write_json
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 
@@ -133,6 +133,14 @@ def report(result: dict) -> str:
     low, high = result["average_low"], result["average_high"]
     lines.append(f"95 % interval of the first average, patients resampled: {low:.4f} to {high:.4f}")
     return "\n".join(lines)
+
+
+def command(truth: Path, predictions: Path, split: str, overlap: str, threshold: float, json: Path | None) -> str:
+    """The command `evaluate`: the report; the whole result is written to `json`."""
+    result = evaluate_files(truth, predictions, split, overlap, threshold)
+    if json:
+        write_json(result, json)
+    return report(result)
 
 
 def _naming(path: Path | str, error: ValueError) -> ValueError:

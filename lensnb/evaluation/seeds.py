@@ -11,6 +11,7 @@ import pandas as pd
 from lensnb import runfolder
 from lensnb.evaluation.markdown import markdown, write_text
 from lensnb.files import read_csv, write_table
+from lensnb.settings import load_profile
 
 # table, the column that names its lines, and the columns that are compared, each with its kind
 COMPARED = (
@@ -91,3 +92,9 @@ def write(profile: str) -> Path:
     text = markdown(shown, percent=shown.columns[2:-1].tolist())
     write_text(f"Table II with {len(runs)} seeds, profile {profile}", text, NOTE, folder / "seeds.md")
     return folder / "seeds.md"
+
+
+def command(profile: str) -> str:
+    """The command `seeds`: the tables of all seeds beside each other. ValueError for a profile that does not exist."""
+    load_profile(profile)
+    return write(profile).read_text()

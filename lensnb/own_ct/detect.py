@@ -6,9 +6,11 @@ in patient millimetres, LPS: x grows to the patient's left, y to the back, z to 
 """
 
 import os
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -258,3 +260,19 @@ def _window(image: np.ndarray, boxes: pd.DataFrame) -> str:
     x1, y1, x2, y2 = boxes[BOX].iloc[0].round().astype(int)
     around = image[max(0, y1 - 5) : y2 + 6, max(0, x1 - 5) : x2 + 6]
     return "lung" if -950 < np.median(around) < -300 else "soft tissue"  # below is air outside the body
+
+
+def command(input_path: Path, output: Path, weights: Path | None, series: str | None, lesanet: Path | None) -> str:
+    """The command `detect`: how many detections there are, and the best ones as a table; warnings go to stderr."""
+    if "MPLBACKEND" not in os.environ:
+        matplotlib.use("Agg")  # no window is opened, so none must be possible
+    table = detect(input_path, output, weights, series, lesanet)
+    about = read_json(output / "about.json")
+    for warning in about["warnings"]:
+        sys.stderr.write(f"lensnb: warning: {warning}\n")
+    if not len(table):
+        return f"nothing was found with a score of {about['score_at_least']:g} or more; see {output}"
+    sure = int((table["score"] >= 0.5).sum())
+    columns = ["lesion", "x_mm", "y_mm", "z_mm", "long_mm", "short_mm", "score"]
+    best = table[columns].head(10).to_string(index=False, float_format=lambda value: f"{value:.2f}")
+    return f"{len(table)} detections, {sure} scored 0.5 or more, in {output / 'detections.csv'}; the best:\n{best}"

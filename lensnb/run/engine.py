@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lensnb import runfolder
 from lensnb.datasets import DATASETS, NAMES, UNIVERSAL, present
-from lensnb.run import options, processes
+from lensnb.run import gpus, options, processes, publishing
 from lensnb.run.targets import RunError, Target, snakemake, targets
 
 
@@ -84,8 +84,9 @@ def _run_engine(command: list[str], runs: Path, log: Path) -> int:
 
 
 def gpu_limit() -> list[str]:
-    """With a GPU, let one step at a time use it; without, they only share the cores."""
-    return ["--resources", "gpu=1"] if Path("/dev/nvidia0").exists() else []
+    """As many steps that use a GPU at a time as there are GPUs; without one, they only share the cores."""
+    found = len(gpus.visible())
+    return ["--resources", f"gpu={found}"] if found else []
 
 
 def _follow(lines, log: Path) -> None:
@@ -191,8 +192,6 @@ def main(arguments: Sequence[str]) -> int:
         if asked.command == "test":
             run_tests(asked.rest)
         elif asked.command == "publish":
-            from lensnb.run import publishing
-
             publishing.publish(targets("phantom"))
         else:
             make(asked)
@@ -206,7 +205,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    # the module as others import it, so that the errors they raise are the ones that are caught here
-    pass
-
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,7 @@
-"""The command line of run_all.sh. Imports nothing that must be installed: it is read before the environment exists."""
+"""The command line of run_all.sh, and what reads the arguments of both command lines.
+
+Imports nothing that must be installed: it is read before the environment exists.
+"""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -39,9 +42,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--only", action="append", metavar="TARGET", help="make this and what it needs; --list names all"
     )
     parser.add_argument(
-        "--cores", type=_positive, default=available_cores(), metavar="N", help="how many to use (default: all)"
+        "--cores", type=whole(1), default=available_cores(), metavar="N", help="how many to use (default: all)"
     )
-    parser.add_argument("--data", type=_folder, metavar="DIR", help="where the real datasets lie (default: data/raw)")
+    parser.add_argument("--data", type=folder, metavar="DIR", help="where the real datasets lie (default: data/raw)")
     parser.add_argument(
         "--seed", type=whole(0), default=0, metavar="N", help="of phantoms and trainings; each has folders of its own"
     )
@@ -64,14 +67,22 @@ def whole(least: int) -> Callable[[str], int]:
     return convert
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of cores")
-    return int(text)
+def fraction(text: str) -> float:
+    """Read an argument that is a number above 0 and at most 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return value
 
 
-def _folder(text: str) -> Path:
+def folder(text: str) -> Path:
+    """Read an argument that names a folder, which must be there."""
     path = Path(text).resolve()
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text}: it is a file, not a folder")
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {text}")
     return path

@@ -8,7 +8,7 @@ import fcntl
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,23 +83,33 @@ def end_abandoned(folder: Path) -> int:
 
 @contextmanager
 def lock(path: Path, wait_message: str) -> Iterator[None]:
-    """Hold a lock file for the time of the block; print `wait_message` with the holder's identity if it must wait.
-
-    The operating system drops the lock when its holder dies, however it dies, so there is never one to remove.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        told = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    print(wait_message.format(holder=path.read_text().strip() or "?"), flush=True)
-                    told = True
-                time.sleep(0.5)
-        file.truncate(0)
-        file.write(identity() + "\n")
-        file.flush()
+    """Hold a lock file for the time of the block; print `wait_message` with the holder's identity if it must wait."""
+    with first_free([path], wait_message, lambda line: print(line, flush=True)):
         yield
+
+
+@contextmanager
+def first_free(paths: Sequence[Path], wait_message: str, say: Callable[[str], None]) -> Iterator[Path]:
+    """Hold the first of these lock files that is free for the time of the block; yield its path.
+
+    If it must wait, it says `wait_message` with the identity of the first one's holder. The operating system drops a
+    lock when its holder dies, however it dies, so there is never one to remove.
+    """
+    told = False
+    while True:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a+") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                file.truncate(0)
+                file.write(identity() + "\n")
+                file.flush()
+                yield path
+                return
+        if not told:
+            say(wait_message.format(holder=paths[0].read_text().strip() or "?"))
+            told = True
+        time.sleep(0.5)

@@ -1,6 +1,5 @@
 """`./run_all.sh publish`: puts the outputs of the last full phantom run into notebooks/, to be read on the web."""
 
-import ast
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import nbformat
 from lensnb import runfolder
 from lensnb.files import atomic_write
 from lensnb.run.targets import RunError, Target
+from lensnb.show.parameters import assignments
 
 PROFILE = "phantom"
 PUBLISHED_EXPERIMENT = "single"  # whose training the one training notebook shows: its own default
@@ -56,7 +56,7 @@ def merge(source: nbformat.NotebookNode, executed: nbformat.NotebookNode, name: 
     code = [cell for cell in source.cells if cell.cell_type == "code"]
     if [cell.source for cell in code] != [cell.source for cell in ran]:
         raise RunError(f"cannot publish {name}: its code was changed after the run")
-    defaults = _assignments(next((cell.source for cell in code if "parameters" in _tags(cell)), ""))
+    defaults = assignments(next((cell.source for cell in code if "parameters" in _tags(cell)), ""))
     used = executed.metadata.get("papermill", {}).get("parameters", {})
     for parameter, value in used.items():
         if defaults.get(parameter) != value:
@@ -77,11 +77,6 @@ def merge(source: nbformat.NotebookNode, executed: nbformat.NotebookNode, name: 
 
 def _tags(cell: nbformat.NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
-
-
-def _assignments(code: str) -> dict:
-    lines = [node for node in ast.parse(code).body if isinstance(node, ast.Assign)]
-    return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
 
 
 def _without_paths(output: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -21,11 +21,14 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from lensnb import runfolder
-from lensnb.run import processes
+from lensnb.run import gpus, processes
 from lensnb.settings import NAMES, load_profile, to_dict
+from lensnb.show.parameters import CannotStart, assignments
+from lensnb.show.parameters import check as check_parameters
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
                     "VECLIB_MAXIMUM_THREADS")  # fmt: skip
@@ -92,31 +95,26 @@ def parameters(notebook: Path, profile: str, given: dict[str, str], seed: int = 
     Values given as text become the type of the notebook's own default. Raises StepError for a name that the
     notebook does not declare, and for a value of another type: papermill would run the default in silence.
     """
-    declared = _defaults(notebook)
+    declared = declared_parameters(notebook)
     settings = to_dict(load_profile(profile))
     values = {"profile": profile, "seed": seed, **_own_parameters(notebook, settings)}
-    for name in sorted({*values, *given} - declared.keys()):
-        raise StepError(f"{notebook.stem}: has no parameter {name!r}; it has {', '.join(declared) or 'none'}")
-    for name, text in given.items():
-        values[name] = _typed(text, declared[name], f"{notebook.stem}: parameter {name}")
-    for name, value in values.items():
-        default = declared[name]
-        number_as_float = isinstance(default, float) and type(value) is int
-        if default is not None and type(value) is not type(default) and not number_as_float:
-            raise StepError(f"{notebook.stem}: parameter {name} is {value!r}; its default is {default!r}, another type")
+    try:
+        for name, text in given.items():
+            values[name] = _typed(text, declared.get(name), f"{notebook.stem}: parameter {name}")
+        check_parameters(values, declared)
+    except CannotStart as error:
+        raise StepError(f"{notebook.stem}: {error}") from error
     return values
 
 
-def _defaults(notebook: Path) -> dict:
-    from papermill import inspect_notebook
-
-    defaults = {}
-    for name, found in inspect_notebook(notebook).items():
-        try:
-            defaults[name] = ast.literal_eval(found["default"])
-        except (ValueError, SyntaxError) as error:
-            raise StepError(f"{notebook.stem}: parameter {name} is not a literal: {found['default']}") from error
-    return defaults
+def declared_parameters(notebook: Path) -> dict:
+    """The parameters that a notebook declares, in the cell with that tag, and their defaults."""
+    cells = json.loads(notebook.read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    try:
+        return assignments(code[0]) if code else {}
+    except ValueError as error:
+        raise StepError(f"{notebook.stem}: {error}") from error
 
 
 def _typed(text: str, default: object, where: str) -> object:
@@ -181,6 +179,8 @@ def _execute(notebook: Path, partial: Path, values: dict, log: Log, timeout: int
         except papermill.PapermillExecutionError as error:
             if error.ename in ("SystemExit", "KeyboardInterrupt"):
                 raise fail(f"left by {error.ename} {error.evalue}".rstrip()) from error
+            if error.ename == CannotStart.__name__:
+                raise StepError(f"{log.name}: {error.evalue}") from error
             raise fail(f"{error.ename}: {_first_line(error.evalue)}", _failing_line(error.traceback)) from error
         except CellTimeoutError as error:
             raise fail(f"took longer than {timeout} s") from error
@@ -287,6 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
     parser.add_argument("--input", type=Path, nargs="*", default=[], help="files that it is made from")
     parser.add_argument("--recipe", default="", help="fingerprint of everything else that it is made from")
+    parser.add_argument("--gpu", action="store_true", help="take one GPU for itself, where there are any")
     parser.add_argument("--timeout", type=int, help="seconds that one cell may take")
     parser.add_argument("--module", nargs=argparse.REMAINDER, help="module and arguments to run instead of a notebook")
     options = parser.parse_args(arguments)
@@ -317,13 +318,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.say("started")
         try:
             forget_leftovers(options.recipe, options.input, expect, runs / "partial" / f"{name}.recipe")
-            if options.module:
-                run_module(options.module, expect, log)
-            else:
-                run_notebook(
-                    Path(options.step), options.output.resolve(), options.profile, dict(options.p), expect, log,
-                    options.timeout, options.seed,
-                )  # fmt: skip
+            with gpus.own_gpu(log.say) if options.gpu else nullcontext():
+                if options.module:
+                    run_module(options.module, expect, log)
+                else:
+                    run_notebook(
+                        Path(options.step), options.output.resolve(), options.profile, dict(options.p), expect, log,
+                        options.timeout, options.seed,
+                    )  # fmt: skip
             remove_leftovers(expect)
         except Exception as error:
             if not isinstance(error, StepError):

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython import get_ipython
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
 from lensnb import runfolder
@@ -18,6 +20,8 @@ from lensnb.datasets import UNIVERSAL, present
 from lensnb.datasets.store import Store
 from lensnb.evaluation.markdown import markdown
 from lensnb.settings import load_profile
+from lensnb.show import needs
+from lensnb.show.parameters import CannotStart, check_injected
 from lensnb.show.plots import show
 
 
@@ -70,6 +74,17 @@ class Session:
         truth = self.store.truth
         return None if truth is None else truth[truth["volume"].isin(volumes)].reset_index(drop=True)
 
+    def needs(self, *names: str, experiments: Sequence[str] = (), proposals: Sequence[str] = ()) -> None:
+        """Stop the notebook with one line unless all of this is there; the line says what makes it.
+
+        names: of `needs.NEEDS`; experiments: trained ones; proposals: of experiments on splits, such as "multi-val".
+        """
+        wanted = [needs.NEEDS[name] for name in names if not (name == "raw data" and self.real)]
+        wanted += [needs.experiment(name, self.seed) for name in experiments]
+        wanted += [needs.proposals(name) for name in proposals]
+        folders = {"raw": self.raw, "prepared": self.prepared, "runs": self.runs}
+        needs.check(wanted, folders, self.name, self.seed)
+
     def show(self, fig: Figure, name: str, caption: str, alt: str) -> None:
         """Save a figure as figures/<profile>/<name>.png and show it with its caption (see `plots.show`)."""
         show(fig, self.figures / f"{name}.png", caption, alt)
@@ -78,19 +93,26 @@ class Session:
 def start(profile: str, seed: int, interactive: bool = False) -> Session:
     """Open a notebook: check its parameters, set the style of tables and figures, print what it runs on.
 
-    Raises ValueError for a parameter of the wrong type: a profile's `true` that arrives as text would switch on
-    what it should switch off.
+    Raises CannotStart, a ValueError that Jupyter shows as one line, for a profile that does not exist, for a name or
+    a type among papermill's parameters that is not the notebook's own, and for a parameter of the wrong type: a
+    profile's `true` that arrives as text would switch on what it should switch off.
     """
+    if shell := get_ipython():
+        check_injected(shell.user_ns.get("In", [])[1:])
     for label, value, kind in (("profile", profile, str), ("seed", seed, int), ("interactive", interactive, bool)):
         if type(value) is not kind:
-            raise ValueError(f"parameter {label} is {value!r}; it must be of type {kind.__name__}")
+            raise CannotStart(f"parameter {label} is {value!r}; it must be of type {kind.__name__}")
+    try:
+        settings = load_profile(profile)
+    except ValueError as error:
+        raise CannotStart(str(error)) from None
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110})
     pd.set_option("display.max_columns", 30, "display.width", 160)
     warnings.filterwarnings("ignore", message=".*IProgress not found.*")
     versions = f"Python {platform.python_version()}, numpy {np.__version__}, pandas {pd.__version__}"
     print(f"profile {profile}, seed {seed}, {versions}")
     return Session(
-        profile=load_profile(profile),
+        profile=settings,
         seed=seed,
         raw=runfolder.raw(profile, seed),
         prepared=runfolder.prepared(profile, seed),
@@ -101,8 +123,6 @@ def start(profile: str, seed: int, interactive: bool = False) -> Session:
 
 def say(text: str) -> None:
     """Show a sentence with computed numbers in it, as Markdown."""
-    from IPython.display import Markdown, display
-
     display(Markdown(text))
 
 

@@ -1,0 +1,133 @@
+"""A notebook that cannot run says so in its set-up cell, in one line: what is missing and who makes it, or which
+parameter is not its own."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from lensnb import runfolder
+from lensnb.show import needs, parameters
+from lensnb.show.session import start
+
+NOTEBOOKS = sorted((runfolder.repository() / "notebooks").glob("*.ipynb"))
+AFTER = {path.stem[:2]: "01_the_data" if path.stem[:2] in ("02", "13", "14", "15", "16") else "02_preparing_ct"
+         for path in NOTEBOOKS[2:]}  # fmt: skip
+
+
+def stopped(notebook: Path, out: Path, **given: object) -> str:
+    """The one line with which a notebook ends at its start."""
+    kernel = {"kernel_name": "python3", "progress_bar": False, "cwd": notebook.parent}
+    with pytest.raises(papermill.PapermillExecutionError) as stop:
+        papermill.execute_notebook(notebook, out, given, **kernel)
+    (error,) = [
+        output for cell in nbformat.read(out, 4).cells for output in cell.get("outputs", [])
+        if output.output_type == "error"
+    ]  # fmt: skip
+    assert error.traceback == [f"CannotStart: {error.evalue}"] and "\n" not in error.evalue
+    assert stop.value.exec_count == 3  # behind the parameters' cell and papermill's own
+    return error.evalue
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch) -> Path:
+    """An empty folder for everything that is read and written."""
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(runfolder.repository()))
+    monkeypatch.delenv("LENSNB_DATA", raising=False)
+    return tmp_path
+
+
+def first_to_run(line: str, number: str) -> bool:
+    target = AFTER[number]
+    said = f"run notebook {target}.ipynb first" in line and f"./run_all.sh --profile smoke --only {target}`" in line
+    return said and re.search(r"there is no data/(phantom|prepared)/smoke/", line) is not None
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS[2:], ids=lambda path: path.stem)
+def test_a_notebook_names_what_must_be_run_first(notebook, empty):
+    """The first two code cells, as a kernel runs them; a kernel for each notebook would cost minutes."""
+    names = {}
+    cells = [cell.source for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
+    exec(cells[0] + '\nprofile = "smoke"', names)
+    with pytest.raises(parameters.CannotStart) as stop:
+        exec(cells[1], names)
+    assert first_to_run(str(stop.value), notebook.stem[:2])
+
+
+@pytest.mark.parametrize("number", [2, 6])
+def test_papermill_stops_with_one_line(number, empty):
+    notebook = NOTEBOOKS[number]
+    assert first_to_run(stopped(notebook, empty / "out.ipynb", profile="smoke"), notebook.stem[:2])
+
+
+def test_needs_are_files_that_their_targets_make():
+    """The table says of each file the target that the Snakefile says."""
+    snakefile = (runfolder.repository() / "notebooks" / "Snakefile").read_text()
+    for need in needs.NEEDS.values():
+        name = need.target[3:] if need.target[0].isdigit() else need.target
+        assert re.search(rf"^rule \w*{name.removesuffix('s')}\w*:", snakefile, re.MULTILINE), need.target
+
+
+def test_a_command_and_an_experiment_are_named(empty):
+    session = start("smoke", 3)
+    with pytest.raises(parameters.CannotStart, match="run `python -m lensnb pretext --profile smoke --seed 3` first"):
+        session.needs("starting weights")
+    with pytest.raises(parameters.CannotStart, match='notebook 04_training_lens.ipynb with experiment = "multi" first'):
+        session.needs(experiments=["multi"])
+    with pytest.raises(parameters.CannotStart, match="only 04_training_lens-multi-mined`"):
+        session.needs(proposals=["multi-mined-test"])
+    (session.runs / "proposals").mkdir(parents=True)
+    (session.runs / "proposals" / "multi-train.npz").touch()
+    session.needs(proposals=["multi-train"])
+
+
+def test_papermill_with_a_misspelt_parameter(empty):
+    """Plain papermill takes any name and would show the defaults' results."""
+    command = [sys.executable, "-m", "papermill", NOTEBOOKS[0], empty / "out.ipynb", "-p", "profle", "smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=NOTEBOOKS[0].parent)
+    assert done.returncode != 0
+    line = "CannotStart: this notebook has no parameter 'profle'; it has profile, seed, interactive"
+    assert line in done.stderr.splitlines()
+
+
+def test_papermill_with_a_wrong_type_or_profile(empty):
+    line = stopped(NOTEBOOKS[0], empty / "out.ipynb", interactive="yes")
+    assert line == "parameter interactive is 'yes'; its default is False, another type"
+    assert "choose one of smoke" in stopped(NOTEBOOKS[0], empty / "out.ipynb", profile="huge")
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["a = 1\nb = ''", "# Parameters\na = 2\n"], None),
+        (["a = 1.5", "# Parameters\na = 2\n"], None),
+        (["a = 1", "# Parameters\na = 2.5\n"], "parameter a is 2.5; its default is 1, another type"),
+        (["a = 1", "# Parameters\nc = 2\n"], "has no parameter 'c'; it has a"),
+        (["a = 1", "b = 2"], None),
+        (["a = 1", "b = 2", "# Parameters\nc = 2\n"], None),  # by hand
+        (["%matplotlib inline", "# Parameters\nc = 2\n"], None),
+        (["a = 1.0", "# Parameters\na = float('nan')\n"], "not a literal"),
+        (["a = 1"], None),
+        ([], None),
+    ],
+)
+def test_what_papermill_injected_is_checked(cells, message):
+    if message is None:
+        parameters.check_injected(cells)
+        return
+    with pytest.raises(parameters.CannotStart, match=message):
+        parameters.check_injected(cells)
+
+
+def test_a_step_that_cannot_start_fails_with_that_line(empty):
+    notebook = NOTEBOOKS[6]
+    output = runfolder.runs("smoke") / notebook.name
+    command = [sys.executable, "-m", "lensnb.run.step", notebook, "--profile", "smoke", "--output", output]
+    assert subprocess.run(command, capture_output=True, cwd=runfolder.repository()).returncode == 1
+    told = (runfolder.runs("smoke") / "failures" / f"{notebook.stem}.txt").read_text()
+    assert told.startswith(f"{notebook.stem}: prepared volumes: missing, there is no data/prepared/smoke/volumes.csv;")
