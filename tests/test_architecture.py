@@ -102,3 +102,14 @@ def test_runs_without_torch(rooms):
     code = f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\nprint('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
     assert result.stdout == "False\n", result.stderr
+
+
+def test_boxes_mining_and_evaluation_never_import_torch():
+    """Not in a function either: there, a missing torch would show only when the function is called."""
+    found = []
+    for name in (name for name in IMPORTS if room(name) in ("boxes", "mining", "evaluation")):
+        for node in ast.walk(ast.parse(FILES[name].read_text())):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found += [name for module in modules if module.split(".")[0] in ("torch", "torchvision")]
+    assert found == []

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lensnb.boxes import COLUMNS, _paired_iou, iou, on_slices_of, same_slice_pairs, slices_of
+from lensnb.boxes import COLUMNS, on_slices_of
 from lensnb.mining import cross_dataset, cross_slice, intra_patient
 from lensnb.mining.counts import counts
 from lensnb.mining.label_rows import add_origin
@@ -28,20 +28,6 @@ def boxes(*rows, **columns):
 def annotations():
     # a lesion at x = 0 on slice 5 of volume p1, one at x = 50 on slice 2 of volume p2
     return boxes(("p1", 5, 0.0), ("p2", 2, 50.0), lesion=["dl00000", "dl00001"])
-
-
-def test_same_slice_pairs_finds_every_pair_once_with_its_iou():
-    a = boxes(("v", 1, 0.0), ("v", 2, 0.0), ("w", 1, 0.0))
-    b = boxes(("w", 1, 5.0), ("v", 1, 0.0), ("v", 1, 5.0), ("v", 3, 0.0))
-    pairs = same_slice_pairs(a, b)
-    found = {(i, j): round(v, 6) for i, j, v in pairs.itertuples(index=False)}
-    assert found == {(0, 1): 1.0, (0, 2): round(50 / 150, 6), (2, 0): round(50 / 150, 6)}
-
-
-def test_paired_iou_agrees_with_the_matrix_of_boxes():
-    rng = np.random.default_rng(0)
-    a, b = (np.c_[low := rng.uniform(0, 20, (50, 2)), low + rng.uniform(1, 20, (50, 2))] for _ in range(2))
-    assert np.allclose(_paired_iou(a, b), np.diag(iou(a, b)))
 
 
 def test_cross_slice_takes_the_other_slices_of_the_best_tracklet(annotations):
@@ -272,11 +258,6 @@ def test_counts_follow_table_4(annotations):
         [3, 6, 1, 5],
         [3, 6, 2, 54],
     ]
-
-
-def test_slices_of_a_3d_box():
-    table = pd.DataFrame({"volume": ["v", "v"], "z1": [2.4, 7.0], "z2": [4.2, 7.0]})
-    assert slices_of(table)["z"].tolist() == [2, 3, 4, 7]
 
 
 def test_300_000_proposals_take_seconds(annotations):
