@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 DATASETS = ("DeepLesion", "LUNA16", "LiTS", "NIH-LN")
-SOURCES = ("annotated", "cross-slice", "intra-patient", "uncertain", "truth")
 BOX = ["x1", "y1", "x2", "y2"]
 BOX3D = ["x1", "y1", "z1", "x2", "y2", "z2"]
 COLUMNS = [

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from lensnb.boxes import BOX, BOX3D, DATASETS, SOURCES, boxes_on_slice
+from lensnb.boxes import BOX, BOX3D, DATASETS, boxes_on_slice
 from lensnb.detection import scoring
 from lensnb.evaluation import froc, luna
 from lensnb.evaluation.outcomes import judge, kind_under
+from lensnb.mining.strategies import SOURCES
 from lensnb.show import charts, examples, plots
 from lensnb.show.session import start
 

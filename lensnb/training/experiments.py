@@ -58,10 +58,10 @@ _ALL = (
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}
 TRUTH_ONLY = ("complete", "oracle-mined", "oracle-ignored")
-# what cross-slice, intra-patient and cross-dataset mining wrote into the folder mined
+# the tables in the folder mined that each of these reads: one of every strategy in mining/strategies.py, a later room
 MINED = {
-    "mined": ("cross-slice", "intra-patient", "uncertain"),
-    "mined-simpler": ("cross-slice", "simpler/intra-patient", "simpler/uncertain"),
+    "mined": ("cross-slice", "intra-patient", "cross-dataset"),
+    "mined-simpler": ("cross-slice", "simpler/intra-patient", "simpler/cross-dataset"),
 }
 
 
