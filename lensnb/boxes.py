@@ -7,7 +7,6 @@ by integers, and z1, z2 are both inside the lesion.
 import numpy as np
 import pandas as pd
 
-SOURCES = ("annotated", "cross-slice", "intra-patient", "uncertain", "truth")
 BOX = ["x1", "y1", "x2", "y2"]
 BOX3D = ["x1", "y1", "z1", "x2", "y2", "z2"]
 COLUMNS = [
@@ -28,27 +27,31 @@ COLUMNS = [
 
 
 def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Area that each of boxes `a` (n, 4) shares with each of `b` (m, 4): (n, m), in square pixels."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    return np.prod(np.clip(high - low, 0, None), axis=2)
+    """Area that boxes `a` (..., 4) and `b` (..., 4) share, one with one as numpy broadcasts them, in square pixels."""
+    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    return width.clip(0) * height.clip(0)
 
 
 def area(boxes: np.ndarray) -> np.ndarray:
-    """Area of boxes (n, 4): (n,), in square pixels."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    """Area of boxes (..., 4): (...), in square pixels."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def paired_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes `a` (..., 4) and `b` (..., 4), one with one as numpy broadcasts them."""
+    shared = intersection(a, b)
+    return shared / np.maximum(area(a) + area(b) - shared, 1e-9)
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of every box of `a` (n, 4) with every box of `b` (m, 4): (n, m)."""
-    shared = intersection(a, b)
-    union = area(a)[:, None] + area(b)[None, :] - shared
-    return shared / np.maximum(union, 1e-9)
+    return paired_iou(a[:, None], b[None, :])
 
 
 def iobb(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over the area of the detected box `a` (n, 4), for every true box of `b` (m, 4): (n, m)."""
-    return intersection(a, b) / np.maximum(area(a)[:, None], 1e-9)
+    return intersection(a[:, None], b[None, :]) / np.maximum(area(a)[:, None], 1e-9)
 
 
 def nms_table(table: pd.DataFrame, threshold: float, keys: tuple[str, ...] = ("volume", "z")) -> pd.DataFrame:
@@ -58,19 +61,24 @@ def nms_table(table: pd.DataFrame, threshold: float, keys: tuple[str, ...] = ("v
     """
     if table.empty:
         return table
-    import torch  # here, because it takes seconds and 600 MB that preparing and planning do without
-    from torchvision.ops import nms
-
     group = table.groupby(list(keys), observed=True, sort=False).ngroup().to_numpy()
-    order = np.argsort(group, kind="stable")
-    boxes = torch.from_numpy(table[BOX].to_numpy(np.float64)[order])
-    scores = torch.from_numpy(table["score"].to_numpy(np.float64)[order])
-    ends = np.cumsum(np.bincount(group))
-    # torchvision's batched_nms goes through the whole table for each group, of which there are ten thousand
-    kept = [
-        start + nms(boxes[start:end], scores[start:end], threshold).numpy()
-        for start, end in zip(np.r_[0, ends[:-1]], ends, strict=True)
-    ]
+    # lexsort keeps the order of rows with equal keys; its last key is the first to sort by
+    order = np.lexsort((-table["score"].to_numpy(np.float64), group))
+    group, boxes = group[order], table[BOX].to_numpy(np.float64)[order]
+    areas = area(boxes)
+    left = np.arange(len(boxes))  # those not decided yet, best first in each group
+    kept = []
+    while len(left):  # in each round every group keeps its best box and drops what overlaps it
+        begins = np.flatnonzero(np.diff(group[left], prepend=-1))
+        sizes = np.diff(begins, append=len(left))
+        best = left[begins]
+        kept.append(best)
+        rest, rival = np.delete(left, begins), np.repeat(best, sizes - 1)
+        shared = intersection(boxes[rest], boxes[rival])
+        # not paired_iou: as torchvision.ops.nms has it, so that boxes of nearly no area are decided alike
+        with np.errstate(invalid="ignore", divide="ignore"):
+            overlap = shared / (areas[rest] + areas[rival] - shared)
+        left = rest[~(overlap > threshold)]
     return table.iloc[np.sort(order[np.concatenate(kept)])]
 
 
@@ -145,10 +153,20 @@ def tracklets_to_3d(tracklets: pd.DataFrame) -> pd.DataFrame:
 def slices_of(boxes3d: pd.DataFrame) -> pd.DataFrame:
     """One row per slice of each 3D box (z1, z2 may be fractional and are rounded), with `z`."""
     first = np.rint(boxes3d["z1"].to_numpy(float)).astype(int)
-    count = np.maximum(np.rint(boxes3d["z2"].to_numpy(float)).astype(int) - first + 1, 1)
+    last = np.rint(boxes3d["z2"].to_numpy(float)).astype(int)
+    count = np.maximum(last - first + 1, 1)
     rows = np.repeat(np.arange(len(boxes3d)), count)
-    step = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
-    return boxes3d.iloc[rows].assign(z=first[rows] + step).reset_index(drop=True)
+    return boxes3d.iloc[rows].assign(z=ranges(first, count)).reset_index(drop=True)
+
+
+def ranges(first: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """The whole numbers first[i], first[i] + 1, ... of ranges of different lengths count[i], one after another.
+
+    ranges([10, 20], [2, 3]) is [10, 11, 20, 21, 22].
+    """
+    first, count = np.asarray(first), np.asarray(count)
+    before = np.cumsum(count) - count  # how many numbers the earlier ranges have
+    return np.arange(count.sum()) + np.repeat(first - before, count)
 
 
 def overlapping(boxes: pd.DataFrame, others: pd.DataFrame, theta: float) -> np.ndarray:
@@ -169,29 +187,21 @@ def same_slice_pairs(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """All pairs of rows of `a` and `b` on the same slice of the same volume: row positions a, b and their IoU."""
     key_a, key_b = slice_keys(a, b)
     order = np.argsort(key_b, kind="stable")
+    # in that order, the rows of b on the slice of row i of a stand together: count[i] of them, beginning at first[i]
     first = np.searchsorted(key_b[order], key_a, side="left")
     count = np.searchsorted(key_b[order], key_a, side="right") - first
     i = np.repeat(np.arange(len(a)), count)
-    within = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
-    j = order[np.repeat(first, count) + within]
-    iou = _paired_iou(a[BOX].to_numpy(float)[i], b[BOX].to_numpy(float)[j])
-    return pd.DataFrame({"a": i, "b": j, "iou": iou})
+    j = order[ranges(first, count)]
+    return pd.DataFrame({"a": i, "b": j, "iou": paired_iou(a[BOX].to_numpy(float)[i], b[BOX].to_numpy(float)[j])})
 
 
 def slice_keys(a: pd.DataFrame, b: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """A whole number for the slice of each row of `a` (n,) and of `b` (m,), the same for the same slice of a volume."""
     names = np.concatenate([a["volume"].astype(str).to_numpy(object), b["volume"].astype(str).to_numpy(object)])
     volume = pd.factorize(names)[0].astype(np.int64)
     z = np.concatenate([a["z"].to_numpy(float), b["z"].to_numpy(float)])
     key = volume * 1_000_000 + np.rint(z).astype(np.int64)
     return key[: len(a)], key[len(a) :]
-
-
-def _paired_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    width = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
-    height = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])
-    shared = width.clip(0) * height.clip(0)
-    area_a, area_b = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1]), (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
-    return shared / np.maximum(area_a + area_b - shared, 1e-9)
 
 
 def boxes_on_slice(boxes: pd.DataFrame, z: int) -> pd.DataFrame:

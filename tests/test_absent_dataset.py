@@ -80,7 +80,7 @@ def test_joint_training_has_one_expert_less(executed, monkeypatch, capsys, name)
     start = lens.LENS(profile.network, ("DeepLesion",))
     save_weights(start, runfolder.runs(PROFILE) / "pretext" / "weights.safetensors", ("backbone.",))
     boxes = Store(runfolder.prepared(PROFILE)).boxes
-    for strategy in ("cross-slice", "intra-patient", "uncertain"):
+    for strategy in ("cross-slice", "intra-patient", "cross-dataset"):
         table = runfolder.runs(PROFILE) / "mined" / f"{strategy}.csv"
         table.parent.mkdir(exist_ok=True)
         boxes.head(0).to_csv(table, index=False)

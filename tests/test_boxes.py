@@ -3,8 +3,22 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torchvision.ops import nms
 
-from lensnb.boxes import iobb, iou, nms_table, stack_to_tracklets, tracklets_to_3d, trim_tracklets
+from lensnb.boxes import (
+    BOX,
+    iobb,
+    iou,
+    nms_table,
+    paired_iou,
+    ranges,
+    same_slice_pairs,
+    slices_of,
+    stack_to_tracklets,
+    tracklets_to_3d,
+    trim_tracklets,
+)
 
 
 def table(rows, columns=("volume", "z", "x1", "y1", "x2", "y2", "score")):
@@ -28,6 +42,50 @@ def test_nms_works_within_a_slice_only():
         [("v", 0, 0, 0, 4, 4, 0.5), ("v", 0, 0, 0, 4, 4.5, 0.9), ("v", 1, 0, 0, 4, 4, 0.3), ("w", 0, 0, 0, 4, 4, 0.2)]
     )
     assert nms_table(rows, 0.5)["score"].tolist() == [0.9, 0.3, 0.2]
+
+
+def test_nms_keeps_the_rows_that_torchvision_keeps():
+    """On random tables with equal scores, equal boxes, boxes without area, and IoUs of exactly the threshold."""
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        n = int(rng.integers(1, 200))
+        low, size = rng.uniform(0, 30, (n, 2)), rng.uniform(0, 15, (n, 2))
+        if number % 2:
+            low, size = low.round(), size.round()
+        rows = pd.DataFrame(np.c_[low, low + size], columns=BOX, dtype=[np.float64, np.float32][number % 3 == 0])
+        rows = rows.assign(volume=rng.integers(0, 3, n).astype(str), z=rng.integers(0, 3, n), score=rng.random(n))
+        rows["score"] = rows["score"].round(1 + number % 2)
+        for threshold in (0.0, 0.3, 0.5):
+            kept = []
+            for _, here in rows.groupby(["volume", "z"]):
+                boxes, scores = torch.tensor(here[BOX].to_numpy(float)), torch.tensor(here["score"].to_numpy(float))
+                kept += here.index[nms(boxes, scores, threshold).numpy()].tolist()
+            assert nms_table(rows, threshold).index.tolist() == sorted(kept)
+
+
+def test_ranges_come_one_after_another():
+    assert ranges([10, 20, 30], [2, 0, 3]).tolist() == [10, 11, 30, 31, 32]
+    assert ranges(np.zeros(0, int), np.zeros(0, int)).tolist() == []
+
+
+def test_slices_of_a_3d_box():
+    boxes = pd.DataFrame({"volume": ["v", "v"], "z1": [2.4, 7.0], "z2": [4.2, 7.0]})
+    assert slices_of(boxes)["z"].tolist() == [2, 3, 4, 7]
+
+
+def test_same_slice_pairs_finds_every_pair_once_with_its_iou():
+    columns = ("volume", "z", "x1", "y1", "x2", "y2")
+    a = table([("v", 1, 0, 0, 10, 10), ("v", 2, 0, 0, 10, 10), ("w", 1, 0, 0, 10, 10)], columns)
+    b = table([("w", 1, 5, 0, 15, 10), ("v", 1, 0, 0, 10, 10), ("v", 1, 5, 0, 15, 10), ("v", 3, 0, 0, 10, 10)], columns)
+    pairs = same_slice_pairs(a, b)
+    found = {(i, j): round(v, 6) for i, j, v in pairs.itertuples(index=False)}
+    assert found == {(0, 1): 1.0, (0, 2): round(50 / 150, 6), (2, 0): round(50 / 150, 6)}
+
+
+def test_paired_iou_is_the_diagonal_of_the_matrix():
+    rng = np.random.default_rng(0)
+    a, b = (np.c_[low := rng.uniform(0, 20, (50, 2)), low + rng.uniform(1, 20, (50, 2))] for _ in range(2))
+    assert np.array_equal(paired_iou(a, b), np.diag(iou(a, b)))
 
 
 def test_stacking_follows_a_lesion_through_slices_and_stops_at_gaps():

@@ -97,7 +97,7 @@ def prepared(folder: Path) -> None:
     preparation.prepare(folder / "raw", folder / PREPARED, (3.0, 3.0, 4.0), workers=1, datasets=("DeepLesion",))
     save_weights(network(), folder / PRETEXT, ("backbone.", "head.fc1.", "head.fc2."))
     boxes = folder / PREPARED / "boxes.csv"
-    for name in ("cross-slice", "intra-patient", "uncertain"):
+    for name in ("cross-slice", "intra-patient", "cross-dataset"):
         (folder / "root/data/runs/smoke/mined").mkdir(exist_ok=True)
         shutil.copy(boxes, folder / f"root/data/runs/smoke/mined/{name}.csv")
 
@@ -280,13 +280,13 @@ CASES = [
     *table("train", prepared, "train single-complete --profile smoke",
            ("complete truth of real data", no_damage, refused("single-complete needs the complete truth", "phantoms"))),
     *table("train", prepared, "train single-mined --profile smoke",
-           ("mined table missing", remove("root/data/runs/smoke/mined/uncertain.csv"),
-            refused("uncertain.csv does not exist", "run_all.sh")),
+           ("mined table missing", remove("root/data/runs/smoke/mined/cross-dataset.csv"),
+            refused("cross-dataset.csv does not exist", "run_all.sh")),
            ("mined table without a column",
-            lambda at: without(at / "root/data/runs/smoke/mined/uncertain.csv", "source"),
-            refused("uncertain.csv has no column source")),
-           ("mined table empty", write("root/data/runs/smoke/mined/uncertain.csv", ""),
-            refused("uncertain.csv", "No columns"))),
+            lambda at: without(at / "root/data/runs/smoke/mined/cross-dataset.csv", "source"),
+            refused("cross-dataset.csv has no column source")),
+           ("mined table empty", write("root/data/runs/smoke/mined/cross-dataset.csv", ""),
+            refused("cross-dataset.csv", "No columns"))),
     *table(
         "train", prepared, TRAIN,
         ("nothing prepared", remove(f"{PREPARED}/volumes.csv"), refused("volumes.csv does not exist", "run_all.sh")),

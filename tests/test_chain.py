@@ -120,7 +120,7 @@ def test_mining_uses_lesanet_and_row_g_is_compared(chain):
     for strategy in ("intra-patient", "cross-dataset"):
         counted = mined.loc[(strategy, "LesaNet"), ["mined", "precision", "recall"]]
         np.testing.assert_allclose(counted.tolist(), audit.loc[strategy, counted.index].tolist())
-    for name in ("intra-patient", "uncertain"):
+    for name in ("intra-patient", "cross-dataset"):
         assert len(pd.read_csv(chain.runs / "mined" / "simpler" / f"{name}.csv"))
 
 

@@ -10,11 +10,8 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from lensnb import runfolder
-from lensnb.boxes import BOX, COLUMNS
-from lensnb.files import write_table
 from lensnb.lesanet import embedding, label_files, prediction, recognition, report_labels
 from lensnb.lesanet.losses import label_similarity, label_weights, sample_triplets, triplet_loss
-from lensnb.mining import matching
 from lensnb.models.lesanet import LesaNet
 from lensnb.training.loop import fit
 from lensnb.training.patches import box_centres, crop, to_patch
@@ -247,41 +244,6 @@ def test_a_short_training_says_little(tmp_path, capsys):
         fit(model, optimizer, loss_of, lambda t: 0.0, 100, run_dir, "x", 1.0, 1000, quiet_s=quiet_s)
         said = capsys.readouterr().out.splitlines()
         assert len(said) == lines and said[-1].startswith("x: iteration 100/100")
-
-
-def test_both_sides_of_matching_are_opened_and_matched(tmp_path):
-    """Two tracklets in the other volume of a patient, one of them weak: `match` finds the strong one."""
-    columns = ["dataset", "patient", "study", "series", "volume", "tracklet", "z", *BOX, "score", "expert"]
-    origin = ("DeepLesion", "p", "s", "r", "other")
-    rows = [(*origin, 0, 2, 10, 10, 20, 20, 0.9, "DeepLesion"), (*origin, 1, 5, 30, 30, 40, 40, 0.2, "DeepLesion")]
-    tracklets = pd.DataFrame(rows, columns=columns)
-    for split in ("train", "val"):
-        end = "" if split == "train" else "-val"
-        write_table(
-            tracklets.assign(score=tracklets["score"] / (2 if end else 1)), tmp_path / f"mined/tracklets{end}.npz"
-        )
-        write_table(pd.DataFrame(columns=COLUMNS), tmp_path / f"mined/cross-slice{end}.csv")
-    mark = {"dataset": "DeepLesion", "patient": "p", "volume": "own", "lesion": "dl0", "z": 1, "x1": 10, "y1": 10}
-    marked = pd.DataFrame([mark | {"x2": 20, "y2": 20}])
-
-    def embed(table):  # by place
-        angle = table["x1"].to_numpy(float) / 100
-        return np.stack([np.cos(angle), np.sin(angle)], axis=1)
-
-    assert len(matching.open_side(tmp_path, "val", marked, embed, 0.1).centres) == 2
-    assert len(matching.open_side(tmp_path, "val", marked, embed, 0.3).centres) == 1
-    side = matching.open_side(tmp_path, "train", marked, embed, 0.1)
-    assert len(side.centres) == len(side.centre_vectors) == 2 and side.known["lesion"].tolist() == ["dl0"]
-    rules = SimpleNamespace(theta=0.5, nearest_only=True, deltas=[0.05, 0.5], scores=[0.1, 0.5], minimum_precision=0.9)
-    lesion = pd.DataFrame(
-        [{"volume": "other", "patient": "p", "lesion": "t", "z": 2, "x1": 10, "y1": 10, "x2": 20, "y2": 21}]
-    )
-    choice, table = matching.choose(side, lesion, rules)
-    assert (choice["delta"], choice["recall"], len(table)) == (0.05, 1.0, 4)
-    matches, mined = matching.match(side, choice, rules)
-    assert matches["tracklet"].tolist() == [0] and mined["source"].tolist() == ["intra-patient"]
-    assert matching.reach(side, lesion, 0.1, 0.5, nearest_only=True).tracklets["right"].tolist() == [True]
-    assert matching.reach(side, lesion, 0.1, 0.5, nearest_only=False).tracklets["right"].tolist() == [True, False]
 
 
 def test_lesanet_needs_an_ontology_and_something_to_learn_from(tmp_path, monkeypatch, capsys):

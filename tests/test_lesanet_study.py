@@ -15,6 +15,7 @@ from lensnb.lesanet.methods import METHODS, TABLE1, TABLE3, Run
 from lensnb.lesanet.metrics import TEXT_MINED, Result
 from lensnb.lesanet.study import Exam, Study
 from lensnb.mining import reach
+from lensnb.mining.patients import Embedded, Patients
 from lensnb.show import lesanet_cards
 
 
@@ -301,8 +302,9 @@ def test_reach_by_hand():
     distance = {1: 0.4, 2: 0.2, 3: 0.6}
     angle = 2 * np.arcsin(np.array([0.0, *distance.values()]) / 2)
     vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    arguments = (annotations, vectors[:1], tracklets, vectors[1:], tracklets, truth, 0.5, 0.5)
-    every = reach.reach(*arguments, nearest_only=False)
+    embedded = Embedded(vectors[:1], tracklets, vectors[1:])
+    patients = Patients(annotations, tracklets=tracklets, embedded=embedded)
+    every = reach.reach(patients, truth, 0.5, 0.5, nearest_only=False)
     assert every.tracklets["right"].tolist() == [False, True, True]
     np.testing.assert_allclose(every.tracklets["distance"], [0.2, 0.4, 0.6])
     np.testing.assert_allclose(np.sort(every.lesions["distance"]), [0.4, 0.6, np.inf])
@@ -312,7 +314,7 @@ def test_reach_by_hand():
     assert reach.precision_at_recall(every, 1 / 3) == pytest.approx(1 / 2)
     assert reach.precision_at_recall(every, 2 / 3) == pytest.approx(2 / 3)
     assert np.isnan(reach.precision_at_recall(every, 1.0)), "the last lesion is never reached"
-    nearest = reach.reach(*arguments, nearest_only=True)
+    nearest = reach.reach(patients, truth, 0.5, 0.5, nearest_only=True)
     assert nearest.tracklets["right"].tolist() == [False, True], "the vessel takes the lesion's place"
     gain = reach.compare(every, nearest, 1 / 3, draws=5, seed=0)
     assert gain.tolist() == [0.0] * 6 or gain[0] == pytest.approx(1 / 2 - 1 / 2)

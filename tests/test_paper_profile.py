@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,8 +34,9 @@ from lensnb.detection import inference, scoring
 from lensnb.evaluation import froc, table2
 from lensnb.files import read_table, write_table
 from lensnb.lesanet import recognition
-from lensnb.mining import cross_dataset, cross_slice, intra_patient
+from lensnb.mining import cross_dataset, cross_slice, intra_patient, patients
 from lensnb.mining.label_rows import add_origin
+from lensnb.mining.strategies import STRATEGIES
 from lensnb.models import lens
 from lensnb.models.fpr import combine
 from lensnb.run import targets
@@ -147,25 +149,22 @@ def mine(store: Store, profile: SimpleNamespace, proposals: pd.DataFrame) -> dic
     tracklets = stack_to_tracklets(inference.fuse(proposals, nms=profile.inference.nms), rules.theta)
     tracklets = add_origin(tracklets, store.volumes)
     write_table(tracklets, runs / "mined" / "tracklets.npz")
-    across = cross_slice.cross_slice(tracklets, annotations, rules.theta)
+    known = patients.Patients(annotations, add_origin(proposals, store.volumes), tracklets)
+    across = cross_slice.mine(known, {"trim": 0.0}, rules)
+    known = known.with_mined(across)
     # the real files have no ontology, and phantoms as few as these no label that enough lesions have
     find = recognition.for_mining if SHARED.is_dir() else recognition.simpler
     embed = find(PROFILE).embed
-    known = pd.concat([annotations, across], ignore_index=True)
-    new = tracklets[~tracklets["tracklet"].isin(tracklets["tracklet"][overlapping(tracklets, known, rules.theta)])]
-    centres = intra_patient.centre_boxes(new[new["tracklet"].isin(strongest(new, 40))])
+    over = overlapping(tracklets, known.known, rules.theta)
+    new = tracklets[~tracklets["tracklet"].isin(tracklets["tracklet"][over])]
+    centres = patients.centre_boxes(new[new["tracklet"].isin(strongest(new, 40))])
     vectors = [embed(part) for part in (annotations, centres)]
     assert all(np.allclose(np.linalg.norm(part, axis=1), 1, atol=1e-4) for part in vectors)
-    matches = intra_patient.match_intra_patient(
-        annotations, vectors[0], centres, vectors[1], 2.0, 0.0, rules.nearest_only
-    )
-    matched = intra_patient.intra_patient(matches, tracklets, known, rules.theta)
-    known = pd.concat([known, matched], ignore_index=True)
+    known = replace(known, embedded=patients.Embedded(vectors[0], centres, vectors[1]))
+    matched = intra_patient.mine(known, {"delta": 2.0, "score": 0.0}, rules)
     sigma = np.quantile(proposals["score"], 0.8)
-    uncertain = cross_dataset.cross_dataset(
-        add_origin(proposals, store.volumes), known, sigma, NAMES[1:], rules.overlap
-    )
-    mined = {"cross-slice": across, "intra-patient": matched, "uncertain": uncertain}
+    uncertain = cross_dataset.mine(known.with_mined(matched), {"sigma": sigma}, rules)
+    mined = {"cross-slice": across, "intra-patient": matched, "cross-dataset": uncertain}
     for name, table in mined.items():
         write_table(table, runs / "mined" / f"{name}.csv")
         row = {"strategy": name, "mined": len(table), "precision": np.nan, "recall": np.nan}
@@ -266,16 +265,18 @@ def test_proposals_lie_in_their_volumes(done):
 
 
 def test_mined_labels(done):
-    for source, table in done.mined.items():
+    for strategy in STRATEGIES:
+        table = done.mined[strategy.name]
         assert list(table)[: len(COLUMNS)] == COLUMNS
-        check_boxes(table, done.store, source)
+        check_boxes(table, done.store, strategy.source)
         assert set(table["dataset"]) <= {"DeepLesion"}
     across, matched = done.mined["cross-slice"], done.mined["intra-patient"]
     marked = done.store.boxes.set_index("lesion")["volume"]
     # the added proposals lie on both sides of every annotated key slice
     assert set(across["lesion"]) == set(marked.index[marked.isin(volumes_of(done.store, "train"))])
     assert len(matched) and (marked.loc[matched["matched_to"]].to_numpy() != matched["volume"].to_numpy()).all()
-    assert len(done.mined["uncertain"]) and "DeepLesion" not in set(done.mined["uncertain"]["expert"].astype(str))
+    uncertain = done.mined["cross-dataset"]
+    assert len(uncertain) and "DeepLesion" not in set(uncertain["expert"].astype(str))
 
 
 def test_second_network(done):

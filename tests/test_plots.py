@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from lensnb.boxes import BOX, BOX3D, SOURCES, boxes_on_slice
+from lensnb.boxes import BOX, BOX3D, boxes_on_slice
 from lensnb.datasets import NAMES
 from lensnb.detection import scoring
 from lensnb.evaluation import froc, luna
 from lensnb.evaluation.outcomes import judge, kind_under
+from lensnb.mining.strategies import SOURCES
 from lensnb.show import charts, examples, plots
 from lensnb.show.session import start
 

@@ -250,14 +250,14 @@ def test_labels_of_experiments(tiny_store):
 
 def test_each_embedding_has_its_own_mined_labels(tiny_store):
     runs, rows = runfolder.runs("smoke"), label_rows([("DeepLesion", "DeepLesion-0", "x", 3, "cross-slice")])
-    for name in ("cross-slice", "intra-patient", "uncertain", "simpler/intra-patient", "simpler/uncertain"):
+    for name in ("cross-slice", "intra-patient", "cross-dataset", "simpler/intra-patient", "simpler/cross-dataset"):
         write_table(rows.assign(lesion=name), runs / "mined" / f"{name}.csv")
     found = {
         name: training_labels(EXPERIMENTS[name], tiny_store, runs) for name in ("multi-mined", "multi-mined-simpler")
     }
     new = {name: set(table["lesion"]) - set(tiny_store.boxes["lesion"]) for name, table in found.items()}
-    assert new["multi-mined"] == {"cross-slice", "intra-patient", "uncertain"}
-    assert new["multi-mined-simpler"] == {"cross-slice", "simpler/intra-patient", "simpler/uncertain"}
+    assert new["multi-mined"] == {"cross-slice", "intra-patient", "cross-dataset"}
+    assert new["multi-mined-simpler"] == {"cross-slice", "simpler/intra-patient", "simpler/cross-dataset"}
     plain, after = (EXPERIMENTS[name] for name in ("multi-mined-simpler", "multi-mined"))
     same = ("datasets", "proposal_network", "negatives")
     assert [getattr(plain, name) for name in same] == [getattr(after, name) for name in same]

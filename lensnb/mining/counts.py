@@ -1,36 +1,24 @@
-"""The counts of LENS's Table IV."""
+"""What mined label rows add to the counts of LENS Table IV: 3D and 2D ground truths, uncertain boxes, slices."""
 
 import pandas as pd
 
 from lensnb.boxes import on_slices_of
 
-
-def counts(
-    annotations: pd.DataFrame,
-    cross_slice: pd.DataFrame,
-    intra_patient: pd.DataFrame,
-    uncertain: pd.DataFrame,
-    volumes: pd.DataFrame,
-) -> pd.DataFrame:
-    """The counts of Table IV: 3D and 2D ground truths, uncertain 2D boxes and training slices as strategies are added.
-
-    `volumes` is the store's table of the training volumes: with unlabelled slices, all their slices are trained on.
-    """
-    steps = [("No mining", [annotations]), ("+ Cross-slice", [annotations, cross_slice])]
-    steps.append(("+ Intra-patient", [annotations, cross_slice, intra_patient]))
-    rows = []
-    for method, parts in steps:
-        labels = pd.concat(parts, ignore_index=True)
-        rows.append((method, _count_3d(labels), len(labels), 0, _count_slices(labels)))
-    on_labelled = len(on_slices_of(uncertain, labels))
-    rows.append(("+ Cross-dataset", *rows[-1][1:3], on_labelled, rows[-1][4]))
-    rows.append(("+ Unlabeled", *rows[-1][1:3], len(uncertain), int(volumes["depth"].sum())))
-    return pd.DataFrame(rows, columns=["method", "gt_3d", "gt_2d", "uncertain_2d", "training_slices"])
+COUNTS = ["gt_3d", "gt_2d", "uncertain_2d", "training_slices"]
 
 
-def _count_3d(labels: pd.DataFrame) -> int:
-    return len(labels.drop_duplicates(["volume", "lesion"]))
+def labels(rows: pd.DataFrame) -> dict:
+    """The counts of label rows that all count as lesions."""
+    lesions, slices = rows.drop_duplicates(["volume", "lesion"]), rows.drop_duplicates(["volume", "z"])
+    return dict(zip(COUNTS, (len(lesions), len(rows), 0, len(slices)), strict=True))
 
 
-def _count_slices(labels: pd.DataFrame) -> int:
-    return len(labels.drop_duplicates(["volume", "z"]))
+def certain(known: pd.DataFrame, mined: pd.DataFrame) -> dict:
+    """What `mined` rows that count as lesions add to the `known` ones."""
+    before, after = labels(known), labels(pd.concat([known, mined], ignore_index=True))
+    return {name: after[name] - before[name] for name in COUNTS}
+
+
+def ignored(known: pd.DataFrame, mined: pd.DataFrame) -> dict:
+    """What `mined` rows that training ignores add: boxes on slices that have a known label are looked at."""
+    return dict.fromkeys(COUNTS, 0) | {"uncertain_2d": len(on_slices_of(mined, known))}

@@ -1,145 +1,127 @@
-"""Intra-patient mining (LENS, Sec. V-B)."""
-
-from collections.abc import Sequence
+"""Intra-patient mining: a lesion marked in one scan is recognised in another (LENS Sec. V-B). Boxes are grid pixels."""
 
 import numpy as np
 import pandas as pd
 
 from lensnb.boxes import overlapping, same_slice_pairs
-from lensnb.mining.judging import instances, is_annotated, lesions_reached, share
+from lensnb.mining import counts
+from lensnb.mining.judging import instances, is_annotated, lesions_reached, not_judged, share
 from lensnb.mining.label_rows import label_rows, with_extent
+from lensnb.mining.patients import Patients, needed
+
+NAME = "intra-patient"
 
 
-def choose_threshold(
-    annotations: pd.DataFrame,
-    annotation_embedding: np.ndarray,
-    centres: pd.DataFrame,
-    centre_embedding: np.ndarray,
-    tracklets: pd.DataFrame,
-    lesions: pd.DataFrame,
-    deltas: Sequence[float],
-    scores: Sequence[float],
-    minimum_precision: float,
-    theta: float = 0.5,
-    nearest_only: bool = True,
+def choose(
+    patients: Patients, lesions: pd.DataFrame, rules, nearest_only: bool | None = None
 ) -> tuple[dict, pd.DataFrame]:
-    """Choose delta and the lowest tracklet score for intra-patient matching on validation patients.
+    """Choose delta and the lowest tracklet score for matching on validation patients.
 
-    The rule: of the settings whose precision is at least `minimum_precision`, the one with the highest recall; if
-    none is that precise, the most precise one of those that find something. `centres` (one row a tracklet) and
-    `annotations` go with their embeddings; `tracklets` are all 2D boxes; `lesions` are complete labels, one row a
-    lesion and slice (`slices_of` makes them from 3D boxes), for every volume of `centres`.
+    Of the settings in `rules.deltas` and `rules.scores` whose precision is at least `rules.minimum_precision`, the one
+    with the highest recall; if none is that precise, the most precise one of those that find something. `lesions` are
+    complete labels, one row a lesion and slice (`boxes.slices_of` makes them from 3D boxes), for every volume of
+    `patients`, which are embedded. `nearest_only`: in place of the profile's.
 
     Matches to tracklets over an annotation are set aside, as mining does. A tracklet is right if one of its boxes
     has IoU > theta with a lesion; recall counts the lesions without an annotation that a right tracklet reaches.
-    Returns the choice {delta, score, precision, recall, matched, reached} and the table of all settings.
+    Returns the numbers {delta, score, precision, recall, matched, reached} and the table of all settings.
     """
-    pairs = match_intra_patient(
-        annotations, annotation_embedding, centres, centre_embedding, max(deltas), min(scores), nearest_only=False
-    )
+    nearest_only = rules.nearest_only if nearest_only is None else nearest_only
+    pairs = match(patients, max(rules.deltas), min(rules.scores), nearest_only=False)
+    centres = needed(patients, "embedded", NAME).centres
     pairs["score"] = centres.set_index("tracklet")["score"].loc[pairs["tracklet"]].to_numpy()
-    reached = lesions_reached(tracklets, lesions, theta)
-    known = set(tracklets["tracklet"].to_numpy()[overlapping(tracklets, annotations, theta)])
-    unmarked = set(instances(lesions)) - set(instances(lesions[is_annotated(lesions, annotations, theta)]))
+    reached = lesions_reached(patients.tracklets, lesions, rules.theta)
+    known = tracklets_over(patients.tracklets, patients.annotations, rules.theta)
+    marked = is_annotated(lesions, patients.annotations, rules.theta)
+    unmarked = set(instances(lesions)) - set(instances(lesions[marked]))
     rows = []
-    for score in scores:
+    for score in rules.scores:
         strong = pairs[pairs["score"] >= score]
         if nearest_only:
             strong = strong.drop_duplicates(["lesion", "volume"])
-        for delta in deltas:
+        for delta in rules.deltas:
             matched = set(strong.loc[strong["distance"] < delta, "tracklet"]) - known
-            right = [reached[t] for t in matched if t in reached]
+            right = [reached[tracklet] for tracklet in matched if tracklet in reached]
             found = set().union(*right) & unmarked
             rows.append((delta, score, len(matched), share(len(right), len(matched)), share(len(found), len(unmarked))))
     table = pd.DataFrame(rows, columns=["delta", "score", "matched", "precision", "recall"])
+    return _best_setting(table, rules.minimum_precision), table
+
+
+def _best_setting(table: pd.DataFrame, minimum_precision: float) -> dict:
+    """The row of `choose`'s table that its rule takes, and whether it is as precise as asked (`reached`)."""
     precise = table[(table["precision"] >= minimum_precision) & (table["matched"] > 0)]
     if len(precise):
         best = precise.sort_values(["recall", "precision"], ascending=False, kind="stable").iloc[0]
     else:
         best = table.fillna(0.0).sort_values(["precision", "recall"], ascending=False, kind="stable").iloc[0]
-    return {**best.to_dict(), "matched": int(best["matched"]), "reached": bool(len(precise))}, table
+    return {**best.to_dict(), "matched": int(best["matched"]), "reached": bool(len(precise))}
 
 
-def audit_intra_patient(
-    mined: pd.DataFrame, annotations: pd.DataFrame, truth: pd.DataFrame, theta: float = 0.5
-) -> dict:
-    """Judge matched lesions against the truth with identities (phantoms only).
+def mine(patients: Patients, numbers: dict, rules) -> pd.DataFrame:
+    """Match lesions at the chosen distance and score, and make new ones of what they match (LENS Sec. V-B).
 
-    precision: mined lesions (tracklets) one of whose boxes has IoU > theta with a true lesion. recall: share of the
-    lesion instances without an annotation that they reach. Further: `same_lesion`, the share of mined lesions that
-    reach the very lesion they were matched to, and `recoverable`, the share of the instances without an annotation
-    that are annotated in another volume of the patient: what perfect matching would recall.
+    All boxes of a matched tracklet become a lesion, m00000, m00001, ... from the nearest match on. A tracklet that
+    overlaps a known box (annotated, cross-slice) with IoU > theta on any slice is no new lesion and is left out; so is
+    one that overlaps a nearer match's tracklet. Returns label rows with the tracklet and, as `matched_to`, the
+    annotation.
     """
-    reached = lesions_reached(mined, truth, theta, of="lesion")
-    lesions = truth.drop_duplicates(["volume", "lesion"])
-    identity = dict(
-        zip(
-            instances(lesions),
-            zip(lesions["patient"].astype(str), lesions["identity"], strict=True),
-            strict=False,
-        )
+    matches = match(patients, numbers["delta"], numbers["score"], rules.nearest_only)
+    tracklets = patients.tracklets[patients.tracklets["tracklet"].isin(matches["tracklet"])]
+    tracklets = tracklets[~tracklets["tracklet"].isin(tracklets_over(tracklets, patients.known, rules.theta))]
+    best_first = matches[matches["tracklet"].isin(tracklets["tracklet"])].drop_duplicates("tracklet")
+    kept = _without_repeats(best_first["tracklet"].tolist(), tracklets, rules.theta)
+    mined = with_extent(tracklets[tracklets["tracklet"].isin(kept)])
+    lesion = {tracklet: f"m{number:05d}" for number, tracklet in enumerate(kept)}
+    matched_to = best_first.set_index("tracklet")["lesion"]
+    mined = mined.assign(
+        lesion=[lesion[tracklet] for tracklet in mined["tracklet"]],
+        source="intra-patient",
+        matched_to=matched_to.loc[mined["tracklet"]].to_numpy(),
     )
-    marked = set(instances(truth[is_annotated(truth, annotations, theta)]))
-    unmarked = set(identity) - marked
-    marked_identities = {identity[key] for key in marked}
-    annotation_identity = _annotation_identity(annotations, truth, identity, theta)
-    matched_to = mined.drop_duplicates("lesion").set_index("lesion")["matched_to"]
-    same = sum(
-        annotation_identity.get(matched_to[lesion]) in {identity[key] for key in keys}
-        for lesion, keys in reached.items()
-    )
-    found = set().union(*reached.values()) & unmarked
-    return {
-        "strategy": "intra-patient",
-        "mined": len(matched_to),
-        "precision": share(len(reached), len(matched_to)),
-        "recall": share(len(found), len(unmarked)),
-        "same_lesion": share(same, len(matched_to)),
-        "recoverable": share(sum(identity[key] in marked_identities for key in unmarked), len(unmarked)),
-    }
+    return label_rows(mined, "tracklet", "matched_to")
 
 
-def _annotation_identity(annotations: pd.DataFrame, truth: pd.DataFrame, identity: dict, theta: float) -> dict:
-    pairs = same_slice_pairs(annotations, truth).sort_values("iou", kind="stable")
+def _without_repeats(best_first: list[int], tracklets: pd.DataFrame, theta: float) -> list[int]:
+    """Those of the tracklets, the best first, that overlap no better one with IoU > theta on a slice."""
+    pairs = same_slice_pairs(tracklets, tracklets)
     pairs = pairs[pairs["iou"] > theta]
-    lesions = annotations["lesion"].to_numpy()[pairs["a"]]
-    return {lesion: identity[key] for lesion, key in zip(lesions, instances(truth)[pairs["b"]], strict=True)}
+    number = tracklets["tracklet"].to_numpy()
+    touching = pd.Series(number[pairs["b"]], dtype=object).groupby(number[pairs["a"]]).agg(set).to_dict()
+    kept, repeated = [], set()
+    for tracklet in best_first:
+        if tracklet not in repeated:
+            kept.append(tracklet)
+            repeated |= touching.get(tracklet, set())
+    return kept
 
 
-def match_intra_patient(
-    annotations: pd.DataFrame,
-    annotation_embedding: np.ndarray,
-    tracklets: pd.DataFrame,
-    tracklet_embedding: np.ndarray,
-    delta: float,
-    score: float,
-    nearest_only: bool = True,
-) -> pd.DataFrame:
-    """Pair annotations with tracklets of the same patient in other volumes by their embeddings (Sec. V-B).
+def match(patients: Patients, delta: float, score: float, nearest_only: bool) -> pd.DataFrame:
+    """Pair annotations with tracklets of the same patient in other volumes by their embeddings (LENS Sec. V-B).
 
-    `annotations` and `tracklets` (one row each; see `centre_boxes`) go with embeddings (n, d) and (m, d). Pairs are
-    closer than `delta` (L2 distance) and their tracklet's score is at least `score`. `nearest_only` keeps for each
-    annotation the nearest tracklet in each volume: a lesion is in a volume once. The paper keeps all pairs.
+    Pairs are closer than `delta` (L2 distance) and their tracklet's score is at least `score`. `nearest_only` keeps
+    for each annotation the nearest tracklet in each volume: a lesion is in a volume once. The paper keeps all pairs.
     Returns lesion, tracklet, patient, volume (of the tracklet), distance; nearest first.
     """
-    strong = np.flatnonzero(tracklets["score"].to_numpy() >= score)
-    of_patient = pd.Series(strong).groupby(tracklets["patient"].to_numpy()[strong]).groups
-    annotation_volume, tracklet_volume = annotations["volume"].to_numpy(), tracklets["volume"].to_numpy()
-    found = []
+    annotations, embedded = patients.annotations, needed(patients, "embedded", NAME)
+    centres = embedded.centres
+    strong = np.flatnonzero(centres["score"].to_numpy() >= score)
+    of_patient = pd.Series(strong).groupby(centres["patient"].to_numpy()[strong]).groups
+    annotation_volume, tracklet_volume = annotations["volume"].to_numpy(), centres["volume"].to_numpy()
+    found = [pd.DataFrame({"a": [], "t": [], "distance": []}).astype({"a": int, "t": int})]
     for patient, rows in annotations.reset_index(drop=True).groupby("patient", observed=True).groups.items():
         here = np.asarray(rows)
         there = strong[np.asarray(of_patient.get(patient, []), dtype=int)]
-        distance = _distances(annotation_embedding[here], tracklet_embedding[there])
-        i, j = np.nonzero((distance < delta) & (annotation_volume[here][:, None] != tracklet_volume[there][None, :]))
+        distance = _distances(embedded.annotations[here], embedded.tracklets[there])
+        elsewhere = annotation_volume[here][:, None] != tracklet_volume[there][None, :]
+        i, j = np.nonzero((distance < delta) & elsewhere)
         found.append(pd.DataFrame({"a": here[i], "t": there[j], "distance": distance[i, j]}))
-    pairs = (
-        pd.concat(found, ignore_index=True) if found else pd.DataFrame({"a": [], "t": [], "distance": []}, dtype=int)
-    )
+    pairs = pd.concat([part for part in found if len(part)] or found[:1], ignore_index=True)
     matches = pd.DataFrame(
         {
             "lesion": annotations["lesion"].to_numpy()[pairs["a"]],
-            "tracklet": tracklets["tracklet"].to_numpy()[pairs["t"]],
-            "patient": tracklets["patient"].to_numpy()[pairs["t"]],
+            "tracklet": centres["tracklet"].to_numpy()[pairs["t"]],
+            "patient": centres["patient"].to_numpy()[pairs["t"]],
             "volume": tracklet_volume[pairs["t"]],
             "distance": pairs["distance"].astype(float),
         }
@@ -148,52 +130,66 @@ def match_intra_patient(
     return matches.drop_duplicates(["lesion", "volume"], ignore_index=True) if nearest_only else matches
 
 
-def intra_patient(matches: pd.DataFrame, tracklets: pd.DataFrame, known: pd.DataFrame, theta: float) -> pd.DataFrame:
-    """Turn matched tracklets into new lesions: all their boxes, with lesion ids m00000, m00001, ... (Sec. V-B).
-
-    A tracklet that overlaps a known box (annotated, cross-slice) with IoU > theta on any slice is no new lesion and
-    is left out; so is one that overlaps a nearer match's tracklet. `tracklets` are 2D boxes with their origin.
-    """
-    wanted = tracklets[tracklets["tracklet"].isin(matches["tracklet"])]
-    wanted = wanted[~wanted["tracklet"].isin(_tracklets_over(wanted, known, theta))]
-    best_first = matches[matches["tracklet"].isin(wanted["tracklet"])].drop_duplicates("tracklet")
-    rank = pd.Series(np.arange(len(best_first)), index=best_first["tracklet"].to_numpy())
-    order = rank.loc[wanted["tracklet"]].to_numpy()
-    pairs = same_slice_pairs(wanted, wanted)
-    pairs = pairs[(pairs["iou"] > theta) & (order[pairs["a"]] < order[pairs["b"]])]
-    kept, repeated = set(), set()
-    later = pd.Series(order[pairs["b"]]).groupby(order[pairs["a"]]).agg(set)
-    for number in range(len(best_first)):
-        if number not in repeated:
-            kept.add(number)
-            repeated |= later.get(number, set())
-    new_number = {number: i for i, number in enumerate(sorted(kept))}
-    wanted, order = wanted[np.isin(order, list(kept))], order[np.isin(order, list(kept))]
-    lesion = [f"m{new_number[number]:05d}" for number in order]
-    matched_to = best_first.set_index("tracklet").loc[wanted["tracklet"], "lesion"].to_numpy()
-    return label_rows(
-        with_extent(wanted).assign(lesion=lesion, source="intra-patient", matched_to=matched_to),
-        "tracklet",
-        "matched_to",
-    )
-
-
-def centre_boxes(tracklets: pd.DataFrame) -> pd.DataFrame:
-    """One row per tracklet: its box on the centre slice, with the tracklet's extent z1..z2 and highest score."""
-    ordered = tracklets.sort_values(["tracklet", "z"], kind="stable")
-    groups = ordered.groupby("tracklet", sort=True)
-    middle = groups.cumcount().to_numpy() == (groups["z"].transform("size").to_numpy() - 1) // 2
-    centre = ordered[middle].reset_index(drop=True)
-    extent = groups.agg(z1=("z", "min"), z2=("z", "max"), score=("score", "max")).reset_index()
-    return centre.assign(z1=extent["z1"], z2=extent["z2"], score=extent["score"])
+def tracklets_over(tracklets: pd.DataFrame, known: pd.DataFrame, theta: float) -> set:
+    """The tracklets of which a box has IoU > theta with a row of `known`."""
+    return set(tracklets["tracklet"].to_numpy()[overlapping(tracklets, known, theta)])
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """L2 distance of every row of `a` (n, d) to every row of `b` (m, d): (n, m)."""
     # for unit vectors and general ones alike; clipped because rounding can make a zero distance negative
     squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2 * a @ b.T
     return np.sqrt(squared.clip(0))
 
 
-def _tracklets_over(tracklets: pd.DataFrame, known: pd.DataFrame, theta: float) -> np.ndarray:
-    pairs = same_slice_pairs(tracklets, known)
-    return tracklets["tracklet"].to_numpy()[pairs.loc[pairs["iou"] > theta, "a"]]
+def audit(mined: pd.DataFrame, patients: Patients, truth: pd.DataFrame | None, theta: float) -> dict:
+    """Judge matched lesions against the truth with identities (phantoms only; None if nobody knows it).
+
+    precision: mined lesions (tracklets) one of whose boxes has IoU > theta with a true lesion. recall: share of the
+    lesion instances without an annotation that they reach. Further: `same_lesion`, the share of mined lesions that
+    reach the very lesion they were matched to, and `recoverable`, the share of the instances without an annotation
+    that are annotated in another volume of the patient: what perfect matching would recall.
+    """
+    matched_to = mined.drop_duplicates("lesion").set_index("lesion")["matched_to"]
+    if truth is None:
+        return not_judged(NAME, len(matched_to))
+    annotations = patients.annotations
+    reached = lesions_reached(mined, truth, theta, of="lesion")
+    identity = _identities(truth)
+    marked = set(instances(truth[is_annotated(truth, annotations, theta)]))
+    unmarked = set(identity) - marked
+    found = set().union(*reached.values()) & unmarked
+    of_annotation = _identity_of_annotations(annotations, truth, identity, theta)
+    same = sum(
+        of_annotation.get(matched_to[lesion]) in {identity[key] for key in keys} for lesion, keys in reached.items()
+    )
+    marked_identities = {identity[key] for key in marked}
+    recoverable = sum(identity[key] in marked_identities for key in unmarked)
+    return {
+        "strategy": NAME,
+        "mined": len(matched_to),
+        "precision": share(len(reached), len(matched_to)),
+        "recall": share(len(found), len(unmarked)),
+        "same_lesion": share(same, len(matched_to)),
+        "recoverable": share(recoverable, len(unmarked)),
+    }
+
+
+def _identities(truth: pd.DataFrame) -> dict[str, tuple[str, int]]:
+    """Who each true lesion of a volume is, over all volumes of its patient: (patient, identity) by its instance."""
+    lesions = truth.drop_duplicates(["volume", "lesion"])
+    who = zip(lesions["patient"].astype(str), lesions["identity"], strict=True)
+    return dict(zip(instances(lesions), who, strict=True))
+
+
+def _identity_of_annotations(annotations: pd.DataFrame, truth: pd.DataFrame, identity: dict, theta: float) -> dict:
+    """Who each annotated lesion is: the identity of the true lesion with the highest IoU > theta."""
+    pairs = same_slice_pairs(annotations, truth).sort_values("iou", kind="stable")
+    pairs = pairs[pairs["iou"] > theta]
+    lesions = annotations["lesion"].to_numpy()[pairs["a"]]
+    return {lesion: identity[key] for lesion, key in zip(lesions, instances(truth)[pairs["b"]], strict=True)}
+
+
+def count(known: pd.DataFrame, mined: pd.DataFrame) -> dict:
+    """Lesions, boxes and slices that are added to the `known` label rows (LENS Table IV)."""
+    return counts.certain(known, mined)

@@ -1,4 +1,4 @@
-"""Mined boxes judged by complete labels."""
+"""Mined boxes judged by complete labels, and the rule by which most numbers are chosen."""
 
 import numpy as np
 import pandas as pd
@@ -7,12 +7,31 @@ from lensnb.boxes import overlapping, same_slice_pairs
 
 
 def judge_boxes(mined: pd.DataFrame, truth: pd.DataFrame, wanted: pd.DataFrame, theta: float) -> dict:
+    """How many boxes were `mined`, their precision, and their recall of the `wanted` rows of `truth`.
+
+    A mined box is right, and a wanted one found, if it has IoU > theta with one of the other kind on its slice.
+    """
     right, found = overlapping(mined, truth, theta), overlapping(wanted, mined, theta)
     return {
         "mined": len(mined),
         "precision": share(int(right.sum()), len(mined)),
         "recall": share(int(found.sum()), len(wanted)),
     }
+
+
+def not_judged(strategy: str, mined: int) -> dict:
+    """The audit of a strategy where nobody knows the truth."""
+    return {"strategy": strategy, "mined": mined, "precision": np.nan, "recall": np.nan}
+
+
+def lowest_precise(table: pd.DataFrame, number: str, minimum_precision: float) -> dict[str, float]:
+    """The lowest value of column `number`, by which the table is sorted, whose precision is high enough.
+
+    The highest one if none is. Returns {number: value}.
+    """
+    precise = table[table["precision"] >= minimum_precision]
+    row = precise.iloc[0] if len(precise) else table.iloc[-1]
+    return {number: float(row[number])}
 
 
 def lesions_reached(boxes: pd.DataFrame, lesions: pd.DataFrame, theta: float, of: str = "tracklet") -> dict:
@@ -36,4 +55,5 @@ def instances(lesions: pd.DataFrame) -> np.ndarray:
 
 
 def share(part: int, whole: int) -> float:
+    """part / whole; nan if there is nothing to have a share of."""
     return part / whole if whole else float("nan")

@@ -1,9 +1,8 @@
 """Small steps that the mining strategies share: origin, extent, columns and order of label rows."""
 
-import numpy as np
 import pandas as pd
 
-from lensnb.boxes import COLUMNS, same_slice_pairs
+from lensnb.boxes import COLUMNS, overlapping
 
 ORIGIN = ["dataset", "patient", "study", "series"]
 
@@ -22,13 +21,12 @@ def add_origin(table: pd.DataFrame, volumes: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_overlap(boxes: pd.DataFrame, known: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    pairs = same_slice_pairs(boxes, known)
-    keep = np.ones(len(boxes), dtype=bool)
-    keep[pairs.loc[pairs["iou"] > threshold, "a"]] = False
-    return boxes[keep]
+    """The rows of `boxes` that overlap no row of `known` on their slice with IoU > threshold."""
+    return boxes[~overlapping(boxes, known, threshold)]
 
 
 def with_extent(tracklets: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with their tracklet's first and last slice as z1 and z2."""
     z = tracklets.groupby("tracklet")["z"]
     return tracklets.assign(z1=z.transform("min"), z2=z.transform("max"))
 

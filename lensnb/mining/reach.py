@@ -1,6 +1,6 @@
 """Which lesions intra-patient matching finds with an embedding, over delta: for comparing two embeddings.
 
-`lensnb.audit` chooses delta; this says what follows from every delta at once, and how sure a difference is.
+`intra_patient.choose` takes one delta; this says what follows from every delta at once, and how sure a difference is.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lensnb.boxes import overlapping
-from lensnb.mining.intra_patient import match_intra_patient
+from lensnb.mining.intra_patient import match, tracklets_over
 from lensnb.mining.judging import instances, is_annotated, lesions_reached
+from lensnb.mining.patients import Patients
 
 FARTHEST = 2.0  # unit vectors are no farther apart
 
@@ -25,28 +25,16 @@ class Reach:
     lesions: pd.DataFrame
 
 
-def reach(
-    annotations: pd.DataFrame,
-    annotation_vectors: np.ndarray,
-    centres: pd.DataFrame,
-    centre_vectors: np.ndarray,
-    tracklets: pd.DataFrame,
-    lesions: pd.DataFrame,
-    score: float,
-    theta: float,
-    nearest_only: bool,
-) -> Reach:
+def reach(patients: Patients, lesions: pd.DataFrame, score: float, theta: float, nearest_only: bool) -> Reach:
     """Match at every distance, and judge by complete labels `lesions` (one row a lesion and slice, with patient).
 
-    The other arguments, and what is right, are as in `audit.choose_threshold`; tracklets over an annotation are set
-    aside.
+    `score`, `nearest_only` and what is right are as in `intra_patient.match` and `choose`; tracklets over an annotation
+    are set aside.
     """
-    pairs = match_intra_patient(
-        annotations, annotation_vectors, centres, centre_vectors, FARTHEST + 1e-6, score, nearest_only
-    )
-    known = set(tracklets["tracklet"].to_numpy()[overlapping(tracklets, annotations, theta)])
+    tracklets, annotations = patients.tracklets, patients.annotations
+    pairs = match(patients, FARTHEST + 1e-6, score, nearest_only)
     nearest = pairs.drop_duplicates("tracklet")  # the pairs come nearest first
-    nearest = nearest[~nearest["tracklet"].isin(known)]
+    nearest = nearest[~nearest["tracklet"].isin(tracklets_over(tracklets, annotations, theta))]
     reached = lesions_reached(tracklets[tracklets["tracklet"].isin(nearest["tracklet"])], lesions, theta)
     matched = nearest[["patient", "distance"]].assign(right=nearest["tracklet"].isin(reached.keys()))
     names = instances(lesions)

@@ -19,6 +19,7 @@ from matplotlib.patheffects import withStroke
 
 from lensnb.datasets import DATASETS
 from lensnb.files import atomic_write
+from lensnb.mining.strategies import STRATEGIES
 
 # lower and upper HU of the grey scale, as radiologists set them
 WINDOWS = {"soft tissue": (-160, 240), "lung": (-1350, 150), "bone": (-500, 1300)}
@@ -26,16 +27,15 @@ WINDOWS = {"soft tissue": (-160, 240), "lung": (-1350, 150), "bone": (-500, 1300
 DATASET_COLOURS = {name: dataset.colour for name, dataset in DATASETS.items()}
 SOURCE_COLOURS = {
     "annotated": "#F0E442",
-    "cross-slice": "#009E73",
-    "intra-patient": "#E69F00",
-    "uncertain": "#CC79A7",
+    **{strategy.source: strategy.colour for strategy in STRATEGIES},
     "truth": "#FFFFFF",
     "unlabelled": "#D55E00",
 }
 OUTCOME_COLOURS = {"TP": "#009E73", "FP": "#D55E00", "FN": "#F0E442"}
 COLOURS = DATASET_COLOURS | SOURCE_COLOURS | OUTCOME_COLOURS
 LABELS = {"TP": "found (TP)", "FP": "false positive (FP)", "FN": "missed (FN)", "truth": "hidden truth"}
-STYLES = {"truth": ":", "unlabelled": "--", "uncertain": "--", "FP": "--", "FN": ":"}
+STYLES = {"truth": ":", "unlabelled": "--", "FP": "--", "FN": ":"}
+STYLES |= {strategy.source: "--" for strategy in STRATEGIES if not strategy.certain}
 HALO = withStroke(linewidth=2.6, foreground="black", alpha=0.6)  # keeps white boxes visible on bright tissue
 
 

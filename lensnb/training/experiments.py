@@ -10,10 +10,10 @@ from lensnb.datasets import NAMES, UNIVERSAL
 from lensnb.datasets.store import Store
 from lensnb.files import read_table
 
-# what cross-slice, intra-patient and cross-dataset mining wrote into the folder mined
+# the tables in the folder mined that each of these reads: one of every strategy in mining/strategies.py, a later room
 MINED = {
-    "mined": ("cross-slice", "intra-patient", "uncertain"),
-    "mined-simpler": ("cross-slice", "simpler/intra-patient", "simpler/uncertain"),
+    "mined": ("cross-slice", "intra-patient", "cross-dataset"),
+    "mined-simpler": ("cross-slice", "simpler/intra-patient", "simpler/cross-dataset"),
 }
 
 
