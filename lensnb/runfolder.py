@@ -9,7 +9,7 @@ LENSNB_ROOT moves data/ and figures/ elsewhere (tests use it); LENSNB_DATA names
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from lensnb.datasets import present
 from lensnb.files import write_json
 from lensnb.settings import base_of, load_profile
 
+STEP = "LENSNB_JOB"  # set in everything that a step of run_all.sh starts
 BY_HAND = "LENSNB_BY_HAND"  # set in the kernel of a notebook that run_all.sh did not start
+CHECKPOINT = "checkpoint.pt"  # of a training, beside its weights
 BORROWED = "borrowed.json"  # what a folder has from another one, with the times of its files
 NOT_BORROWED = (".snakemake", "logs", "locks", "partial", "failures")
 
@@ -185,6 +187,24 @@ def figures(profile: str, seed: int = 0) -> Path:
 def _name(profile: str, seed: int) -> str:
     name = profile if seed == 0 else f"{profile}-seed{seed}"
     return f"{name}+by-hand" if os.environ.get(BY_HAND) else name
+
+
+def remove_leftovers(outputs: Iterable[Path]) -> None:
+    """Remove what the makers of these files would continue from if they were interrupted: they are made.
+
+    A training leaves a checkpoint beside its weights, a detection parts of its table. Both say what they were made
+    from, so that nothing else continues from them.
+    """
+    for path in outputs:
+        if path.suffix == ".safetensors":
+            path.with_name(CHECKPOINT).unlink(missing_ok=True)
+        for part in path.parent.glob(f"{path.stem}.*.part*{path.suffix}"):
+            part.unlink(missing_ok=True)
+
+
+def part_of(path: Path, recipe: str, number: int) -> Path:
+    """Where a part of a table lies while the table is being made from `recipe`."""
+    return path.with_name(f"{path.stem}.{recipe}.part{number}{path.suffix}")
 
 
 def work_by_hand(profile: str, seed: int) -> None:

@@ -11,6 +11,7 @@ import nbformat
 import psutil
 import pytest
 
+from lensnb import runfolder
 from lensnb.run import processes, step
 from lensnb.settings import load_profile
 
@@ -196,24 +197,19 @@ def test_identity_is_no_mere_number():
     assert not processes.alive("")
 
 
-def test_leftovers_serve_only_the_same_recipe_and_inputs(tmp_path):
-    table, weights, data = tmp_path / "p" / "multi-val.npz", tmp_path / "r" / "weights.safetensors", tmp_path / "in"
-    leftovers = [tmp_path / "r" / "checkpoint.pt", tmp_path / "p" / "multi-val.part64.npz"]
-    other = tmp_path / "p" / "multi-test.part64.npz"
-    data.write_text("a")
-
-    def start(recipe: str) -> list[bool]:
-        for path in (*leftovers, other):
-            path.parent.mkdir(exist_ok=True)
-            path.touch()
-        step.forget_leftovers(recipe, [data], [table, weights], tmp_path / "note")
-        return [path.exists() for path in (*leftovers, other)]
-
-    assert start("1") == [False, False, True]  # nobody knows what they are from
-    assert start("1") == [True, True, True]
-    assert start("2") == [False, False, True]
-    data.write_text("ab")
-    assert start("2") == [False, False, True]
+def test_leftovers_of_what_is_made_go(tmp_path):
+    table, weights = tmp_path / "p" / "multi-val.npz", tmp_path / "r" / "weights.safetensors"
+    leftovers = [
+        tmp_path / "r" / "checkpoint.pt",
+        runfolder.part_of(table, "abc", 64),
+        runfolder.part_of(table, "d", 0),
+    ]
+    other = runfolder.part_of(tmp_path / "p" / "multi-test.npz", "abc", 64)
+    for path in (*leftovers, other, table, weights):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    runfolder.remove_leftovers([table, weights])
+    assert [path.exists() for path in (*leftovers, other, table, weights)] == [False] * 3 + [True] * 3
 
 
 def test_digest_sees_code_and_profile_only(tmp_path):

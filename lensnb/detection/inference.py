@@ -11,10 +11,12 @@ from lensnb.boxes import BOX, BOX3D, nms_table, stack_to_tracklets, tracklets_to
 from lensnb.ct.grid import boxes3d_to_original, grid_to_mm
 from lensnb.datasets.store import Store
 from lensnb.evaluation.luna import POSITION
-from lensnb.files import read_table, write_table
+from lensnb.files import fingerprint, read_table, write_table
 from lensnb.models.inputs import pad, to_grey
 from lensnb.models.lens import LENS
-from lensnb.settings import Inference
+from lensnb.models.weights import fingerprint as weights_fingerprint
+from lensnb.runfolder import part_of
+from lensnb.settings import Inference, to_dict
 from lensnb.system import progress
 
 
@@ -71,14 +73,15 @@ def detect(
 ) -> pd.DataFrame:
     """Detect in many volumes and write the table to `out` (.npz): volume, z, x1, y1, x2, y2, expert, score.
 
-    Interrupted, it goes on from the last finished part of 64 volumes. An existing `out` is read, not made again.
+    Interrupted, it goes on from the last finished part of 64 volumes if network, volumes and numbers are the same. An
+    existing `out` is read, not made again.
     """
     out = Path(out)
     if out.exists():
         return read_table(out)
-    parts = []
+    parts, recipe = [], fingerprint([weights_fingerprint(model), to_dict(inference), volumes])
     for start in progress(range(0, len(volumes), 64), label):
-        part = out.with_name(f"{out.stem}.part{start}.npz")
+        part = part_of(out, recipe, start)
         if not part.exists():
             tables = [
                 detect_volume(model, store.hu(v), inference).assign(volume=v) for v in volumes[start : start + 64]
@@ -95,7 +98,7 @@ def detect(
     return read_table(out)
 
 
-def fuse(proposals: pd.DataFrame, experts: list[str] | None = None, nms: float = 0.5) -> pd.DataFrame:
+def fuse(proposals: pd.DataFrame, experts: list[str] | None = None, *, nms: float) -> pd.DataFrame:
     """Fuse the experts' 2D boxes: take all of them together and suppress overlaps slice by slice (LENS Sec. IV-C).
 
     `experts` restricts the fusion: ["DeepLesion"] gives the rows of Table II without proposal fusion.

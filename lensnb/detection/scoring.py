@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from lensnb.detection import inference
 from lensnb.evaluation import froc, official
 from lensnb.evaluation.table2 import ROWS
 from lensnb.files import read_table
+from lensnb.settings import Inference
 
 
 def manual_truth(raw: Path, split: str) -> dict[str, np.ndarray]:
@@ -23,14 +23,14 @@ def manual_truth(raw: Path, split: str) -> dict[str, np.ndarray]:
 
 
 def detections(
-    proposals: pd.DataFrame | Path, settings: SimpleNamespace, experts: Sequence[str] | None = None
+    proposals: pd.DataFrame | Path, settings: Inference, experts: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """3D detections in grid coordinates out of a table (or file) of 2D proposals of several experts.
 
     `settings`: the profile's inference section. `experts`: whom to listen to; None fuses all (Sec. IV-C).
     """
     table = read_table(proposals) if isinstance(proposals, Path) else proposals
-    fused = inference.fuse(table, None if experts is None else list(experts), settings.nms)
+    fused = inference.fuse(table, None if experts is None else list(experts), nms=settings.nms)
     return inference.detections_3d(fused, settings)
 
 
@@ -39,7 +39,7 @@ def score(found: pd.DataFrame, store: Store, truth: dict[str, np.ndarray]) -> fr
     return froc.evaluate(truth, inference.to_original(found, store))
 
 
-def rows_on(runs: Path, split: str, settings: SimpleNamespace) -> dict[str, pd.DataFrame]:
+def rows_on(runs: Path, split: str, settings: Inference) -> dict[str, pd.DataFrame]:
     """3D detections (grid) of every row of Table II whose proposals of `split` are there, except (h)'s."""
     files = {row.name: (runs / "proposals" / f"{row.experiment}-{split}.npz", row) for row in ROWS if row.name != "h"}
     return {name: detections(file, settings, row.experts) for name, (file, row) in files.items() if file.exists()}
@@ -50,7 +50,7 @@ def best_of_volume(found: pd.DataFrame, number: int) -> pd.Index:
     return found.sort_values("score", ascending=False, kind="stable").groupby("volume").head(number).index.sort_values()
 
 
-def experts_and_fusion(proposals: pd.DataFrame, settings: SimpleNamespace) -> dict[str, pd.DataFrame]:
+def experts_and_fusion(proposals: pd.DataFrame, settings: Inference) -> dict[str, pd.DataFrame]:
     """3D detections of each expert alone, by its name, and of all together as "all fused".
 
     The experts are the categories of the column `expert`, so that one who reports nothing is among them.

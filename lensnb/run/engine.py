@@ -18,6 +18,7 @@ from lensnb import runfolder
 from lensnb.datasets import DATASETS, NAMES, UNIVERSAL, present
 from lensnb.run import gpus, options, processes, publishing
 from lensnb.run.targets import RunError, Target, snakemake, targets
+from lensnb.run.variant import report_differences, start_variant
 
 
 def choose(found: Sequence[Target], wanted: Sequence[str]) -> list[Target]:
@@ -156,6 +157,11 @@ def make(asked: object) -> None:
         raise RunError(f"--data holds real datasets, which the profile {profile} does not read; use --profile paper", 2)
     if profile == "paper" and runfolder.has_real_data():
         check_datasets(runfolder.real_data())
+    if asked.variant:
+        try:
+            profile = start_variant(profile, asked.variant, asked.set, asked.seed)
+        except ValueError as error:
+            raise RunError(str(error), status=2) from error
     runs, figures = runfolder.runs(profile, asked.seed), runfolder.figures(profile, asked.seed)
     if asked.list or asked.dry_run:
         show(plan(profile, asked.only, asked.seed))
@@ -167,12 +173,14 @@ def make(asked: object) -> None:
         chosen = plan(profile, asked.only, asked.seed)
         if not out_of_date(chosen):
             print(f"All {len(chosen)} targets were made already: {figures}", flush=True)
-            return
-        print(f"Profile {profile}, seed {asked.seed}, {asked.cores} cores; logs in {runs / 'logs'}", flush=True)
-        start = time.monotonic()
-        run(profile, asked.only, chosen, asked.cores, asked.seed)
-        minutes = (time.monotonic() - start) / 60
-        print(f"All {len(chosen)} targets are made ({minutes:.1f} min): {figures}", flush=True)
+        else:
+            print(f"Profile {profile}, seed {asked.seed}, {asked.cores} cores; logs in {runs / 'logs'}", flush=True)
+            start = time.monotonic()
+            run(profile, asked.only, chosen, asked.cores, asked.seed)
+            minutes = (time.monotonic() - start) / 60
+            print(f"All {len(chosen)} targets are made ({minutes:.1f} min): {figures}", flush=True)
+        if asked.variant:
+            print(f"\n{report_differences(profile, asked.seed)}", flush=True)
 
 
 def run_tests(arguments: Sequence[str]) -> None:

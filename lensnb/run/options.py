@@ -48,11 +48,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=whole(0), default=0, metavar="N", help="of phantoms and trainings; each has folders of its own"
     )
+    parser.add_argument(
+        "--variant", metavar="NAME", help="the same run with other numbers, beside the profile's; see --set"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
+        help="what the variant changes, as in mining.sigma=0.5; needed when the variant is new",
+    )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="say what would be run")
     parser.add_argument("--list", action="store_true", help="name every target, and whether it is made")
     options = parser.parse_args(arguments)
     if options.command == "publish" and len(arguments) > 1:
         parser.error("publish takes no options: it publishes the last full phantom run")
+    if options.set and not options.variant:
+        parser.error("--set changes a variant of the profile; --variant NAME names it")
     return options
 
 

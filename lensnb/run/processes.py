@@ -14,8 +14,10 @@ from pathlib import Path
 
 import psutil
 
+from lensnb import runfolder
+
 OWNER = "LENSNB_OWNER"  # identity of the run_all.sh that started a process
-JOB = "LENSNB_JOB"  # identity of the lensnb.run.step that started it
+JOB = runfolder.STEP  # identity of the lensnb.run.step that started it
 FOLDER = "LENSNB_RUNS"  # the run folder it works on
 
 

@@ -10,7 +10,6 @@ the cell and the error, on the console and in data/runs/<profile>/failures/.
 
 import argparse
 import ast
-import hashlib
 import json
 import os
 import re
@@ -25,8 +24,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from lensnb import runfolder
+from lensnb.files import fingerprint
 from lensnb.run import gpus, processes
-from lensnb.settings import NAMES, load_profile, to_dict
+from lensnb.settings import load_profile, to_dict
 from lensnb.show.parameters import CannotStart, assignments
 from lensnb.show.parameters import check as check_parameters
 
@@ -72,21 +72,17 @@ def digest(notebook: Path, profile: str, sections: Sequence[str] = ()) -> str:
     content = json.loads(notebook.read_text())
     cells = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
     own = _own_parameters(notebook, to_dict(load_profile(profile)))
-    return _fingerprint([cells, profile_digest(profile, sections), *([own] if own else [])])
+    return fingerprint([cells, profile_digest(profile, sections), *([own] if own else [])])
 
 
 def profile_digest(profile: str, sections: Sequence[str] = ()) -> str:
     """A short fingerprint of the named sections of a profile (none: all)."""
     numbers = to_dict(load_profile(profile))
-    return _fingerprint({name: numbers[name] for name in sections or numbers})
+    return fingerprint({name: numbers[name] for name in sections or numbers})
 
 
 def _own_parameters(notebook: Path, settings: dict) -> dict:
     return settings.get("notebooks", {}).get(notebook.stem, {})
-
-
-def _fingerprint(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def parameters(notebook: Path, profile: str, given: dict[str, str], seed: int = 0) -> dict:
@@ -221,32 +217,6 @@ def run_module(arguments: Sequence[str], expect: Sequence[Path], log: Log) -> No
     check_outputs(log.name, expect)
 
 
-def forget_leftovers(recipe: str, inputs: Sequence[Path], expect: Sequence[Path], note: Path) -> bool:
-    """Remove what an interrupted run would continue from, if this run is not the same one; return whether it is.
-
-    A training leaves `checkpoint.pt` beside its weights, a detection `<name>.part*` beside its table. They are good
-    only for the same recipe and the same inputs (by size and time), which `note` remembers from one start to the next.
-    """
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in inputs if path.exists()]
-    now = _fingerprint([recipe, stats])
-    same = note.exists() and note.read_text() == now
-    if not same:
-        remove_leftovers(expect)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(now)
-    return same
-
-
-def remove_leftovers(expect: Sequence[Path]) -> None:
-    """Remove what the trainings and detections that write `expect` have left to continue from."""
-    for path in expect:
-        leftovers = [*path.parent.glob(f"{path.stem}.part*")]
-        if path.suffix == ".safetensors":
-            leftovers.append(path.with_name("checkpoint.pt"))
-        for leftover in leftovers:
-            leftover.unlink(missing_ok=True)
-
-
 def _first_line(text: str) -> str:
     line = next((line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("#", "%"))), "")
     return line if len(line) <= 160 else line[:157] + "..."
@@ -280,13 +250,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one step as the command line says; return 0 if it made what it declares, else 1."""
     parser = argparse.ArgumentParser(prog="python -m lensnb.run.step", description=__doc__.split("\n")[0])
     parser.add_argument("step", help="a notebook, or the name of the step that --module runs")
-    parser.add_argument("--profile", required=True, choices=NAMES)
+    parser.add_argument("--profile", required=True, help="or a variant, <profile>+<name>")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     parser.add_argument("--output", type=Path, help="where the executed notebook goes")
     parser.add_argument("--expect", type=Path, nargs="*", default=[], help="files that the step must write")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
-    parser.add_argument("--input", type=Path, nargs="*", default=[], help="files that it is made from")
-    parser.add_argument("--recipe", default="", help="fingerprint of everything else that it is made from")
     parser.add_argument("--gpu", action="store_true", help="take one GPU for itself, where there are any")
     parser.add_argument("--timeout", type=int, help="seconds that one cell may take")
     parser.add_argument("--module", nargs=argparse.REMAINDER, help="module and arguments to run instead of a notebook")
@@ -317,7 +285,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failure.with_suffix(".ipynb").unlink(missing_ok=True)
         log.say("started")
         try:
-            forget_leftovers(options.recipe, options.input, expect, runs / "partial" / f"{name}.recipe")
             with gpus.own_gpu(log.say) if options.gpu else nullcontext():
                 if options.module:
                     run_module(options.module, expect, log)
@@ -326,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         Path(options.step), options.output.resolve(), options.profile, dict(options.p), expect, log,
                         options.timeout, options.seed,
                     )  # fmt: skip
-            remove_leftovers(expect)
+            runfolder.remove_leftovers(expect)
         except Exception as error:
             if not isinstance(error, StepError):
                 traceback.print_exc()

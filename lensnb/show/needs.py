@@ -22,7 +22,7 @@ class Need:
     target: str
 
 
-_MINED = ("cross-slice", "intra-patient", "uncertain")
+_MINED = ("cross-slice", "intra-patient", "cross-dataset")
 _ALL = (
     Need("raw data", "raw", ("complete.json",), "01_the_data"),  # of phantoms; real data have no such file
     Need("prepared volumes", "prepared", ("volumes.csv", "boxes.csv"), "02_preparing_ct"),

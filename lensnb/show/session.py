@@ -1,12 +1,12 @@
 """What every notebook does first: check its parameters, fix the style, and say where things lie."""
 
+import os
 import platform
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,7 +19,7 @@ from lensnb import runfolder
 from lensnb.datasets import UNIVERSAL, present
 from lensnb.datasets.store import Store
 from lensnb.evaluation.markdown import markdown
-from lensnb.settings import load_profile
+from lensnb.settings import Profile, load_profile
 from lensnb.show import needs
 from lensnb.show.parameters import CannotStart, check_injected
 from lensnb.show.plots import show
@@ -29,22 +29,29 @@ from lensnb.show.plots import show
 class Session:
     """A profile, a seed and the folders that belong to them. Nothing is written outside these folders."""
 
-    profile: SimpleNamespace
+    profile: Profile
     seed: int
-    raw: Path
-    prepared: Path
-    runs: Path
-    figures: Path
+    run: runfolder.Run
 
     @property
     def name(self) -> str:
         """The profile's name."""
         return self.profile.name
 
+    @property
+    def raw(self) -> Path:
+        """The datasets' own files."""
+        return self.run.raw
+
+    @property
+    def figures(self) -> Path:
+        """Tables and figures."""
+        return self.run.figures
+
     @cached_property
     def store(self) -> Store:
         """The prepared volumes and their boxes, which notebook 02 makes."""
-        return Store(self.prepared)
+        return Store(self.run.prepared)
 
     @property
     def real(self) -> bool:
@@ -55,10 +62,6 @@ class Session:
     def datasets(self) -> tuple[str, ...]:
         """The datasets that are there; phantoms have all."""
         return present(self.raw)
-
-    def experiment(self, name: str) -> Path:
-        """The folder of a trained experiment."""
-        return self.runs / "experiments" / f"{name}-seed{self.seed}"
 
     def volumes(self, split: str, dataset: str = UNIVERSAL) -> list[str]:
         """The names of a dataset's volumes in a split (train, val, test)."""
@@ -82,12 +85,12 @@ class Session:
         wanted = [needs.NEEDS[name] for name in names if not (name == "raw data" and self.real)]
         wanted += [needs.experiment(name, self.seed) for name in experiments]
         wanted += [needs.proposals(name) for name in proposals]
-        folders = {"raw": self.raw, "prepared": self.prepared, "runs": self.runs}
+        folders = {"raw": self.run.raw, "prepared": self.run.prepared, "runs": self.run.folder}
         needs.check(wanted, folders, self.name, self.seed)
 
     def show(self, fig: Figure, name: str, caption: str, alt: str) -> None:
         """Save a figure as figures/<profile>/<name>.png and show it with its caption (see `plots.show`)."""
-        show(fig, self.figures / f"{name}.png", caption, alt)
+        show(fig, self.run.figure(name), caption, alt)
 
 
 def start(profile: str, seed: int, interactive: bool = False) -> Session:
@@ -106,19 +109,25 @@ def start(profile: str, seed: int, interactive: bool = False) -> Session:
         settings = load_profile(profile)
     except ValueError as error:
         raise CannotStart(str(error)) from None
+    if runfolder.STEP not in os.environ:
+        runfolder.work_by_hand(profile, seed)
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110})
     pd.set_option("display.max_columns", 30, "display.width", 160)
     warnings.filterwarnings("ignore", message=".*IProgress not found.*")
     versions = f"Python {platform.python_version()}, numpy {np.__version__}, pandas {pd.__version__}"
     print(f"profile {profile}, seed {seed}, {versions}")
+    run = runfolder.Run(profile, seed)
+    if runfolder.STEP not in os.environ:
+        print(f"by hand: all that this notebook writes goes to {_short(run.folder)} and {_short(run.figures)}")
     return Session(
         profile=settings,
         seed=seed,
-        raw=runfolder.raw(profile, seed),
-        prepared=runfolder.prepared(profile, seed),
-        runs=runfolder.runs(profile, seed),
-        figures=runfolder.figures(profile, seed),
+        run=run,
     )
+
+
+def _short(folder: Path) -> Path:
+    return folder.relative_to(runfolder.root())
 
 
 def say(text: str) -> None:

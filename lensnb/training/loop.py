@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from lensnb.files import atomic_write, fingerprint, write_table
 from lensnb.models.weights import first_words, save_weights
+from lensnb.runfolder import CHECKPOINT
 from lensnb.training.parallel import average, shared, wait_for_all
 
-CHECKPOINT = "checkpoint.pt"
 LOG_EVERY = 20  # iterations that a row of the log is the mean of
 
 
