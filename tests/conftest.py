@@ -91,6 +91,14 @@ def chain(tmp_path_factory) -> Chain:
     return made
 
 
+@pytest.fixture(autouse=True)
+def not_by_hand():
+    """A notebook's set-up cell that a test executes in this process leaves the next test where it was."""
+    os.environ.pop(runfolder.BY_HAND, None)
+    yield
+    os.environ.pop(runfolder.BY_HAND, None)
+
+
 @pytest.fixture
 def tiny_store(tmp_path, monkeypatch) -> Store:
     """Two volumes of every dataset with one bright lesion each, in a data folder of their own."""

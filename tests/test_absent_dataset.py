@@ -14,7 +14,7 @@ from lensnb import runfolder, settings
 from lensnb.datasets import NAMES
 from lensnb.datasets.store import Store
 from lensnb.files import read_table
-from lensnb.models import lens
+from lensnb.models.build import build_lens, load_lens
 from lensnb.models.weights import save_weights
 from lensnb.run import engine
 from lensnb.settings import load_profile
@@ -77,7 +77,7 @@ def test_joint_training_has_one_expert_less(executed, monkeypatch, capsys, name)
     profile.training.iterations, profile.training.batch_size = 6, 2
     monkeypatch.setattr(settings, "load", lambda _: profile)
     monkeypatch.setenv("LENSNB_ROOT", str(root))
-    start = lens.LENS(profile.network, ("DeepLesion",))
+    start = build_lens(profile.network, ("DeepLesion",))
     save_weights(start, runfolder.runs(PROFILE) / "pretext" / "weights.safetensors", ("backbone.",))
     boxes = Store(runfolder.prepared(PROFILE)).boxes
     for strategy in ("cross-slice", "intra-patient", "cross-dataset"):
@@ -87,7 +87,7 @@ def test_joint_training_has_one_expert_less(executed, monkeypatch, capsys, name)
     run = train_experiment(name, PROFILE)
     assert f"{name}: no {ABSENT} expert, for want of labelled training volumes of {ABSENT}\n" in capsys.readouterr().out
     rest = tuple(dataset for dataset in NAMES if dataset != ABSENT)
-    assert lens.load(run).datasets == rest and len(read_table(run / "log.csv"))
+    assert load_lens(run).experts == rest and len(read_table(run / "log.csv"))
 
 
 def test_experiments_of_what_is_there(executed):

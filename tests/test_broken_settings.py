@@ -61,10 +61,11 @@ def a_notebook(folder: Path) -> None:
 
 
 def setting(old: str, new: str):
-    """Change a line of the smoke profile."""
+    """Change a line of the smoke profile, or of the phantom profile where it is not in smoke's."""
 
     def replace(at: Place) -> None:
-        change(at / "profiles/smoke.yml", old, new)
+        own = at / "profiles/smoke.yml"
+        change(own if old in own.read_text() else at / "profiles/phantom.yml", old, new)
 
     return replace
 
@@ -118,16 +119,20 @@ CASES = [
         ("broken YAML", write("profiles/smoke.yml", "seed: [0,\nphantom: {"), refused("smoke.yml is not valid YAML")),
         ("binary", write("profiles/smoke.yml", BINARY), refused("smoke.yml is not valid YAML")),
         ("a list", write("profiles/smoke.yml", "- 1\n- 2\n"), refused("smoke.yml should hold sections")),
-        ("unknown key", setting("iterations: 40                  # batches", "iteration: 40  # batches"),
-         refused("profile smoke: training", "missing ['iterations']", "unknown ['iteration']")),
-        ("section missing", setting("fpr:\n", "fpr_:\n"), refused("profile smoke", "missing ['fpr']")),
+        ("unknown key", setting("  warmup: 10", "  warmups: 10"),
+         refused("profile smoke: training", "unknown ['warmups']")),
+        ("unknown section", setting("fpr:\n", "fpr_:\n"), refused("profile smoke", "unknown ['fpr_']")),
+        ("another base", setting("base: phantom", "base: fantom"),
+         refused("base is 'fantom'; it must be another one of")),
+        ("base of itself", setting("base: phantom", "base: smoke"),
+         refused("base is 'smoke'; it must be another one of")),
         ("6e-3, a text in YAML", setting("learning_rate: 6.0e-3\n  schedule", "learning_rate: 6e-3\n  schedule"),
          refused("profile smoke: training: learning_rate is '6e-3'; it must be of type float")),
         ("part of a step", setting("iterations: 40 ", "iterations: 40.5 "), refused("iterations is 40.5", "type int")),
         ("a switch that is a text", setting("freeze_batch_norm: true", 'freeze_batch_norm: "false"'),
          refused("freeze_batch_norm is 'false'", "type bool")),
         ("one number instead of three", setting("spacing_mm: [3.0, 3.0, 4.0]", "spacing_mm: 3.0"),
-         refused("grid: spacing_mm is 3.0", "type list")),
+         refused("grid: spacing_mm is 3.0", "must be a list of numbers")),
         ("a list with a word", setting("hu: [-1024, -200, 250, 1100]", "hu: [-1024, low, 250, 1100]"),
          refused("network: hu is", "list of numbers")),
         ("blank value", setting("theta: 0.5\n  score", "theta:\n  score"), refused("inference: theta is None")),

@@ -16,7 +16,7 @@ from lensnb.ct.read import read_ct
 from lensnb.ct.volume import CT
 from lensnb.datasets import NAMES
 from lensnb.files import write_json
-from lensnb.models import lens
+from lensnb.models.build import build_lens
 from lensnb.models.lesanet import LesaNet
 from lensnb.models.weights import save_weights
 from lensnb.own_ct import detect, slicer
@@ -29,7 +29,7 @@ def write_weights(folder, phantom: bool = True, score: float = 0.0):
     """A small network with random weights, saved as a training run saves it."""
     profile = load_profile("smoke")
     torch.manual_seed(0)
-    model = lens.LENS(profile.network, NAMES)
+    model = build_lens(profile.network, NAMES)
     settings = to_dict(profile.inference) | {"score": score, "per_slice": 3}
     config = {
         "experiment": "multi",

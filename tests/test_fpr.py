@@ -1,5 +1,6 @@
 """False positive reduction: ResNet-18's parameters counted by hand, inflation, labels of proposals, training."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torchvision.models import resnet18
 
 from lensnb.models.fpr import FPR, combine, focal_loss, inflate, pool_box
-from lensnb.run import processes
+from lensnb.settings import load_profile
 from lensnb.training import false_positives as fpr
 from lensnb.training.false_positives import label_proposals, load_fpr, sample_epoch, score_fpr, train_fpr
 
@@ -22,13 +23,11 @@ FULL = SimpleNamespace(
     features=256,
     patch=[17, 96],
 )
-SMALL = SimpleNamespace(
-    patch=[5, 24], widths=[4, 6, 6, 8], blocks=[1, 1, 1, 1], stem_stride=2, stem_pool=False, pooled=2, features=8,
-    imagenet=False, theta=0.5, theta_fp=0.3, epochs=0, iterations=40, batch_size=16, learning_rate=0.02, drops=[0.5],
-    weight_decay=1e-4, gradient_clip=5.0, shift=0.1, scale=[0.9, 1.1], checkpoint_every=15,
+SMALL = replace(
+    load_profile("smoke").fpr, patch=(5, 24), widths=(4, 6, 6, 8), blocks=(1, 1, 1, 1), pooled=2, features=8,
+    iterations=40, batch_size=16, learning_rate=0.02, drops=(0.5,), checkpoint_every=15,
 )  # fmt: skip
-NETWORK = SimpleNamespace(hu=[-1024, 3071], grey=[0, 255], subtract=50)
-PROFILE = SimpleNamespace(fpr=SMALL, network=NETWORK, training=SimpleNamespace(threads=1))
+PROFILE = replace(load_profile("paper"), fpr=SMALL, training=replace(load_profile("paper").training, threads=1))
 
 
 def test_full_size_parameters_counted_by_hand():
@@ -166,7 +165,6 @@ def test_training_learns_resumes_and_scores(tmp_path, monkeypatch):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
 
     # a step of run_all.sh that is interrupted later loses the weights and gets them back from the checkpoint
-    monkeypatch.setenv(processes.JOB, "this step")
     again = train_fpr(PROFILE, 0, tmp_path / "again", store, store.detections, labels)
     for name in ("weights.safetensors", "log.csv"):
         (again / name).unlink()

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from lensnb.evaluation import froc
+from lensnb.streams import Stream, generator
 
 LESION = [10, 10, 5, 19, 19, 9]  # 10 x 10 x 5 voxels, ends included
 
@@ -203,7 +204,7 @@ def test_bootstrap_equals_evaluating_the_resampled_volumes():
     matches = froc.match(truth, table)
     groups = [f"p{i % 5}" for i in range(12)]
     samples = froc.bootstrap(matches, groups, resamples=8, seed=4)
-    draws = np.random.default_rng((4, 5)).multinomial(5, [0.2] * 5, size=8)
+    draws = generator(4, Stream.FROC_BOOTSTRAP, 5).multinomial(5, [0.2] * 5, size=8)
     for sample, drawn in zip(samples, draws, strict=True):
         copies = [(v, k) for i, v in enumerate(truth) for k in range(drawn[i % 5])]
         again = pd.concat([table[table.volume == v].assign(volume=f"{v}/{k}") for v, k in copies])

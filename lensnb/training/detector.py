@@ -10,7 +10,6 @@ import torch
 from lensnb import runfolder
 from lensnb.datasets import DATASETS, NAMES
 from lensnb.datasets.store import Store
-from lensnb.files import write_json
 from lensnb.models.build import build_lens
 from lensnb.models.inputs import slice_group, to_grey
 from lensnb.models.lens import LENS, total_loss
@@ -71,25 +70,24 @@ def train_experiment(experiment_name: str, profile_name: str, seed: int = 0, run
         "spacing_mm": list(profile.grid.spacing_mm), "iterations": len(batches), "phantom": store.truth is not None,
         "torch": torch.__version__,
     }  # fmt: skip
-    if rank == 0:
-        write_json(config, run_dir / "config.json")
-    recipe = [config, fingerprint(model), labels.to_csv(index=False)]
-    fit_lens(model, batches, profile.training, run_dir, recipe)
+    recipe = [fingerprint(model), labels.to_csv(index=False)]
+    fit_lens(model, batches, profile.training, run_dir, config, recipe)
     return run_dir
 
 
 def fit_lens(
-    model: LENS, batches: torch.utils.data.Dataset, training: Training, run_dir: Path, recipe: object,
+    model: LENS, batches: torch.utils.data.Dataset, training: Training, run_dir: Path, config: dict,
+    recipe: object,
     kept: tuple[str, ...] = ("",),
 ) -> None:  # fmt: skip
-    """Train LENS on batches (of type Batch) with RAdam and LENS Eq. 3; recipe and kept as in `loop.fit`."""
+    """Train LENS on batches (of type Batch) with RAdam and LENS Eq. 3; config, recipe and kept as in `loop.fit`."""
     model.to(device_of_choice(), memory_format=torch.channels_last)  # the faster layout for convolutions, on CPUs too
     optimizer = torch.optim.RAdam(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
     course = Course(
         lambda t: learning_rate(t, len(batches), training), training.gradient_clip, training.checkpoint_every,
         training.loader_workers, training.autocast,
     )  # fmt: skip
-    fit(model, batches, batch_losses, optimizer, course, run_dir, recipe, total_loss, kept)
+    fit(model, batches, batch_losses, optimizer, course, run_dir, config, recipe, total_loss, kept)
 
 
 def batch_losses(lens: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lensnb.boxes import BOX3D, same_slice_pairs
 from lensnb.datasets.store import Store
-from lensnb.files import read_json, write_json
+from lensnb.files import read_json
 from lensnb.models.fpr import FPR, focal_loss, load_imagenet
 from lensnb.models.weights import device_of_choice, fingerprint, load_weights
 from lensnb.settings import Fpr, Network, Profile, from_dict, to_dict
@@ -78,14 +78,13 @@ def train_fpr(
     rate_of = stepped(config.learning_rate, len(batches), config.drops)
     course = Course(rate_of, config.gradient_clip, config.checkpoint_every)
     about = {"proposals": counts, "seed": seed, **to_dict(config)}
-    write_json(about, out_dir / "config.json")
 
     def losses_of(network: torch.nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         *inputs, label = (part.to(device) for part in batch)
         return {"focal": focal_loss(network(*inputs), label)}
 
-    recipe = [about, to_dict(profile.network), fingerprint(model), detections.to_csv(index=False), labels.tolist()]
-    fit(model, batches, losses_of, optimizer, course, out_dir, recipe)
+    recipe = [to_dict(profile.network), fingerprint(model), detections.to_csv(index=False), labels.tolist()]
+    fit(model, batches, losses_of, optimizer, course, out_dir, about, recipe)
     return out_dir
 
 

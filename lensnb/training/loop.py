@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lensnb.files import atomic_write, fingerprint, write_table
+from lensnb.files import atomic_write, fingerprint, write_json, write_table
 from lensnb.models.weights import first_words, save_weights
 from lensnb.runfolder import CHECKPOINT
 from lensnb.training.parallel import average, shared, wait_for_all
@@ -47,23 +47,27 @@ def fit(
     optimizer: torch.optim.Optimizer,
     course: Course,
     run_dir: Path,
-    recipe: object,
+    config: dict,
+    recipe: object = None,
     total: Callable[[Mapping[str, Tensor]], Tensor] = lambda losses: sum(losses.values()),
     kept: tuple[str, ...] = ("",),
 ) -> None:
-    """Train `model` in place on batches 0 .. len(batches) - 1; write log.csv and weights.safetensors into `run_dir`.
+    """Train `model` in place on batches 0 .. len(batches) - 1; write its run into `run_dir`.
+
+    The run is log.csv, config.json and, last, weights.safetensors: where the weights are, the rest is.
 
     batches[t] is the batch of iteration t and follows from t and a seed alone. losses_of(module, batch) gives its named
     losses, `total` what is minimised; with several processes they must come from a call of `module`, which then is
-    `model` with gradients averaged over the processes. recipe: everything that the weights follow from, as JSON can
-    hold it; a checkpoint of another recipe is not continued. kept: what the names of written weights begin with.
+    `model` with gradients averaged over the processes. config: what config.json says of the network and its training;
+    recipe: everything else that the weights follow from, as JSON can hold it. A checkpoint of another config or recipe
+    is not continued. kept: what the names of written weights begin with.
 
     A stopped training goes on from its last checkpoint to the same weights. The checkpoint is left in `run_dir`: if the
     weights get lost, it brings them back at once; `remove_checkpoint` removes it. Raises FloatingPointError if a loss
     is no number.
     """
     label, iterations, checkpoint = run_dir.name, len(batches), run_dir / CHECKPOINT
-    recipe = fingerprint(recipe)
+    recipe = fingerprint([config, recipe])
     start, rows, recent = restore(checkpoint, model, optimizer, recipe)
     device = next(model.parameters()).device
     model.train()
@@ -101,6 +105,7 @@ def fit(
     model.eval()
     if first:
         write_table(pd.DataFrame(rows), run_dir / "log.csv")
+        write_json(config, run_dir / "config.json")
         save_weights(model, run_dir / "weights.safetensors", kept)
     wait_for_all()
 

@@ -17,7 +17,6 @@ import torch
 
 from lensnb import runfolder
 from lensnb.datasets.store import Store
-from lensnb.files import write_json
 from lensnb.models.build import build_lens
 from lensnb.models.inputs import slice_group, to_grey
 from lensnb.models.weights import save_weights
@@ -50,9 +49,8 @@ def train_pretext(profile_name: str, seed: int = 0) -> Path:
     training = replace(profile.training, **asdict(profile.pretext))
     batches = PastedBlobs(profile.network, training, profile.grid.spacing_mm, store, seed, model.backbone.multiple)
     config = {"profile": profile_name, "seed": seed, "network": to_dict(profile.network)}
-    write_json(config, folder / "config.json")
-    recipe = [config, to_dict(training), list(profile.grid.spacing_mm), batches.volumes]
-    fit_lens(model, batches, training, folder, recipe, kept=("backbone.", "head.fc1.", "head.fc2."))
+    recipe = [to_dict(training), list(profile.grid.spacing_mm), batches.volumes]
+    fit_lens(model, batches, training, folder, config, recipe, kept=("backbone.", "head.fc1.", "head.fc2."))
     return folder
 
 
