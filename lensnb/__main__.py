@@ -278,9 +278,9 @@ def lesanet(options: argparse.Namespace) -> None:
 
 def embedding(options: argparse.Namespace) -> None:
     """`embedding`: train the simpler network of the same use."""
-    from lensnb.lesanet import embedding as simpler
+    from lensnb.lesanet import recognition
 
-    print(simpler.train_for_profile(options.profile, options.seed))
+    print(recognition.train_simpler(options.profile, options.seed))
 
 
 def seeds(options: argparse.Namespace) -> None:

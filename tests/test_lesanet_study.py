@@ -8,7 +8,6 @@ import pytest
 from test_lesanet import TinyStore
 from test_lesanet_training import NAMES, ONTOLOGY, PROFILE, dl_info, mined_labels  # noqa: F401
 
-from lensnb import lesanet
 from lensnb.evaluation import lesanet_tables, published
 from lensnb.lesanet import methods, metrics, naming, prediction, study, text_mining
 from lensnb.lesanet.methods import METHODS, TABLE1, TABLE3, Run
@@ -98,12 +97,12 @@ def test_a_run_is_trained_asked_and_asked_only_once(work, tmp_path, monkeypatch)
     folder = tmp_path / "lesanet"
     answers, path = study.train_run(Run("lesanet"), work, TinyStore(), PROFILE, 0, folder)
     assert path == tmp_path / "predictions" / "lesanet.npz" and len(answers) == 20
-    model, config = prediction.load(folder, "x")
+    model, config = prediction.load_network(folder, "x")
     exam = work.exams["complete"]
     expected = prediction.predict(model, TinyStore(), exam.table, config, PROFILE.network)
     np.testing.assert_allclose(study.scores_of(answers, exam.table, NAMES), expected[1], atol=1e-6)
     np.testing.assert_allclose(study.embedding_of(answers, exam.table), expected[0], atol=1e-6)
-    monkeypatch.setattr(lesanet.training, "train", None)  # must not be called again
+    monkeypatch.setattr(study.training, "train_method", None)  # must not be called again
     again, _ = study.train_run(Run("lesanet"), work, TinyStore(), PROFILE, 0, folder)
     pd.testing.assert_frame_equal(answers, again.astype({"lesion": str}), check_dtype=False)
     with pytest.raises(ValueError, match="lack 1 lesions, for example dl00099"):

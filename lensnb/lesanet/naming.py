@@ -62,7 +62,7 @@ def name_lesions(
     check_lesanet(folder)
     if not len(boxes):
         return []
-    model, config = prediction.load(folder, "`python -m lensnb lesanet`")
+    model, config = prediction.load_network(folder, "`python -m lensnb lesanet`")
     known = read_json(folder / "labels.json")
     names, network = known["labels"], SimpleNamespace(**known["network"])
     parents = np.array([[name in above for name in names] for above in known["parents"]])

@@ -87,6 +87,23 @@ def read_ontology(path: Path | str, labels: list[str] | None = None) -> Ontology
     return Ontology(terms, tuple(table["class"]), synonyms, parents, exclusive, listed_parents, listed_exclusive)
 
 
+def unrelated(labels: tuple[str, ...]) -> Ontology:
+    """An ontology that says nothing of its labels: for data that have label names alone, or no labels at all.
+
+    No label has a parent, excludes another or has a synonym but its name; all count as of kind type.
+    """
+    nothing = np.zeros((len(labels), len(labels)), dtype=bool)
+    return Ontology(
+        labels=labels,
+        kinds=("type",) * len(labels),
+        synonyms=tuple((label,) for label in labels),
+        parents=nothing,
+        exclusive=nothing,
+        listed_parents=nothing,
+        listed_exclusive=nothing,
+    )
+
+
 def closure(parents: np.ndarray) -> np.ndarray:
     """All ancestors from some of them: (C, C) bool [child, parent], closed under parents of parents."""
     known = np.asarray(parents, dtype=bool)

@@ -15,7 +15,7 @@ from lensnb.models.weights import best_device, load_weights
 from lensnb.system import progress
 
 
-def load(run_dir: Path, make: str) -> tuple[LesaNet, SimpleNamespace]:
+def load_network(run_dir: Path, make: str) -> tuple[LesaNet, SimpleNamespace]:
     """The trained network of a folder, in eval mode, and its config.json, whose `labels` names the scores.
 
     FileNotFoundError if it is not there; `make` is the command that makes it, for the message.
@@ -30,14 +30,22 @@ def load(run_dir: Path, make: str) -> tuple[LesaNet, SimpleNamespace]:
 
 @torch.no_grad()
 def predict(
-    model: LesaNet, store: Store, table: pd.DataFrame, config: SimpleNamespace, network: SimpleNamespace,
-    batch: int = 128, label: str = "LesaNet", lines: int = 3,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    model: LesaNet,
+    store: Store,
+    table: pd.DataFrame,
+    config: SimpleNamespace,
+    network: SimpleNamespace,
+    *,
+    batch: int = 128,
+    label: str = "LesaNet",
+    lines: int = 3,
+) -> tuple[np.ndarray, np.ndarray]:
     """Unit embeddings float32 (n, d) and label scores float64 (n, C) of the 2D boxes of `table`.
 
     table: volume, z, x1, y1, x2, y2. Scores are the sigmoid of the propagated logits; a network without labels has
-    none (C = 0). `config` says how patches are cut, `network` is the profile's section. About `lines` lines of
-    progress are printed.
+    none (C = 0). `config` is the network's own (see `load_network`) and says how patches are cut; `network` is the
+    profile's section, for its window of HU. `batch` boxes are looked at at once. About `lines` lines of progress are
+    printed, which begin with `label`.
     """
     device = next(model.parameters()).device
     embeddings = np.zeros((len(table), model.embedding.out_features), dtype=np.float32)

@@ -155,7 +155,7 @@ def train_run(
     if out.exists() and (folder / "weights.safetensors").exists():
         return read_table(out), out
     training.train_method(run.method, own.train, own.ontology, store, profile, seed + run.split, folder)
-    model, config = prediction.load(folder, "notebook 15")
+    model, config = prediction.load_network(folder, "notebook 15")
     table = study.tables()
     embedding, scores = prediction.predict(model, store, table, config, profile.network, label=folder.name)
     answers = {f"label {study.ontology.labels[c]}": scores[:, i] for i, c in enumerate(columns)}
