@@ -330,8 +330,11 @@ def benchmark(options: argparse.Namespace) -> None:
 def labels(options: argparse.Namespace) -> None:
     """`labels`: mine labels from a csv of sentences."""
     from lensnb.lesanet import label_files, report_labels
+    from lensnb.phantom import practice
+    from lensnb.settings import load_profile
 
-    table = report_labels.label_sentences(options.sentences, options.ontology, options.output, options.examples)
+    examples = options.examples or practice.practice(load_profile("phantom").phantom)
+    table = report_labels.label_sentences(options.sentences, options.ontology, options.output, examples)
     counts = table["relation"].value_counts()
     numbers = ", ".join(f"{counts.get(name, 0)} {name}" for name in label_files.RELATIONS)
     print(f"{numbers} labels in {options.output}")

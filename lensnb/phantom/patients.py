@@ -59,10 +59,7 @@ def deeplesion_patients(spec: object, seed: int, group: str) -> list[Patient]:
     Test patients have one or two studies; the last spec.test_empty of the test sub-volumes have no lesion.
     """
     if group == "train":
-        return [
-            _patient(spec, (seed, 1, n), "DeepLesion", group, n, spec.studies)
-            for n in range(1, spec.deeplesion_patients + 1)
-        ]
+        return training_patients(spec, seed, spec.deeplesion_patients, spec.studies)
     if group == "val":
         first = 2001
         return [
@@ -80,6 +77,11 @@ def deeplesion_patients(spec: object, seed: int, group: str) -> list[Patient]:
         )
         volumes, number = volumes + studies, number + 1
     return patients
+
+
+def training_patients(spec: object, seed: int, count: int, studies: int) -> list[Patient]:
+    """Draw the first `count` training patients of the universal dataset, each with `studies` studies."""
+    return [_patient(spec, (seed, 1, n), "DeepLesion", "train", n, studies) for n in range(1, count + 1)]
 
 
 def single_type_patients(spec: object, seed: int, dataset: str) -> list[Patient]:
