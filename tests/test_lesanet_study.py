@@ -12,7 +12,7 @@ from lensnb.evaluation import lesanet_tables, published
 from lensnb.lesanet import methods, metrics, naming, prediction, study, text_mining
 from lensnb.lesanet.methods import METHODS, TABLE1, TABLE3, Run
 from lensnb.lesanet.metrics import TEXT_MINED, Result
-from lensnb.lesanet.study import Exam, Study
+from lensnb.lesanet.study import Exam, LabelStudy
 from lensnb.mining import reach
 from lensnb.show import lesanet_cards
 
@@ -87,7 +87,7 @@ def test_what_sentences_leave_out():
     unknown = np.array([[False, False, False, False], [True, False, False, False]])
     holds = np.array([[True, True, True, False], [False, False, False, True]])
     exams = {TEXT_MINED: Exam(table, said, unknown), "complete": Exam(table, holds, np.zeros_like(holds))}
-    found = study.labels_said(Study(ONTOLOGY, None, None, exams)).set_index("label is")
+    found = study.labels_said(LabelStudy(ONTOLOGY, None, None, exams)).set_index("label is")
     # named: liver, dark of a; excluded by dark: bright of a; b's abdomen is open; left are a's abdomen, b's other three
     assert found["entries"].to_dict() == {"named or implied": 2, "excluded": 1, "uncertain": 1, "not mentioned": 4}
     assert found["that hold"].tolist() == [1.0, 0.0, 0.0, 0.5]
