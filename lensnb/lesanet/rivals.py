@@ -23,7 +23,8 @@ def warp_loss(scores: Tensor, labels: Tensor, parents: Tensor, unknown: Tensor) 
     """Weighted approximate ranking: every true label should score 1 more than what belongs below it.
 
     Below a true label are the false ones and its own parents (LesaNet Sec. 5.4). A true label with r labels too close
-    or above costs 1 + 1/2 + ... + 1/r times their mean excess; the loss is the mean over true labels. The original estimates r by drawing labels until one is found; with some hundred labels it is counted instead.
+    or above costs 1 + 1/2 + ... + 1/r times their mean excess; the loss is the mean over true labels. The original
+    estimates r by drawing labels until one is found; with some hundred labels it is counted instead.
 
     scores: (n, C) logits; labels (n, C) 0/1; parents (C, C) bool, closed; unknown (n, C) bool belongs nowhere.
     """

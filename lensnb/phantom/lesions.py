@@ -258,13 +258,13 @@ def _draw_look(
     )
 
 
-def paint_lesion(c: Canvas, anatomy: body.Anatomy, lesion: Lesion, growth: float, organ_hu: float) -> tuple | None:
+def paint_lesion(canvas: Canvas, anatomy: body.Anatomy, lesion: Lesion, growth: float, organ_hu: float) -> tuple | None:
     """Paint a lesion; returns (index of the block, share of each voxel (z, y, x)), None if it lies outside."""
     radius = lesion.radius * growth
     plane, deep = radius / anatomy.scale, radius * lesion.depth
-    pad = plane * 1.5 + 2 * c.edge
+    pad = plane * 1.5 + 2 * canvas.edge
     found = block(
-        c,
+        canvas,
         np.subtract(lesion.centre, (pad, pad, deep * 1.6 + 2)),
         np.add(lesion.centre, (pad, pad, deep * 1.6 + 2)),
     )
@@ -287,17 +287,17 @@ def paint_lesion(c: Canvas, anatomy: body.Anatomy, lesion: Lesion, growth: float
             np.float32(kx) * u + np.float32(ky) * v + np.float32(kz) * z + np.float32(phase)
         )
     distance = (k / np.maximum(bumps, 0.5) - 1) * np.float32(plane)
-    edge = c.edge * (2.0 if "indistinct" in lesion.attributes else 1.0)
+    edge = canvas.edge * (2.0 if "indistinct" in lesion.attributes else 1.0)
     share = weight(distance, edge)
-    part = c.hu[where]
+    part = canvas.hu[where]
     relative = lesion.type in ("liver", "spleen")
     value = organ_hu + lesion.contrast if relative else lesion.contrast
     blend(part, share, np.float32(value))
     if "necrosis" in lesion.attributes or "cavitary" in lesion.attributes:
-        core = weight(distance + 0.42 * plane, c.edge)
+        core = weight(distance + 0.42 * plane, canvas.edge)
         blend(part, core, np.float32(-700 if "cavitary" in lesion.attributes else value - 38))
     if "calcified" in lesion.attributes and lesion.type != "lung":
-        blend(part, weight(distance + 0.62 * plane, c.edge), np.float32(380))
+        blend(part, weight(distance + 0.62 * plane, canvas.edge), np.float32(380))
     return where, share
 
 

@@ -63,7 +63,7 @@ def deeplesion_patients(spec: object, seed: int, group: str) -> list[Patient]:
     if group == "val":
         first = 2001
         return [
-            _patient(spec, (seed, 2, n), "DeepLesion", group, n, spec.studies)
+            _patient(spec, _Enrolled("DeepLesion", group, n, (seed, 2, n)), spec.studies)
             for n in range(first, first + spec.val_patients)
         ]
     patients, volumes, number = [], 0, 3001
@@ -73,7 +73,7 @@ def deeplesion_patients(spec: object, seed: int, group: str) -> list[Patient]:
         is_empty = left <= empty
         studies = 1 if is_empty or left == empty + 1 else 1 + number % 2
         patients.append(
-            _patient(spec, (spec.test_seed, 3, number), "DeepLesion", group, number, studies, empty=is_empty)
+            _patient(spec, _Enrolled("DeepLesion", group, number, (spec.test_seed, 3, number)), studies, empty=is_empty)
         )
         volumes, number = volumes + studies, number + 1
     return patients
@@ -81,7 +81,7 @@ def deeplesion_patients(spec: object, seed: int, group: str) -> list[Patient]:
 
 def training_patients(spec: object, seed: int, count: int, studies: int) -> list[Patient]:
     """Draw the first `count` training patients of the universal dataset, each with `studies` studies."""
-    return [_patient(spec, (seed, 1, n), "DeepLesion", "train", n, studies) for n in range(1, count + 1)]
+    return [_patient(spec, _Enrolled("DeepLesion", "train", n, (seed, 1, n)), studies) for n in range(1, count + 1)]
 
 
 def single_type_patients(spec: object, seed: int, dataset: str) -> list[Patient]:
@@ -100,77 +100,84 @@ def single_type_patients(spec: object, seed: int, dataset: str) -> list[Patient]
     }[dataset]
     share = 0.5 if dataset == "NIH-LN" else spec.out_of_region
     regions = [away if int((n + 1) * share) > int(n * share) else home for n in range(count)]
-    return [_patient(spec, (seed, code, n), dataset, "all", n, 1, region=region) for n, region in enumerate(regions)]
+    return [
+        _patient(spec, _Enrolled(dataset, "all", n, (seed, code, n)), 1, region=region)
+        for n, region in enumerate(regions)
+    ]
 
 
-def _patient(
-    spec: object,
-    seed: tuple[int, ...],
-    dataset: str,
-    group: str,
-    number: int,
-    studies: int,
-    empty: bool = False,
-    region: str | None = None,
-) -> Patient:
-    rng = np.random.default_rng(seed)
+@dataclass(frozen=True)
+class _Enrolled:
+    """A patient as the plan of the datasets has it, before anything is drawn."""
+
+    dataset: str
+    group: str
+    number: int
+    seed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Body:
+    """What all studies of a patient show: a sub-volume of `region` from `z_low` (mm) on, and the lesions in it."""
+
+    anatomy: Anatomy
+    region: str
+    z_low: float
+    lesions: tuple[Lesion, ...]
+
+
+def _patient(spec: object, who: _Enrolled, studies: int, *, empty: bool = False, region: str = "") -> Patient:
+    """Draw a patient with so many studies. `empty`: without lesions. `region`: one of REGIONS, else it is drawn."""
+    rng = np.random.default_rng(who.seed)
     anatomy = draw_anatomy(rng)
     region = region or str(rng.choice(list(SHARES), p=list(SHARES.values())))
     z_low = rng.uniform(*REGIONS[region])
     reach = (z_low + 5 + MARGIN, z_low + spec.depth_mm - 5 - MARGIN)  # the studies' z shifts stay within 5 mm
     lesions: list[Lesion] = []
     while not lesions and not empty:
-        lesions = draw_lesions(rng, anatomy, region, reach, selected_for=SELECTED_FOR.get(dataset, ""))
-        if dataset != "DeepLesion":
+        lesions = draw_lesions(rng, anatomy, region, reach, selected_for=SELECTED_FOR.get(who.dataset, ""))
+        if who.dataset != "DeepLesion":
             break
-    made = [
-        _study(spec, rng, (*seed, s), dataset, group, number, s, anatomy, region, z_low, lesions)
-        for s in range(1, studies + 1)
-    ]
-    return Patient(number, anatomy, tuple(lesions), tuple(made))
+    body = _Body(anatomy, region, z_low, tuple(lesions))
+    made = tuple(_study(spec, rng, who, body, number) for number in range(1, studies + 1))
+    return Patient(who.number, anatomy, body.lesions, made)
 
 
-def _study(
-    spec: object,
-    rng: np.random.Generator,
-    seed: tuple[int, ...],
-    dataset: str,
-    group: str,
-    number: int,
-    study: int,
-    anatomy: Anatomy,
-    region: str,
-    z_low: float,
-    lesions: list[Lesion],
-) -> Study:
+def _study(spec: object, rng: np.random.Generator, who: _Enrolled, body: _Body, number: int) -> Study:
+    """Draw the patient's study of this number (from 1): its scanner, and how the lesions have grown since the first."""
     slice_mm = {
         "DeepLesion": ((1.0, 2.0, 2.5, 3.0, 5.0), (0.10, 0.15, 0.15, 0.20, 0.40)),
         "LUNA16": ((1.25, 2.0, 2.5), (0.2, 0.3, 0.5)),
         "LiTS": ((1.0, 1.5, 2.5, 4.0, 5.0), (0.1, 0.1, 0.3, 0.2, 0.3)),
         "NIH-LN": ((1.0, 1.5, 2.0), (0.1, 0.2, 0.7)),
-    }[dataset]
-    noise = {"LUNA16": (9, 15), "LiTS": (6, 11), "NIH-LN": (7, 12)}.get(dataset, (6, 12))
-    smooth = {"LUNA16": (0.0, 0.3), "LiTS": (0.5, 1.0), "NIH-LN": (0.4, 0.8)}.get(dataset, (0.2, 0.9))
-    fat = max(5.0, anatomy.fat * float(np.exp(rng.normal(0, 0.08))))
+    }[who.dataset]
+    noise = {"LUNA16": (9, 15), "LiTS": (6, 11), "NIH-LN": (7, 12)}.get(who.dataset, (6, 12))
+    smooth = {"LUNA16": (0.0, 0.3), "LiTS": (0.5, 1.0), "NIH-LN": (0.4, 0.8)}.get(who.dataset, (0.2, 0.9))
+    fat = max(5.0, body.anatomy.fat * float(np.exp(rng.normal(0, 0.08))))
     low, high = spec.spacing_mm
-    needed = 2 * ((149 + 1.6 * fat) * anatomy.scale + 5) / spec.pixels  # the whole trunk fits the field of view
+    needed = 2 * ((149 + 1.6 * fat) * body.anatomy.scale + 5) / spec.pixels  # the whole trunk fits the field of view
     return Study(
-        dataset,
-        group,
-        number,
-        study,
-        1 + int(rng.random() < 0.15),
-        region,
-        z_low=z_low + rng.uniform(-5, 5),
+        dataset=who.dataset,
+        group=who.group,
+        patient=who.number,
+        study=number,
+        series=1 + int(rng.random() < 0.15),
+        region=body.region,
+        z_low=body.z_low + rng.uniform(-5, 5),
         shift=tuple(rng.normal(0, 3, 2)),
         pixel_mm=float(np.round(min(high, max(rng.uniform(low, high), needed)), 6)),
         slice_mm=float(rng.choice(slice_mm[0], p=slice_mm[1])),
         fat=fat,
         noise_hu=rng.uniform(*noise),
         smooth=rng.uniform(*smooth),
-        padded=bool(rng.random() < (0.3 if dataset == "LUNA16" else 0.05)),
-        growth=tuple(np.exp(rng.normal(0, spec.growth_sd, len(lesions)))) if study > 1 else (1.0,) * len(lesions),
-        present=tuple(range(len(lesions))),
+        padded=bool(rng.random() < (0.3 if who.dataset == "LUNA16" else 0.05)),
+        growth=_growth(rng, spec.growth_sd, len(body.lesions), first=number == 1),
+        present=tuple(range(len(body.lesions))),
         first_slice=int(rng.integers(1, 160)),
-        seed=seed,
+        seed=(*who.seed, number),
     )
+
+
+def _growth(rng: np.random.Generator, sd: float, lesions: int, first: bool) -> tuple[float, ...]:
+    """Size of each lesion over that in the first study: lognormal with `sd`."""
+    return (1.0,) * lesions if first else tuple(np.exp(rng.normal(0, sd, lesions)))

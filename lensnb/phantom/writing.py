@@ -32,22 +32,22 @@ def write_patient(root: Path, spec: object, patient: Patient, marked: list[list[
 
 
 def _write_volume(root: Path, spec: object, patient: Patient, study: Study, marked: list[int]) -> dict:
+    """Write one study's files and return the record of it that the tables are made of (see `annotations`)."""
     scan = render(patient, study, spec.pixels, spec.depth_mm)
     flipped = layouts.flips(patient, study)
     shape = scan.hu.shape
-    origin, spacing, sign = layouts.geometry(study, shape, flipped)
+    place = layouts.geometry(study, shape, flipped)
     patient_name, study_name, series, volume = layouts.names(patient, study, shape[0])
     hu = _turn(scan.hu, flipped)
     if study.dataset == "DeepLesion":
         layouts.write_deeplesion(root, series, study.first_slice, hu)
     elif study.dataset == "LUNA16":
-        layouts.write_luna(root, patient.number, series, hu, origin, spacing, sign)
+        layouts.write_luna(root, patient.number, series, hu, place)
     elif study.dataset == "LiTS":
-        layouts.write_lits(
-            root, volume, hu, _turn(_liver_labels(patient, study, scan, spec), flipped), origin, spacing, sign
-        )
+        labels = _turn(_liver_labels(patient, study, scan, spec), flipped)
+        layouts.write_lits(root, volume, hu, labels, place)
     else:
-        layouts.write_nihln(root, volume, hu, _node_numbers(patient, scan, marked), origin, spacing, study.seed)
+        layouts.write_nihln(root, volume, hu, _node_numbers(patient, scan, marked), place, study.seed)
     lesions = [_lesion_record(scan, i, i in marked, flipped) for i in study.present if i in scan.boxes]
     return {
         "dataset": study.dataset,
@@ -60,9 +60,9 @@ def _write_volume(root: Path, spec: object, patient: Patient, study: Study, mark
         "volume": volume,
         "depth": shape[0],
         "first_slice": study.first_slice,
-        "origin": origin.tolist(),
-        "spacing": spacing.tolist(),
-        "sign": sign.tolist(),
+        "origin": place.origin.tolist(),
+        "spacing": place.spacing.tolist(),
+        "sign": place.sign.tolist(),
         "phase": scan.phase,
         "marked": [i for i in marked if i in scan.boxes],
         "lesions": lesions,
@@ -116,6 +116,7 @@ def _middle(plane: np.ndarray, at: int, axis: int) -> float:
 
 
 def _liver_labels(patient: Patient, study: Study, scan: Rendering, spec: object) -> np.ndarray:
+    """LiTS' mask (z, y, x) of the canonical array: 1 liver, 2 tumour."""
     x, y, z = grid(patient, study, spec.pixels, spec.depth_mm)
     inside = liver_distance(
         patient.anatomy,
@@ -129,6 +130,7 @@ def _liver_labels(patient: Patient, study: Study, scan: Rendering, spec: object)
 
 
 def _node_numbers(patient: Patient, scan: Rendering, marked: list[int]) -> np.ndarray:
+    """NIH-LN's mask (z, y, x): the marked nodes that can be seen, numbered from 1; 0 elsewhere."""
     numbers = np.zeros(scan.hu.shape, dtype=np.uint8)
     for number, i in enumerate((i for i in marked if i in scan.shares), start=1):
         where, share = scan.shares[i]
