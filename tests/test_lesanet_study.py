@@ -251,17 +251,16 @@ def test_gain_claim():
 
 
 def test_outcomes_of_a_lesion():
-    scores = np.array([0.9, 0.8, 0.7, 0.1])
-    predicted, true = np.array([True, True, True, False]), np.array([True, True, False, False])
-    nothing = np.zeros(4, dtype=bool)
-    lines = lesanet_cards.outcomes(scores, predicted, true, nothing, np.full(4, np.nan), ONTOLOGY.parents, NAMES)
+    scores, predicted = np.array([0.9, 0.8, 0.7, 0.1]), np.array([True, True, True, False])
+    nothing, known = np.zeros(4, dtype=bool), {"parents": ONTOLOGY.parents, "names": NAMES}
+    known |= {"true": np.array([True, True, False, False])}
+    lines = lesanet_cards.outcomes(scores, predicted, unknown=nothing, complete=np.full(4, np.nan), **known)
     assert lines == [("TP", "liver 0.80"), ("FP", "dark 0.70")], "the parent of liver is not listed"
     complete = np.array([1.0, 1.0, 1.0, 0.0])
-    lines = lesanet_cards.outcomes(scores, predicted, true, nothing, complete, ONTOLOGY.parents, NAMES)
+    lines = lesanet_cards.outcomes(scores, predicted, unknown=nothing, complete=complete, **known)
     assert lines[1] == ("FP", "dark 0.70*")
-    lines = lesanet_cards.outcomes(
-        scores, nothing, true, np.array([0, 0, 1, 0], bool), complete, ONTOLOGY.parents, NAMES
-    )
+    open_ = np.array([0, 0, 1, 0], bool)
+    lines = lesanet_cards.outcomes(scores, nothing, unknown=open_, complete=complete, **known)
     assert lines == [("FN", "liver")]
 
 
