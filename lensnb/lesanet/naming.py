@@ -74,5 +74,6 @@ def name_lesions(
 
 
 def _listed(names: list[str], chosen: np.ndarray, scores: np.ndarray) -> str:
+    """Chosen labels (C,) bool with their scores, the surest first."""
     order = [c for c in np.argsort(-scores, kind="stable") if chosen[c]]
     return ", ".join(f"{names[c]} {scores[c]:.2f}" for c in order)

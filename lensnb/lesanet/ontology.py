@@ -142,6 +142,7 @@ def expand(labels: np.ndarray, parents: np.ndarray) -> np.ndarray:
 
 
 def _read_terms(path: Path) -> pd.DataFrame:
+    """The table of terms as text, one row a term; raises what `read_ontology` raises for a table's form."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; it should hold the ontology of labels")
     try:
@@ -171,6 +172,7 @@ def _split(cell: str) -> list[str]:
 
 
 def _relation(terms: tuple[str, ...], cells: pd.Series) -> np.ndarray:
+    """What each row's cell names among the terms: bool (C, C), row and column in the order of `terms`."""
     number = {term: i for i, term in enumerate(terms)}
     matrix = np.zeros((len(terms), len(terms)), dtype=bool)
     for i, cell in enumerate(cells):

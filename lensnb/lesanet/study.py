@@ -133,10 +133,12 @@ def of_run(study: LabelStudy, run: Run) -> tuple[LabelStudy, np.ndarray]:
 
 
 def _of_labels(lesions: LabelledLesions, columns: np.ndarray) -> LabelledLesions:
+    """The same lesions with some of the labels."""
     return replace(lesions, **{n: getattr(lesions, n)[:, columns] for n in ("relevant", "uncertain", "irrelevant")})
 
 
 def _part_of(ontology: Ontology, columns: np.ndarray) -> Ontology:
+    """The ontology of some of its labels, in this order, with the relations between them."""
     lists = {name: tuple(getattr(ontology, name)[c] for c in columns) for name in ("labels", "kinds", "synonyms")}
     names = ("parents", "exclusive", "listed_parents", "listed_exclusive")
     return Ontology(**lists, **{name: getattr(ontology, name)[np.ix_(columns, columns)] for name in names})
@@ -197,6 +199,7 @@ def embedding_of(answers: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
 
 
 def _rows(answers: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `answers` for the lesions of `table`, in its order; ValueError if one is missing."""
     by_lesion = answers.set_index(answers["lesion"].astype(str))
     missing = sorted(set(table["lesion"].astype(str)) - set(by_lesion.index))
     if missing:

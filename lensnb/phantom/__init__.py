@@ -78,6 +78,7 @@ def write(root: Path | str, spec: object, seed: int, workers: int = 2) -> dict:
 
 
 def _marks(spec: object, patients: dict[str, list[Patient]]) -> dict[str, list]:
+    """Which lesions are marked: for each patient of a group a list of indices for each study."""
     return {
         group: [mark(p, spec.marking_noise, spec.second_mark) for p in listed] for group, listed in patients.items()
     }
@@ -88,6 +89,7 @@ def _write_one(root: Path, spec: object, job: tuple) -> int:
 
 
 def _stamp(spec: object, seed: int) -> dict:
+    """The settings and the seed that a folder is made with, as JSON gives them back; ValueError names missing ones."""
     missing = [name for name in SETTINGS if not hasattr(spec, name)]
     if missing:
         raise ValueError(
@@ -97,6 +99,7 @@ def _stamp(spec: object, seed: int) -> dict:
 
 
 def _check_same(found: dict, asked: dict, root: Path) -> None:
+    """ValueError if a folder's stamp differs from the one asked for."""
     other = [f"{key} {found.get(key)} (asked: {value})" for key, value in asked.items() if found.get(key) != value]
     if other:
         raise ValueError(

@@ -58,6 +58,7 @@ def write_annotations(root: Path, spec: object, patients: dict[str, list[Patient
 
 
 def _truth(records: list[dict], patients: dict, padding: float) -> pd.DataFrame:
+    """The rows of truth/lesions.csv: a row for each visible slice of each lesion, in index coordinates of the file."""
     rows, identities, count = [], {}, 0
     for record in records:
         patient = patients[record["dataset"], record["patient_number"]]
@@ -107,6 +108,7 @@ def _truth(records: list[dict], patients: dict, padding: float) -> pd.DataFrame:
 
 
 def _write_deeplesion(folder: Path, spec: object, records: list[dict], patients: dict) -> None:
+    """DL_info.csv: a row for each mark, and for a test volume without lesions one that is possibly noisy."""
     rows, known = [], ontology.read()
     for record in sorted(records, key=lambda record: (record["patient_number"], record["study_number"])):
         patient = patients["DeepLesion", record["patient_number"]]
@@ -160,6 +162,7 @@ def _dl_row(spec: object, record: dict, patient: Patient, key: int, points: np.n
 
 
 def _cell(values: np.ndarray | list) -> str:
+    """Numbers as DL_info.csv has several of them in one cell."""
     return ", ".join(f"{v:.6g}" for v in values)
 
 
@@ -191,6 +194,7 @@ def _write_manual(folder: Path, records: list[dict], truth: pd.DataFrame) -> Non
 
 
 def _write_luna(folder: Path, records: list[dict]) -> None:
+    """annotations.csv, annotations_excluded.csv (a normal structure of each scan) and seriesuids.csv, in LPS mm."""
     nodules, excluded = [], []
     for record in records:
         origin, step = np.array(record["origin"]), np.array(record["sign"]) * record["spacing"]
@@ -211,6 +215,7 @@ def _write_luna(folder: Path, records: list[dict]) -> None:
 
 
 def _write_nihln(folder: Path, records: list[dict]) -> None:
+    """The three text files of a case: index, place (mm) and sizes of each node, a line each."""
     for record in records:
         origin, spacing = np.array(record["origin"]), np.array(record["spacing"])
         indices, points, sizes = [], [], []

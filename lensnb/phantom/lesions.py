@@ -94,7 +94,7 @@ def draw_lesions(
                     break
                 radius = max(low, radius * 0.85)
             if place is not None:
-                lesions.append(_draw_look(rng, anatomy, kind, radius, *place, first_identity + len(lesions)))
+                lesions.append(_draw_look(rng, kind, radius, place, first_identity + len(lesions)))
     return lesions
 
 
@@ -163,6 +163,7 @@ def _candidates(
 def _bone_candidates(
     rng: np.random.Generator, anatomy: body.Anatomy, points: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
+    """Centres in vertebrae and in ribs at some of the proposed points (n, 3), in random order, with their names."""
     centre = body.spine_centre(anatomy)
     vertebra = points[:12].copy()
     vertebra[:, :2] = centre + rng.normal(0, 4, (len(vertebra), 2))
@@ -176,6 +177,7 @@ def _bone_candidates(
 
 
 def _lobe(point: np.ndarray) -> str:
+    """The lobe of a point in a lung, by the planes of the fissures."""
     side = "right" if point[0] < 0 else "left"
     low = point[2] + 0.8 * -point[1] < 62  # the oblique fissure falls forwards
     if side == "left":
@@ -186,16 +188,10 @@ def _lobe(point: np.ndarray) -> str:
 
 
 def _draw_look(
-    rng: np.random.Generator,
-    anatomy: body.Anatomy,
-    kind: str,
-    radius: float,
-    centre: np.ndarray,
-    organ: str,
-    side: str,
-    identity: int,
+    rng: np.random.Generator, kind: str, radius: float, place: tuple[np.ndarray, str, str], identity: int
 ) -> Lesion:
-    """Draw shape, density and attributes; every attribute can be seen in the picture."""
+    """Draw shape, density and attributes; every attribute can be seen in the picture. `place`: as from `_place`."""
+    centre, organ, side = place
     attributes = []
     rough = rng.uniform(0.02, 0.07)
     contrast = rng.uniform(28, 55)
@@ -243,18 +239,18 @@ def _draw_look(
     if "spiculated" in attributes:
         waves += [(*rng.normal(0, 5, 3), rng.uniform(0, 2 * np.pi), 0.10) for _ in range(3)]
     return Lesion(
-        identity,
-        kind,
-        organ,
-        side,
-        tuple(float(v) for v in centre),
-        float(radius),
-        float(rng.uniform(0.74, 1)),
-        float(rng.uniform(0, np.pi)),
-        float(rng.uniform(0.7, 0.95)),
-        tuple(waves),
-        float(contrast),
-        tuple(attributes),
+        identity=identity,
+        type=kind,
+        organ=organ,
+        side=side,
+        centre=tuple(float(v) for v in centre),
+        radius=float(radius),
+        aspect=float(rng.uniform(0.74, 1)),
+        turn=float(rng.uniform(0, np.pi)),
+        depth=float(rng.uniform(0.7, 0.95)),
+        waves=tuple(waves),
+        contrast=float(contrast),
+        attributes=tuple(attributes),
     )
 
 

@@ -101,12 +101,14 @@ def _findings(
 
 
 def _diameters_mm(row: dict) -> tuple[float, float]:
+    """Long and short diameter of a row of DL_info.csv."""
     pixel = float(row["Spacing_mm_px_"].split(",")[0])
     long_, short = (float(length) * pixel for length in row["Lesion_diameters_Pixel_"].split(","))
     return long_, short
 
 
 def _finding(patient: Patient, index: int, row: int, long_mm: float, short_mm: float) -> Finding:
+    """A patient's lesion with every label that holds at these diameters."""
     lesion = patient.lesions[index]
     labels = frozenset(phantom_ontology.complete_labels(lesion, long_mm, short_mm))
     return Finding(row, lesion.type, lesion.organ, labels, long_mm, short_mm)
@@ -154,6 +156,7 @@ def finding_as_painted(patient: Patient, study: Study, index: int) -> Finding:
 
 
 def _write_complete(labels: pd.DataFrame, texts: pd.DataFrame, path: Path) -> None:
+    """hand_labeled_test_set.json: every label of each lesion, in the published form."""
     text_of = dict(zip(texts["row"], texts["sentence"], strict=True))
     content = [
         {"text": text_of.get(row, ""), "lesion_idx": int(row), "expanded_terms": names.split(" | ")}

@@ -60,6 +60,7 @@ def write_sentence(template: str, findings: dict[str, Finding], rng: np.random.G
 
 
 def _fill(slot: str, findings: dict[str, Finding], rng: np.random.Generator) -> list[_Part]:
+    """The parts that a slot of a template stands for."""
     kind, letter = slot[:-1], slot[-1]
     if slot == "P":
         return [_Part(Piece(OTHER), bookmark="P")]
@@ -126,6 +127,7 @@ def _around(slot: str, findings: dict[str, Finding], rng: np.random.Generator) -
 
 
 def _spaced(parts: list[_Part]) -> list[_Part]:
+    """Parts with a blank between each two."""
     spaced = [parts[0]]
     for part in parts[1:]:
         spaced += [_Part(Piece(" ")), part]
