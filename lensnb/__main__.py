@@ -16,7 +16,7 @@ from pathlib import Path
 from lensnb.run.options import folder, fraction, whole
 
 EPILOG = "exit status: 0 done, 1 failed, 2 wrong usage or input. LENSNB_TRACEBACK=1 shows where an error arose."
-EXAMPLES = tomllib.loads(Path(__file__).with_name("examples.toml").read_text())
+EXAMPLES = tomllib.loads((Path(__file__).parent / "run" / "examples.toml").read_text())
 
 
 def argument(*names: str, **options: object) -> tuple:
@@ -96,7 +96,7 @@ COMMANDS = {
     ),
     "embedding": Command(
         "train the simpler embedding that LesaNet is compared with",
-        "lensnb.lesanet.embedding:train_for_profile",
+        "lensnb.lesanet.recognition:train_simpler",
         (PROFILE, SEED),
     ),
     "seeds": Command(

@@ -137,38 +137,6 @@ class Mining:
 
 
 @dataclass(frozen=True)
-class Embedding:
-    """The simpler embedding that LesaNet is compared with."""
-
-    patch_mm: int
-    patch_px: int
-    slice_gap_mm: float
-    widths: tuple[int, ...]
-    convolutions: tuple[int, ...]
-    pooled: int
-    features: int
-    embedding: int
-    labels_required: bool
-    iterations: int
-    batch_size: int
-    learning_rate: float
-    drops: tuple[float, ...]
-    weight_decay: float
-    gradient_clip: float
-    triplets: int
-    theta: float
-    margin: float
-    triplet_weight: float
-    shift_mm: float
-    scale: tuple[float, ...]
-    slice_shift: float
-    box_jitter: float
-    gain: float
-    noise: float
-    checkpoint_every: int
-
-
-@dataclass(frozen=True)
 class Lesanet:
     """LesaNet's network, training and views of lesions."""
 
@@ -246,7 +214,6 @@ class Profile:
     training: Training
     inference: Inference
     mining: Mining
-    embedding: Embedding
     lesanet: Lesanet
     fpr: Fpr
     notebooks: dict[str, dict]

@@ -138,7 +138,7 @@ def test_train_calls_the_training_with_its_options(monkeypatch, capsys):
 def test_both_embeddings_can_be_trained(monkeypatch, capsys):
     calls = []
     monkeypatch.setattr("lensnb.lesanet.study.train_for_profile", lambda *given: calls.append(("LesaNet", *given)))
-    monkeypatch.setattr("lensnb.lesanet.embedding.train_for_profile", lambda *given: calls.append(("simpler", *given)))
+    monkeypatch.setattr("lensnb.lesanet.recognition.train_simpler", lambda *given: calls.append(("simpler", *given)))
     assert cli.main(["lesanet", "--profile", "smoke"]) == 0 and cli.main(["embedding", "--seed", "3"]) == 0
     assert calls == [("LesaNet", "smoke", 0), ("simpler", "phantom", 3)]
 

@@ -1,6 +1,5 @@
-"""The embedding network: parameter counts, losses worked out by hand, patches, and training that resumes."""
+"""LesaNet's network: parameter counts, losses worked out by hand, patches, and what mining asks of it."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from lensnb import runfolder
-from lensnb.lesanet import embedding, label_files, prediction, recognition, report_labels
+from lensnb.lesanet import label_files, prediction, recognition, report_labels
 from lensnb.lesanet.losses import label_similarity, label_weights, sample_triplets, triplet_loss
 from lensnb.models.lesanet import LesaNet
 from lensnb.training.loop import fit
@@ -18,12 +17,9 @@ from lensnb.training.patches import box_centres, crop, to_patch
 
 SMALL = SimpleNamespace(
     patch_mm=96, patch_px=32, slice_gap_mm=4.0, widths=[4, 6, 8, 8, 8], convolutions=[1, 1, 1, 1, 1], pooled=3,
-    features=8, embedding=16, labels_required=True, iterations=12, batch_size=12, learning_rate=0.05, drops=[0.67],
-    weight_decay=1e-4, gradient_clip=10.0, triplets=200, theta=1.0, margin=0.1, triplet_weight=5.0, shift_mm=6.0,
-    scale=[0.9, 1.1], slice_shift=0.25, box_jitter=0.08, gain=0.05, noise=0.05, checkpoint_every=5,
+    features=8, embedding=16,
 )  # fmt: skip
 NETWORK = SimpleNamespace(hu=[-1024, 3071], grey=[0, 255], subtract=50)
-PROFILE = SimpleNamespace(embedding=SMALL, network=NETWORK, training=SimpleNamespace(threads=1))
 
 
 class TinyStore:
@@ -54,22 +50,6 @@ class TinyStore:
 
     def hu(self, volume):
         return self._hu[volume]
-
-
-def write_labels(folder):
-    indices = list(range(20))
-    content = {
-        "term_list": ["dark", "bright", "never"],
-        "train_lesion_idxs": indices,
-        "train_relevant_labels": [[i % 2, i % 2] for i in indices],
-        "train_uncertain_labels": [[]] * 20,
-        "val_lesion_idxs": [99],
-        "val_relevant_labels": [[2]],
-        "val_uncertain_labels": [[]],
-    }
-    content |= {f"test_{name}": [] for name in ("lesion_idxs", "relevant_labels", "uncertain_labels")}
-    (folder / "labels.json").write_text(json.dumps(content))
-    return folder / "labels.json"
 
 
 def test_full_size_has_the_parameters_of_the_published_network():
@@ -182,54 +162,9 @@ def test_boxes_in_their_patches():
     assert to_patch(table, centres, np.array([[2.0, 2.0, 1.0]]), 21).tolist() == [[9.0, 7.5, 11.0, 12.5]]
 
 
-def test_labels_are_read_by_row_of_dl_info(tmp_path, capsys):
-    lesions = pd.Series(["dl00003", "dl00000", "dl00099"])
-    names, labels = embedding.read_labels(None, lesions)
-    assert names == [] and labels.shape == (3, 0) and "no text-mined labels" in capsys.readouterr().out
-    names, labels = embedding.read_labels(write_labels(tmp_path), lesions)
-    assert names == ["dark", "bright"]  # "never" is used by a validation lesion alone
-    assert labels.tolist() == [[False, True], [True, False], [False, False]]
-
-
-def test_training_resumes_to_the_same_weights_and_embeds(tmp_path, monkeypatch):
-    store = TinyStore()
-    labels = write_labels(tmp_path)
-    whole = embedding.train_embedding(PROFILE, 0, tmp_path / "whole", store, labels)
-
-    calls = []
-    losses = embedding.losses
-
-    def stop_in_iteration_8(*arguments):
-        calls.append(None)
-        if len(calls) == 8:
-            raise KeyboardInterrupt
-        return losses(*arguments)
-
-    monkeypatch.setattr(embedding, "losses", stop_in_iteration_8)
-    with pytest.raises(KeyboardInterrupt):
-        embedding.train_embedding(PROFILE, 0, tmp_path / "parts", store, labels)
-    parts = embedding.train_embedding(PROFILE, 0, tmp_path / "parts", store, labels)
-    assert len(calls) == 8 + 7, "goes on from the checkpoint after iteration 5"
-    for name in ("weights.safetensors", "log.csv", "config.json"):
-        assert (whole / name).read_bytes() == (parts / name).read_bytes()
-
-    model, config = prediction.load(whole, "a command")
-    vectors, _ = prediction.predict(model, store, store.boxes, config, PROFILE.network, batch=7)
-    assert vectors.shape == (20, 16) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    shuffled = store.boxes.sample(frac=1, random_state=0)
-    again, _ = prediction.predict(model, store, shuffled, config, PROFILE.network)
-    assert np.allclose(again, vectors[shuffled.index], atol=1e-5)
-
-
-def test_without_labels_views_of_lesions_train_it(tmp_path):
-    out = embedding.train_embedding(PROFILE, 0, tmp_path / "run", TinyStore(), None)
-    assert json.loads((out / "config.json").read_text())["labels"] == []
-    assert list(pd.read_csv(out / "log.csv").columns) == ["iteration", "triplet"]
-
-
 def test_a_missing_network_says_how_to_make_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="python -m lensnb lesanet"):
-        prediction.load(tmp_path, "`python -m lensnb lesanet`")
+        prediction.load_network(tmp_path, "`python -m lensnb lesanet`")
 
 
 def test_a_short_training_says_little(tmp_path, capsys):
@@ -253,7 +188,7 @@ def test_lesanet_needs_an_ontology_and_something_to_learn_from(tmp_path, monkeyp
     folder.mkdir(parents=True)
     monkeypatch.setattr(recognition, "_load", lambda name, command, *rest: (name, command))
     monkeypatch.setattr(recognition.study, "train_for_profile", lambda *arguments: None)
-    monkeypatch.setattr(recognition.embedding, "train_for_profile", lambda *arguments: None)
+    monkeypatch.setattr(recognition, "train_simpler", lambda *arguments: None)
     found = [recognition.for_mining("smoke")]
     assert "lacks LesaNet's ontology or labels" in capsys.readouterr().out
     for name in ("lesion_ontology.csv", "sentences.csv"):

@@ -20,7 +20,7 @@ from lensnb.lesanet.losses import (
     weighted_cross_entropy,
 )
 from lensnb.lesanet.ontology import close_exclusive, closure
-from lensnb.lesanet.targets import contradicting, most_specific, scoring_targets, training_targets
+from lensnb.lesanet.targets import most_specific, scoring_targets, training_targets
 
 # lung < chest, right lung < lung, left lung < lung, liver < abdomen; chest x abdomen, right lung x left lung
 NAMES = ["chest", "lung", "right lung", "left lung", "abdomen", "liver", "nodule"]
@@ -75,10 +75,9 @@ def test_a_relevant_label_settles_what_an_uncertain_one_leaves_open():
     assert (unknown == rows(set(), {"right lung"})).all(), "lung excludes liver; whether right or left is not said"
 
 
-def test_most_specific_labels_and_contradictions():
+def test_most_specific_labels():
     labels = rows({"chest", "lung", "left lung", "nodule"}, {"chest", "abdomen"}, {"right lung", "liver"})
     assert (most_specific(labels, PARENTS)[:2] == rows({"left lung", "nodule"}, {"chest", "abdomen"})).all()
-    assert contradicting(labels, EXCLUSIVE).tolist() == [False, True, True]
 
 
 # --- cross-entropy ----------------------------------------------------------------------------------------------

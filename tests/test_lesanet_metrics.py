@@ -1,7 +1,6 @@
 """LesaNet's metrics and retrieval: worked out by hand, and equal to scikit-learn and to plain loops."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_score
@@ -118,14 +117,6 @@ def test_cumulative_gain_by_hand_and_by_loops():
         np.mean([sum(a and b for a, b in zip(query[q], database[r], strict=True)) for r in rows[q]]) for q in range(7)
     ]
     assert retrieval.cumulative_gain(query, database, rows) == pytest.approx(loops)
-
-
-def test_neighbours_as_a_table():
-    query = pd.DataFrame({"lesion": ["q"], "patient": ["1"]})
-    database = pd.DataFrame({"lesion": ["a", "b"], "patient": ["2", "3"]})
-    labels = (np.array([[True, True]]), np.array([[False, True], [True, True]]))
-    table = retrieval.neighbour_table(query, database, np.array([[1, 0]]), np.array([[0.1, 0.2]]), *labels, ["x", "y"])
-    assert table.to_numpy().tolist() == [["q", 1, "b", "3", 0.1, "x, y"], ["q", 2, "a", "2", 0.2, "y"]]
 
 
 def test_strongest_propagations():

@@ -8,12 +8,11 @@ import pytest
 from test_lesanet import TinyStore
 from test_lesanet_training import NAMES, ONTOLOGY, PROFILE, dl_info, mined_labels  # noqa: F401
 
-from lensnb import lesanet
 from lensnb.evaluation import lesanet_tables, published
 from lensnb.lesanet import methods, metrics, naming, prediction, study, text_mining
 from lensnb.lesanet.methods import METHODS, TABLE1, TABLE3, Run
 from lensnb.lesanet.metrics import TEXT_MINED, Result
-from lensnb.lesanet.study import Exam, Study
+from lensnb.lesanet.study import Exam, LabelStudy
 from lensnb.mining import reach
 from lensnb.mining.patients import Embedded, Patients
 from lensnb.show import lesanet_cards
@@ -89,7 +88,7 @@ def test_what_sentences_leave_out():
     unknown = np.array([[False, False, False, False], [True, False, False, False]])
     holds = np.array([[True, True, True, False], [False, False, False, True]])
     exams = {TEXT_MINED: Exam(table, said, unknown), "complete": Exam(table, holds, np.zeros_like(holds))}
-    found = study.labels_said(Study(ONTOLOGY, None, None, exams)).set_index("label is")
+    found = study.labels_said(LabelStudy(ONTOLOGY, None, None, exams)).set_index("label is")
     # named: liver, dark of a; excluded by dark: bright of a; b's abdomen is open; left are a's abdomen, b's other three
     assert found["entries"].to_dict() == {"named or implied": 2, "excluded": 1, "uncertain": 1, "not mentioned": 4}
     assert found["that hold"].tolist() == [1.0, 0.0, 0.0, 0.5]
@@ -99,12 +98,12 @@ def test_a_run_is_trained_asked_and_asked_only_once(work, tmp_path, monkeypatch)
     folder = tmp_path / "lesanet"
     answers, path = study.train_run(Run("lesanet"), work, TinyStore(), PROFILE, 0, folder)
     assert path == tmp_path / "predictions" / "lesanet.npz" and len(answers) == 20
-    model, config = prediction.load(folder, "x")
+    model, config = prediction.load_network(folder, "x")
     exam = work.exams["complete"]
     expected = prediction.predict(model, TinyStore(), exam.table, config, PROFILE.network)
     np.testing.assert_allclose(study.scores_of(answers, exam.table, NAMES), expected[1], atol=1e-6)
     np.testing.assert_allclose(study.embedding_of(answers, exam.table), expected[0], atol=1e-6)
-    monkeypatch.setattr(lesanet.training, "train", None)  # must not be called again
+    monkeypatch.setattr(study.training, "train_method", None)  # must not be called again
     again, _ = study.train_run(Run("lesanet"), work, TinyStore(), PROFILE, 0, folder)
     pd.testing.assert_frame_equal(answers, again.astype({"lesion": str}), check_dtype=False)
     with pytest.raises(ValueError, match="lack 1 lesions, for example dl00099"):
@@ -253,17 +252,16 @@ def test_gain_claim():
 
 
 def test_outcomes_of_a_lesion():
-    scores = np.array([0.9, 0.8, 0.7, 0.1])
-    predicted, true = np.array([True, True, True, False]), np.array([True, True, False, False])
-    nothing = np.zeros(4, dtype=bool)
-    lines = lesanet_cards.outcomes(scores, predicted, true, nothing, np.full(4, np.nan), ONTOLOGY.parents, NAMES)
+    scores, predicted = np.array([0.9, 0.8, 0.7, 0.1]), np.array([True, True, True, False])
+    nothing, known = np.zeros(4, dtype=bool), {"parents": ONTOLOGY.parents, "names": NAMES}
+    known |= {"true": np.array([True, True, False, False])}
+    lines = lesanet_cards.outcomes(scores, predicted, unknown=nothing, complete=np.full(4, np.nan), **known)
     assert lines == [("TP", "liver 0.80"), ("FP", "dark 0.70")], "the parent of liver is not listed"
     complete = np.array([1.0, 1.0, 1.0, 0.0])
-    lines = lesanet_cards.outcomes(scores, predicted, true, nothing, complete, ONTOLOGY.parents, NAMES)
+    lines = lesanet_cards.outcomes(scores, predicted, unknown=nothing, complete=complete, **known)
     assert lines[1] == ("FP", "dark 0.70*")
-    lines = lesanet_cards.outcomes(
-        scores, nothing, true, np.array([0, 0, 1, 0], bool), complete, ONTOLOGY.parents, NAMES
-    )
+    open_ = np.array([0, 0, 1, 0], bool)
+    lines = lesanet_cards.outcomes(scores, nothing, unknown=open_, complete=complete, **known)
     assert lines == [("FN", "liver")]
 
 

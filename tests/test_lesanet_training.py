@@ -11,12 +11,12 @@ import torch
 import torchvision
 from test_lesanet import NETWORK, TinyStore
 
-from lensnb import lesanet
-from lensnb.lesanet import prediction, training
-from lensnb.lesanet.label_files import MinedLabels
-from lensnb.lesanet.lesions import LabelledLesions, labelled_lesions, resplit
+from lensnb import runfolder
+from lensnb.lesanet import losses, prediction, recognition, training
+from lensnb.lesanet.label_files import PUBLISHED, MinedLabels, write_mined
+from lensnb.lesanet.lesions import LabelledLesions, labelled_lesions, resplit, unlabelled_lesions
 from lensnb.lesanet.methods import METHODS, TABLE1
-from lensnb.lesanet.ontology import Ontology
+from lensnb.lesanet.ontology import Ontology, unrelated
 from lensnb.lesanet.training import Batch, comparable, method_losses, rows_of_batch, targets_of
 from lensnb.lesanet.views import plain_views, random_views
 from lensnb.models.lesanet import LesaNet, load_imagenet
@@ -167,6 +167,8 @@ def test_what_methods_take_for_true(lesions):
     assert targets_of(lesions, METHODS["lesanet"], ONTOLOGY).unknown[2].tolist() == [True, False, False, False]
     assert true["without-text-mining"][3].tolist() == [True, False, False, True]
     assert true["lesanet"][3].tolist() == [False, False, False, True]
+    assert (true["simpler"] == true["lesanet"]).all()
+    assert not targets_of(lesions, METHODS["simpler"], ONTOLOGY).unknown.any(), "what is not true is false"
     expanded = replace(lesions, relevant=true["lesanet"])
     assert (targets_of(expanded, METHODS["cnn"], ONTOLOGY).labels == true["cnn"]).all(), "parents are taken away again"
 
@@ -180,20 +182,21 @@ def test_methods_are_those_of_the_paper(lesions):
     model = LesaNet(CONFIG, 4)
     targets = targets_of(lesions, METHODS["lesanet"], ONTOLOGY)
     batch = Batch.of_all(lesions, targets, ONTOLOGY)
-    weights = lesanet.losses.label_weights(batch.labels)
+    weights = losses.label_weights(batch.labels)
     patches, boxes = torch.rand(16, 3, 32, 32), torch.tensor([[10.0, 10, 20, 20]] * 16)
 
     def parts(name):
         return method_losses(
-            model, patches, boxes, batch, weights, METHODS[name], CONFIG, torch.Generator().manual_seed(0)
-        )
+            model, patches, boxes, batch, weights=weights, method=METHODS[name], config=CONFIG,
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
 
     names = {name: set(parts(name)) for name in METHODS}
     everything = {"scores", "hard_examples", "propagated", "triplet"}
     assert names["lesanet"] == names["without-expansion"] == names["without-text-mining"] == everything
     assert names["cnn"] == names["warp"] == names["cnn-expansion"] == {"scores"}
     assert names["without-propagation"] == everything - {"propagated"}
-    assert names["without-hard-examples"] == everything - {"hard_examples"}
+    assert names["without-hard-examples"] == names["simpler"] == everything - {"hard_examples"}
     assert names["without-triplet"] == everything - {"triplet"}
     assert names["cnn-propagation"] == {"scores", "propagated"} and names["cnn-triplet"] == {"scores", "triplet"}
     assert names["cnn-hard-examples"] == {"scores", "hard_examples"} and names["older"] == {"sequence", "scores"}
@@ -216,11 +219,11 @@ def test_training_resumes_to_the_same_weights_and_predicts(lesions, dl_info, tmp
     whole = training.train_method("lesanet", lesions, ONTOLOGY, store, PROFILE, 0, tmp_path / "whole")
     calls = []
 
-    def stop_in_iteration_8(*arguments):
+    def stop_in_iteration_8(*arguments, **named):
         calls.append(None)
         if len(calls) == 8:
             raise KeyboardInterrupt
-        return method_losses(*arguments)
+        return method_losses(*arguments, **named)
 
     monkeypatch.setattr(training, "method_losses", stop_in_iteration_8)
     with pytest.raises(KeyboardInterrupt):
@@ -234,7 +237,7 @@ def test_training_resumes_to_the_same_weights_and_predicts(lesions, dl_info, tmp
     assert about["labels"] == list(NAMES) and about["method"] == "lesanet"
     assert training.train_method("lesanet", lesions, ONTOLOGY, store, PROFILE, 0, whole) == whole and len(calls) == 15
 
-    model, config = prediction.load(whole, "training")
+    model, config = prediction.load_network(whole, "training")
     embeddings, scores = prediction.predict(model, store, lesions.table, config, NETWORK, batch=7)
     assert embeddings.shape == (16, 16) and np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
     assert scores.shape == (16, 4) and scores.min() > 0 and scores.max() < 1
@@ -249,10 +252,75 @@ def test_it_learns_what_can_be_seen(lesions, tmp_path):
     profile = SimpleNamespace(lesanet=config, network=NETWORK, training=SimpleNamespace(threads=1))
     for name in ("lesanet", "cnn", "warp", "older"):
         out = training.train_method(name, lesions, ONTOLOGY, TinyStore(), profile, 0, tmp_path / name)
-        model, config = prediction.load(out, "training")
+        model, config = prediction.load_network(out, "training")
         scores = prediction.predict(model, TinyStore(), lesions.table, config, NETWORK)[1]
         dark = np.arange(15) % 2 == 0
         assert scores[:15][dark, 2].min() > scores[:15][~dark, 2].max(), name
+
+
+def test_the_simpler_embedding_has_two_random_views_whatever_the_profile_says(lesions, tmp_path):
+    still = {"views": 1, "same_patient": True, "shift_mm": 0.0, "scale": [1.0, 1.0], "noise": 0.0, "iterations": 2}
+    profile = SimpleNamespace(**(vars(PROFILE) | {"lesanet": SimpleNamespace(**(vars(CONFIG) | still))}))
+    about = {}
+    for name in ("lesanet", "simpler"):
+        out = training.train_method(name, lesions, ONTOLOGY, TinyStore(), profile, 0, tmp_path / name)
+        about[name] = json.loads((out / "config.json").read_text())
+    assert about["lesanet"] | still == about["lesanet"] and about["lesanet"]["method"] == "lesanet"
+    assert {key for key, value in about["simpler"].items() if about["lesanet"][key] != value} == {
+        "method", "views", "same_patient", "shift_mm", "scale", "noise",
+    }  # fmt: skip
+    assert about["simpler"]["views"] == 2 and not about["simpler"]["same_patient"]
+
+
+def test_views_of_lesions_train_an_embedding_without_labels(dl_info, tmp_path):
+    """Neither labels nor an ontology: two views of a lesion are alike, all else differs."""
+    lesions, nothing = unlabelled_lesions(TinyStore(), dl_info), unrelated(())
+    assert len(lesions) == 20 and lesions.relevant.shape == (20, 0) and lesions.table["place_x"][7] == 0.07
+    out = training.train_method("simpler", lesions, nothing, TinyStore(), PROFILE, 0, tmp_path / "run")
+    about = json.loads((out / "config.json").read_text())
+    assert about["labels"] == [] and about["lesions"] == 20
+    assert list(pd.read_csv(out / "log.csv").columns) == ["iteration", "triplet"]
+    model, config = prediction.load_network(out, "training")
+    embeddings, scores = prediction.predict(model, TinyStore(), lesions.table, config, NETWORK)
+    assert np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5) and scores.shape == (20, 0)
+
+
+def test_views_of_one_lesion_are_alike_by_hand():
+    """Three lesions, twice each: a triplet's first two rows are one lesion, the third is another."""
+    batch = SimpleNamespace(lesion=torch.tensor([0, 1, 2, 0, 1, 2]))
+    expected = torch.eye(3).repeat(2, 2)
+    assert torch.equal(training._one_lesion(batch), expected)
+
+
+@pytest.mark.parametrize("ontology", [True, False])
+def test_the_simpler_embedding_learns_from_what_there_is(ontology, dl_info, tmp_path, monkeypatch, capsys):
+    """With a published label file, with and without its ontology; then without labels."""
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    folder = runfolder.raw("smoke") / "DeepLesion"
+    folder.mkdir(parents=True)
+    (folder / "DL_info.csv").write_text(dl_info.read_text())
+    write_mined(mined_labels(), folder / PUBLISHED)
+    if ontology:
+        lines = ["class,term,synonyms,term_exclusive,term_parents", "bodypart,abdomen,,,", "bodypart,liver,,,abdomen"]
+        lines += ["attribute,dark,,bright,", "attribute,bright,,,"]
+        (folder / "lesion_ontology.csv").write_text("\n".join(lines) + "\n")
+    profile = SimpleNamespace(**(vars(PROFILE) | {"lesanet": SimpleNamespace(**(vars(CONFIG) | {"iterations": 2}))}))
+    monkeypatch.setattr(recognition, "load_profile", lambda name: profile)
+    monkeypatch.setattr(recognition, "Store", lambda folder: TinyStore())
+    given = []
+    train = recognition.train_method
+    monkeypatch.setattr(recognition, "train_method", lambda *known: given.append(known) or train(*known))
+    out = recognition.train_simpler("smoke")
+    assert out == runfolder.runs("smoke") / "embedding"
+    name, lesions, known = given[0][:3]
+    assert name == "simpler" and known.labels == NAMES and len(lesions) == 16
+    assert known.parents.any() == known.exclusive.any() == ontology
+    capsys.readouterr()
+    assert recognition.train_simpler("smoke") == out and "already trained" in capsys.readouterr().out
+    (folder / PUBLISHED).unlink()
+    (out / "weights.safetensors").unlink()
+    about = json.loads((recognition.train_simpler("smoke") / "config.json").read_text())
+    assert about["labels"] == [] and "no text-mined labels" in capsys.readouterr().out
 
 
 def test_without_labels_there_is_nothing_to_train(lesions, tmp_path):
@@ -263,7 +331,7 @@ def test_without_labels_there_is_nothing_to_train(lesions, tmp_path):
 
 def test_a_missing_training_says_how_to_make_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="no trained network; the notebook makes it"):
-        prediction.load(tmp_path, "the notebook")
+        prediction.load_network(tmp_path, "the notebook")
 
 
 def test_random_views_without_any_randomness_are_the_plain_ones(lesions):

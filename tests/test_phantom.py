@@ -16,7 +16,7 @@ from lensnb.phantom import marking, ontology, report_files, writing
 from lensnb.phantom.anatomy import draw_anatomy, kidney, liver_distance, lung_distance
 from lensnb.phantom.lesions import Lesion, paint_lesion, visible_boxes
 from lensnb.phantom.patients import deeplesion_patients, single_type_patients
-from lensnb.phantom.shapes import canvas
+from lensnb.phantom.shapes import blank_canvas
 
 BENCHMARK = {
     "pixels": 128,
@@ -180,14 +180,14 @@ def test_single_type_sets_show_other_regions_and_other_types():
 
 def test_a_ball_has_the_box_of_its_diameter():
     voxels = np.arange(40) * 3.0
-    c = canvas(voxels, voxels, voxels, edge=3.5)
+    canvas = blank_canvas(voxels, voxels, voxels, edge=3.5)
     ball = Lesion(0, "lung", "lung", "left", (60.0, 51.0, 60.0), 12.0, 1.0, 0.0, 1.0, (), 40.0, ("solid",))
-    boxes = visible_boxes(*paint_lesion(c, SimpleNamespace(scale=1.0), ball, 1.0, 0.0))
+    boxes = visible_boxes(*paint_lesion(canvas, SimpleNamespace(scale=1.0), ball, 1.0, 0.0))
     assert boxes[:, 0].tolist() == list(range(16, 25))  # 60 mm +- 12 mm in slices of 3 mm
     middle = boxes[boxes[:, 0] == 20][0]
     assert middle[1:] == pytest.approx([16, 13, 24, 21], abs=0.05)
-    assert c.hu[20, 17, 20] == pytest.approx(40)
-    assert c.hu[20, 17, 30] == -1000
+    assert canvas.hu[20, 17, 20] == pytest.approx(40)
+    assert canvas.hu[20, 17, 30] == -1000
 
 
 def test_organs_lie_where_a_radiologist_looks_for_them():

@@ -97,6 +97,7 @@ def _required(content: dict, key: str, path: Path | str) -> list:
 
 
 def _matrix(lists: list[list[int]], labels: int, path: Path | str) -> np.ndarray:
+    """Lists of label numbers, one a lesion, as a bool matrix (n, labels); ValueError for a number without a label."""
     matrix = np.zeros((len(lists), labels), dtype=bool)
     for i, numbers in enumerate(lists):
         if any(not 0 <= number < labels for number in numbers):

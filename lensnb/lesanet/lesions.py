@@ -9,6 +9,9 @@ import pandas as pd
 from lensnb.datasets import UNIVERSAL
 from lensnb.datasets.store import Store
 from lensnb.lesanet.label_files import MinedLabels
+from lensnb.streams import Stream, generator
+
+LESION_COLUMNS = ["volume", "patient", "lesion", "z", "x1", "y1", "x2", "y2"]
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,20 @@ def labelled_lesions(mined: MinedLabels, store: Store, split: str, dl_info: Path
     if not found.all():
         print(f"{split}: {(~found).sum()} of {len(rows)} lesions with labels are not in the prepared store")
     rows = rows[found]
-    table = boxes.loc[names[found], ["volume", "patient", "lesion", "z", "x1", "y1", "x2", "y2"]].reset_index(drop=True)
+    table = boxes.loc[names[found], LESION_COLUMNS].reset_index(drop=True)
     cues = _cues(table, store, dl_info, mined.lesions["row"].iloc[rows])
     matrices = (mined.relevant[rows], mined.uncertain[rows], mined.irrelevant[rows])
     return LabelledLesions(pd.concat([table, cues], axis=1), *matrices)
+
+
+def unlabelled_lesions(store: Store, dl_info: Path) -> LabelledLesions:
+    """The training lesions of the prepared store, of whose labels nothing is known (C = 0), in its order."""
+    train = store.volumes.index[store.volumes["split"] == "train"]
+    table = store.boxes[(store.boxes["dataset"] == UNIVERSAL) & store.boxes["volume"].isin(train)]
+    table = table[LESION_COLUMNS].reset_index(drop=True)
+    rows = table["lesion"].str.removeprefix("dl").astype(int)
+    nothing = np.zeros((len(table), 0), dtype=bool)
+    return LabelledLesions(pd.concat([table, _cues(table, store, dl_info, rows)], axis=1), nothing, nothing, nothing)
 
 
 def _cues(table: pd.DataFrame, store: Store, dl_info: Path, rows: pd.Series) -> pd.DataFrame:
@@ -65,7 +78,7 @@ def _cues(table: pd.DataFrame, store: Store, dl_info: Path, rows: pd.Series) -> 
 
 
 def resplit(first: LabelledLesions, second: LabelledLesions, seed: int) -> tuple[LabelledLesions, LabelledLesions]:
-    """Deal the patients of two splits out again at random, as many to each as before (Sec. 7.2.2)."""
+    """Deal the patients of two splits out again at random, as many to each as before (LesaNet Sec. 7.2.2)."""
     together = replace(
         first,
         table=pd.concat([first.table, second.table], ignore_index=True),
@@ -75,6 +88,6 @@ def resplit(first: LabelledLesions, second: LabelledLesions, seed: int) -> tuple
         },
     )
     patients = np.sort(together.table["patient"].astype(str).unique())
-    chosen = np.random.default_rng((seed, 11)).permutation(patients)[: second.table["patient"].nunique()]
+    chosen = generator(seed, Stream.LESANET_SPLIT).permutation(patients)[: second.table["patient"].nunique()]
     in_second = together.table["patient"].astype(str).isin(chosen).to_numpy()
     return together.select(~in_second), together.select(in_second)

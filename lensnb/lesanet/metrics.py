@@ -1,4 +1,4 @@
-"""How well labels are predicted: per label, averaged over labels, with intervals over patients (Sec. 5.3).
+"""How well labels are predicted: per label, averaged over labels, with intervals over patients (LesaNet Sec. 5.3).
 
 scores (n, C) float: the higher, the surer. labels and unknown (n, C) bool: what is true, and what is not scored.
 A label that no scored lesion has, or that all have, has no AUC; as in the published code, it is in none of the
@@ -12,6 +12,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from lensnb.lesanet.ontology import expand
+from lensnb.streams import Stream, generator
 
 METRICS = ("auc", "precision", "recall", "f1")
 PUBLISHED_THRESHOLDS = tuple(np.arange(3, 10) / 10)  # the published code tries these and no others
@@ -52,7 +53,7 @@ def calibrate(
     unknown: np.ndarray,
     candidates: tuple[float, ...] = PUBLISHED_THRESHOLDS,
 ) -> np.ndarray:
-    """Each label's threshold with the best F1 on validation lesions (Sec. 5.3): (C,), inf where F1 is always 0.
+    """Each label's threshold with the best F1 on validation lesions (LesaNet Sec. 5.3): (C,), inf where F1 is always 0.
 
     The published code tries seven thresholds. With no `candidates` every score is tried; a label with a handful of
     positive validation lesions then gets a threshold that fits those.
@@ -62,7 +63,7 @@ def calibrate(
 
 
 def decide(scores: np.ndarray, thresholds: np.ndarray, parents: np.ndarray) -> np.ndarray:
-    """Predicted labels (n, C) bool: scores at or above the thresholds, and all their parents (Sec. 4.2)."""
+    """Predicted labels (n, C) bool: scores at or above the thresholds, and all their parents (LesaNet Sec. 4.2)."""
     return expand(scores >= thresholds, parents)
 
 
@@ -134,7 +135,7 @@ def copies_of_patients(patients: np.ndarray, draws: int, seed: int) -> np.ndarra
     """How often each lesion is in each of `draws` sets of patients drawn with replacement: (draws, n)."""
     _, patient = np.unique(patients, return_inverse=True)
     number = patient.max() + 1
-    drawn = np.random.default_rng((seed, 12)).integers(number, size=(draws, number))
+    drawn = generator(seed, Stream.LESANET_BOOTSTRAP).integers(number, size=(draws, number))
     return np.stack([np.bincount(one, minlength=number) for one in drawn])[:, patient].astype(np.float64)
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ from lensnb.files import read_json
 from lensnb.lesanet import prediction
 from lensnb.lesanet.metrics import decide
 from lensnb.lesanet.targets import most_specific
+from lensnb.settings import Network, from_dict
 
 FILES = ("weights.safetensors", "config.json", "labels.json")
 
@@ -62,9 +62,9 @@ def name_lesions(
     check_lesanet(folder)
     if not len(boxes):
         return []
-    model, config = prediction.load(folder, "`python -m lensnb lesanet`")
+    model, config = prediction.load_network(folder, "`python -m lensnb lesanet`")
     known = read_json(folder / "labels.json")
-    names, network = known["labels"], SimpleNamespace(**known["network"])
+    names, network = known["labels"], from_dict(Network, known["network"], f"{folder / 'labels.json'}: network")
     parents = np.array([[name in above for name in names] for above in known["parents"]])
     thresholds = np.array([np.inf if t is None else t for t in known["thresholds"]])
     table = boxes.assign(volume="input")
@@ -74,5 +74,6 @@ def name_lesions(
 
 
 def _listed(names: list[str], chosen: np.ndarray, scores: np.ndarray) -> str:
+    """Chosen labels (C,) bool with their scores, the surest first."""
     order = [c for c in np.argsort(-scores, kind="stable") if chosen[c]]
     return ", ".join(f"{names[c]} {scores[c]:.2f}" for c in order)

@@ -1,6 +1,6 @@
 """The labels of lesions and what they say of one another: parents, and labels that exclude each other.
 
-LesaNet, Sec. 3.1. The published spreadsheet (lesion_ontology_181022.xlsx) has one row for each term; the phantoms'
+LesaNet Sec. 3.1. The published spreadsheet (lesion_ontology_181022.xlsx) has one row for each term; the phantoms'
 lesion_ontology.csv has the same columns: class (bodypart, type or attribute), term, synonyms, term_exclusive and
 term_parents, lists joined by " | ".
 
@@ -9,7 +9,6 @@ What the published file leaves open is settled so:
 * Exclusion goes both ways, even where only one of the two terms lists the other (lung and pleura, chest wall and
   pleura). Whatever is below one of two exclusive labels excludes whatever is below the other.
 * No label excludes itself or its own ancestor; such pairs are dropped, since no lesion could have the label.
-`oddities` lists every case.
 """
 
 from dataclasses import dataclass
@@ -87,6 +86,23 @@ def read_ontology(path: Path | str, labels: list[str] | None = None) -> Ontology
     return Ontology(terms, tuple(table["class"]), synonyms, parents, exclusive, listed_parents, listed_exclusive)
 
 
+def unrelated(labels: tuple[str, ...]) -> Ontology:
+    """An ontology that says nothing of its labels: for data that have label names alone, or no labels at all.
+
+    No label has a parent, excludes another or has a synonym but its name; all count as of kind type.
+    """
+    nothing = np.zeros((len(labels), len(labels)), dtype=bool)
+    return Ontology(
+        labels=labels,
+        kinds=("type",) * len(labels),
+        synonyms=tuple((label,) for label in labels),
+        parents=nothing,
+        exclusive=nothing,
+        listed_parents=nothing,
+        listed_exclusive=nothing,
+    )
+
+
 def closure(parents: np.ndarray) -> np.ndarray:
     """All ancestors from some of them: (C, C) bool [child, parent], closed under parents of parents."""
     known = np.asarray(parents, dtype=bool)
@@ -104,7 +120,7 @@ def reduction(parents: np.ndarray) -> np.ndarray:
 
 
 def close_exclusive(listed: np.ndarray, parents: np.ndarray) -> np.ndarray:
-    """Exclusion by the rule of Sec. 3.1: labels at or below two exclusive ones are exclusive, both ways round.
+    """Exclusion by the rule of LesaNet Sec. 3.1: labels at or below two exclusive ones are exclusive, both ways round.
 
     listed: (C, C) bool. parents: (C, C) bool, closed. May hold a label with itself or with its ancestor, if the
     listed pairs imply it; `without_ancestors` takes those out.
@@ -120,45 +136,13 @@ def without_ancestors(exclusive: np.ndarray, parents: np.ndarray) -> np.ndarray:
 
 
 def expand(labels: np.ndarray, parents: np.ndarray) -> np.ndarray:
-    """Add all ancestors of what is true (Sec. 4.2): (n, C) bool and (C, C) closed parents to (n, C) bool."""
+    """Add all ancestors of what is true (LesaNet Sec. 4.2): (n, C) bool and (C, C) closed parents to (n, C) bool."""
     labels = np.asarray(labels, dtype=bool)
     return labels | (labels.astype(np.int64) @ parents > 0)
 
 
-def contradictions(labels: np.ndarray, exclusive: np.ndarray) -> np.ndarray:
-    """Pairs of exclusive labels that one row has both: (k, 3) ints row, label, other label, label < other label."""
-    labels = np.asarray(labels, dtype=bool)
-    found = [np.zeros((0, 3), dtype=np.int64)]
-    for first in range(labels.shape[1]):
-        others = np.flatnonzero(exclusive[first])
-        others = others[others > first]
-        rows, columns = np.nonzero(labels[:, [first]] & labels[:, others])
-        found.append(np.stack([rows, np.full(len(rows), first), others[columns]], axis=1))
-    found = np.concatenate(found)
-    return found[np.lexsort((found[:, 2], found[:, 1], found[:, 0]))]
-
-
-def oddities(ontology: Ontology) -> pd.DataFrame:
-    """What the file leaves open, one row for each pair: oddity, label, other.
-
-    `ancestor not listed`: a parent's parent that the label's own row lacks, taken as a parent. `one-way exclusion`:
-    only the first of the two lists the other, taken both ways. `excludes itself`, `excludes its ancestor`: implied
-    by the listed pairs, dropped.
-    """
-    listed, both = ontology.listed_exclusive, close_exclusive(ontology.listed_exclusive, ontology.parents)
-    cases = {
-        "ancestor not listed": ontology.parents & ~ontology.listed_parents,
-        "one-way exclusion": listed & ~listed.T,
-        "excludes itself": both & np.eye(len(both), dtype=bool),
-        "excludes its ancestor": both & ontology.parents,
-    }
-    rows = [
-        (name, ontology.labels[a], ontology.labels[b]) for name, pairs in cases.items() for a, b in np.argwhere(pairs)
-    ]
-    return pd.DataFrame(rows, columns=["oddity", "label", "other"])
-
-
 def _read_terms(path: Path) -> pd.DataFrame:
+    """The table of terms as text, one row a term; raises what `read_ontology` raises for a table's form."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; it should hold the ontology of labels")
     try:
@@ -188,6 +172,7 @@ def _split(cell: str) -> list[str]:
 
 
 def _relation(terms: tuple[str, ...], cells: pd.Series) -> np.ndarray:
+    """What each row's cell names among the terms: bool (C, C), row and column in the order of `terms`."""
     number = {term: i for i, term in enumerate(terms)}
     matrix = np.zeros((len(terms), len(terms)), dtype=bool)
     for i, cell in enumerate(cells):

@@ -1,7 +1,6 @@
 """A trained LesaNet's answer for any 2D boxes: embeddings and label scores."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,33 +10,44 @@ from lensnb.datasets.store import Store
 from lensnb.files import read_json
 from lensnb.lesanet.views import plain_views
 from lensnb.models.lesanet import LesaNet
-from lensnb.models.weights import best_device, load_weights
+from lensnb.models.weights import device_of_choice, load_weights
+from lensnb.settings import Lesanet, Network, from_dict
 from lensnb.system import progress
 
 
-def load(run_dir: Path, make: str) -> tuple[LesaNet, SimpleNamespace]:
-    """The trained network of a folder, in eval mode, and its config.json, whose `labels` names the scores.
+def load_network(run_dir: Path, make: str) -> tuple[LesaNet, Lesanet]:
+    """The trained network of a folder, in eval mode, and its settings.
 
     FileNotFoundError if it is not there; `make` is the command that makes it, for the message.
     """
     if not (run_dir / "config.json").exists():
         raise FileNotFoundError(f"{run_dir} has no trained network; {make} makes it")
-    config = SimpleNamespace(**read_json(run_dir / "config.json"))
-    model = LesaNet(config, len(config.labels))
+    content = read_json(run_dir / "config.json")
+    about = ("labels", "method", "seed", "lesions")
+    config = from_dict(Lesanet, {k: v for k, v in content.items() if k not in about}, f"{run_dir / 'config.json'}")
+    model = LesaNet(config, len(content.get("labels", ())))
     load_weights(model, run_dir / "weights.safetensors")
-    return model.to(best_device(), memory_format=torch.channels_last).eval(), config  # as in training
+    return model.to(device_of_choice(), memory_format=torch.channels_last).eval(), config  # as in training
 
 
 @torch.no_grad()
 def predict(
-    model: LesaNet, store: Store, table: pd.DataFrame, config: SimpleNamespace, network: SimpleNamespace,
-    batch: int = 128, label: str = "LesaNet", lines: int = 3,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    model: LesaNet,
+    store: Store,
+    table: pd.DataFrame,
+    config: Lesanet,
+    network: Network,
+    *,
+    batch: int = 128,
+    label: str = "LesaNet",
+    lines: int = 3,
+) -> tuple[np.ndarray, np.ndarray]:
     """Unit embeddings float32 (n, d) and label scores float64 (n, C) of the 2D boxes of `table`.
 
     table: volume, z, x1, y1, x2, y2. Scores are the sigmoid of the propagated logits; a network without labels has
-    none (C = 0). `config` says how patches are cut, `network` is the profile's section. About `lines` lines of
-    progress are printed.
+    none (C = 0). `config` is the network's own (see `load_network`) and says how patches are cut; `network` is the
+    profile's section, for its window of HU. `batch` boxes are looked at at once. About `lines` lines of progress are
+    printed, which begin with `label`.
     """
     device = next(model.parameters()).device
     embeddings = np.zeros((len(table), model.embedding.out_features), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Recognising the lesions of one patient: which embedding mining uses, and matching with it (LENS, Sec. V-B)."""
+"""Recognising the lesions of one patient: which embedding mining uses (LENS Sec. V-B), trained if it is not there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +10,12 @@ import pandas as pd
 from lensnb import runfolder
 from lensnb.datasets import UNIVERSAL
 from lensnb.datasets.store import Store
-from lensnb.lesanet import embedding, prediction, study
-from lensnb.lesanet.label_files import has_labels
+from lensnb.lesanet import prediction, study
+from lensnb.lesanet.label_files import has_labels, read_mined
+from lensnb.lesanet.lesions import labelled_lesions, unlabelled_lesions
+from lensnb.lesanet.ontology import FILES, find_ontology, read_ontology, unrelated
+from lensnb.lesanet.report_labels import find_labels
+from lensnb.lesanet.training import train_method
 from lensnb.settings import load_profile
 
 
@@ -41,12 +45,34 @@ def lesanet(profile_name: str, seed: int = 0) -> Recogniser:
 
 
 def simpler(profile_name: str, seed: int = 0) -> Recogniser:
-    """The simpler embedding, trained if it is not there yet; see `embedding`."""
-    return _load("simpler", "embedding", embedding.train_for_profile(profile_name, seed), profile_name, seed)
+    """The simpler embedding (see `train_simpler`), trained if it is not there yet."""
+    return _load("simpler", "embedding", train_simpler(profile_name, seed), profile_name, seed)
+
+
+def train_simpler(profile_name: str, seed: int = 0) -> Path:
+    """Train the method "simpler" for a profile into runs/embedding and return that folder; a finished one stays.
+
+    It learns from the labels that LesaNet learns from. Without an ontology nothing follows from a label; without
+    labels it learns from two views of each training lesion alone, and a line says so.
+    """
+    profile, store = load_profile(profile_name), Store(runfolder.prepared(profile_name, seed))
+    raw, labels_file = runfolder.raw(profile_name, seed) / UNIVERSAL, find_labels(profile_name, seed)
+    if labels_file is None:
+        print("there are no text-mined labels: the embedding learns from views of lesions alone")
+        known, lesions = unrelated(()), unlabelled_lesions(store, raw / "DL_info.csv")
+    else:
+        mined = read_mined(labels_file)
+        has_ontology = any((raw / name).exists() for name in FILES)
+        known = read_ontology(find_ontology(raw), list(mined.labels)) if has_ontology else unrelated(mined.labels)
+        lesions = labelled_lesions(mined, store, "train", raw / "DL_info.csv")
+    return train_method(
+        "simpler", lesions, known, store, profile, seed, runfolder.runs(profile_name, seed) / "embedding"
+    )
 
 
 def _load(name: str, command: str, folder: Path, profile_name: str, seed: int) -> Recogniser:
-    model, config = prediction.load(folder, f"`python -m lensnb {command}`")
+    """The trained network of `folder` as a Recogniser of the profile's volumes; `command` would make the folder."""
+    model, config = prediction.load_network(folder, f"`python -m lensnb {command}`")
     store, network = Store(runfolder.prepared(profile_name, seed)), load_profile(profile_name).network
 
     def embed(table: pd.DataFrame) -> np.ndarray:

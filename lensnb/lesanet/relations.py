@@ -1,6 +1,6 @@
 """Is a label that a sentence mentions relevant for the lesion of its bookmark, uncertain, or irrelevant?
 
-A small CNN after Peng et al. (LesaNet, Sec. 3.2). It sees one mention at a time: the words of the sentence, in which
+A small CNN after Peng et al. (LesaNet Sec. 3.2). It sees one mention at a time: the words of the sentence, in which
 every mention is one symbol for its kind and the mention in question another, and for each word how far it is from the
 mention and from the bookmark. Windows of three and five words are scored and the best of each kept; to these comes
 the mean of the words, in place of the paper's sentence embedding. So what is learned are the words around labels, not
@@ -25,7 +25,7 @@ SYMBOLS = ("<padding>", "<unknown>", "<number>")
 
 
 @dataclass(frozen=True)
-class Examples:
+class EncodedMentions:
     """Mentions as the network sees them: word, distance to the mention and to the bookmark, int64 (n, LONGEST)."""
 
     words: np.ndarray
@@ -112,7 +112,7 @@ def vocabulary_of(listed: list[tuple[list[str], int, int]], least: int = 2) -> l
     return [*SYMBOLS, *(word for word in frequent if word not in SYMBOLS)]
 
 
-def encode(listed: list[tuple[list[str], int, int]], vocabulary: list[str]) -> Examples:
+def encode(listed: list[tuple[list[str], int, int]], vocabulary: list[str]) -> EncodedMentions:
     """Symbols as numbers; a sentence longer than LONGEST is cut to the words around the mention."""
     number = {word: i for i, word in enumerate(vocabulary)}
     arrays = np.zeros((3, len(listed), LONGEST), dtype=np.int64)
@@ -122,7 +122,7 @@ def encode(listed: list[tuple[list[str], int, int]], vocabulary: list[str]) -> E
         arrays[0, row, : len(kept)] = [number.get(words[i], UNKNOWN) for i in kept]
         arrays[1, row, : len(kept)] = np.clip(kept - mention, -FARTHEST, FARTHEST) + FARTHEST + 1
         arrays[2, row, : len(kept)] = np.clip(kept - bookmark, -FARTHEST, FARTHEST) + FARTHEST + 1
-    return Examples(*arrays)
+    return EncodedMentions(*arrays)
 
 
 def train_relations(table: pd.DataFrame, mentions: pd.DataFrame, seed: int = 0, epochs: int = 30) -> RelationNet:

@@ -11,42 +11,39 @@ from lensnb.datasets import UNIVERSAL
 from lensnb.files import write_table
 from lensnb.lesanet.label_files import PUBLISHED, RELATIONS, SPLITS, MinedLabels, has_labels, write_mined
 from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
-from lensnb.lesanet.relations import RelationNet, relate, train_relations
-from lensnb.lesanet.text_mining import label_matrices, labels_of_sentences, mention_table, read_sentences
+from lensnb.lesanet.relations import relate, train_relations
+from lensnb.lesanet.text_mining import (
+    RelationExamples,
+    label_matrices,
+    labels_of_sentences,
+    mention_table,
+    read_sentences,
+    with_kinds,
+)
 from lensnb.settings import load_profile
 
-PRACTICE_PATIENTS = 80  # whose sentences are drawn for who has no relations to learn from
 # lesions of each split that a label must have; the paper says 2 of val, its published file has labels with 1
 LEAST = {"train": 10, "val": 1, "test": 2}
 
 
-def label_sentences(sentences: Path, ontology: Path, output: Path, examples: Path | None = None) -> pd.DataFrame:
+def label_sentences(sentences: Path, ontology: Path, output: Path, examples: Path | RelationExamples) -> pd.DataFrame:
     """Write what the sentences of a csv say of their lesions; the command `labels`. Returns the table.
 
-    sentences: csv with the column sentence. ontology: .xlsx or .csv. examples: a folder with sentences.csv (row,
-    sentence) and relations.csv (row, start, end, label, relation) to learn relations from; without it, they are
-    learned from sentences that phantoms' radiologists write. Columns of the result: those of the csv, then label,
-    kind, relation, probability, mention; see `labels_of_sentences`.
+    sentences: csv with the column sentence. ontology: .xlsx or .csv. examples: what relations are learned from, either
+    a folder with sentences.csv (row, sentence), relations.csv (row, start, end, label, relation) and an ontology, or
+    tables (`phantom.practice` draws some). Columns of the result: those of the csv, then label, kind, relation,
+    probability, mention; see `labels_of_sentences`.
     """
     table, known = read_sentences(sentences), read_ontology(ontology)
     taken = [name for name in ("label", "kind", "relation", "probability", "mention") if name in table.columns]
     if taken:
         raise ValueError(f"{sentences} has a column {', '.join(taken)}, which is to be written; rename it")
-    if examples is None:
-        model = practised(seed=0)
-    else:
-        model = train_relations(*read_examples(examples, read_ontology(find_ontology(examples))))
+    if isinstance(examples, Path):
+        examples = RelationExamples(*read_examples(examples, read_ontology(find_ontology(examples))))
+    model = train_relations(examples.sentences, examples.mentions, epochs=examples.epochs)
     result = labels_of_sentences(table, known, lambda rows, mentions: relate(model, rows, mentions))
     write_table(result, output)
     return result
-
-
-def practised(seed: int) -> RelationNet:
-    """A relation network that has learned from sentences about phantom lesions, drawn for the purpose."""
-    from lensnb.phantom import ontology, report_files
-
-    table, mentions = report_files.practice(PRACTICE_PATIENTS, seed)
-    return train_relations(table, with_kinds(mentions, ontology.read()), seed, epochs=15)
 
 
 def read_examples(folder: Path, ontology: Ontology) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -77,11 +74,6 @@ def read_examples(folder: Path, ontology: Ontology) -> tuple[pd.DataFrame, pd.Da
             raise ValueError(f"{path}, line {line}: relation {m['relation']!r} is none of {', '.join(RELATIONS)}")
     mentions.insert(0, "sentence_number", mentions["row"].map(number))
     return table, with_kinds(mentions, ontology)
-
-
-def with_kinds(mentions: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
-    """Mentions with the kind of each label; ValueError for a label that the ontology does not have."""
-    return mentions.assign(kind=[ontology.kinds[ontology.index(label)] for label in mentions["label"]])
 
 
 def find_labels(profile_name: str, seed: int = 0) -> Path | None:
@@ -130,7 +122,7 @@ def read_sentences_apart(folder: Path, seed: int = 0) -> ReadSentences:
 
 
 def mine(folder: Path, seed: int = 0, least: dict[str, int] = LEAST) -> tuple[MinedLabels, pd.DataFrame]:
-    """Labels of a DeepLesion folder's sentences as the paper made them (Sec. 3.2 and 5.1), and the training mentions.
+    """Labels of a DeepLesion folder's sentences (LesaNet Sec. 3.2 and 5.1), and the mentions of the training ones.
 
     The relations of validation and test lesions are those that experts gave (relations.csv). The network learns from
     the validation lesions' and decides for the training lesions. A label is kept if at least so many lesions of each

@@ -8,7 +8,7 @@ import torch
 def nearest(
     query: np.ndarray, database: np.ndarray, query_patients: np.ndarray, database_patients: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest lesions of other patients (Sec. 7.3): their rows in the database and distances, (n, k) each.
+    """The k nearest lesions of other patients (LesaNet Sec. 7.3): rows in the database, and distances; (n, k) each.
 
     query (n, d) and database (m, d) are unit embeddings; of equally near lesions the first comes first. Raises
     ValueError if some query has fewer than k lesions of other patients to choose from.
@@ -31,25 +31,8 @@ def cumulative_gain(query_labels: np.ndarray, database_labels: np.ndarray, rows:
     return (query_labels[:, None, :] & database_labels[rows]).sum(2).mean(1)
 
 
-def neighbour_table(
-    query: pd.DataFrame, database: pd.DataFrame, rows: np.ndarray, distances: np.ndarray,
-    query_labels: np.ndarray, database_labels: np.ndarray, names: list[str],
-) -> pd.DataFrame:  # fmt: skip
-    """One row per query and retrieved lesion: query, rank, lesion, patient, distance, shared (their common labels).
-
-    query and database: tables of lesions with `lesion` and `patient`. `shared` joins names by ", ".
-    """
-    found = []
-    for q, own in enumerate(rows):
-        for rank, row in enumerate(own):
-            shared = [names[c] for c in np.flatnonzero(query_labels[q] & database_labels[row])]
-            lesion, patient = database["lesion"].iloc[row], database["patient"].iloc[row]
-            found.append((query["lesion"].iloc[q], rank + 1, lesion, patient, distances[q, rank], ", ".join(shared)))
-    return pd.DataFrame(found, columns=["query", "rank", "lesion", "patient", "distance", "shared"])
-
-
 def propagation_matrix(model: torch.nn.Module, names: list[str]) -> pd.DataFrame:
-    """The learned score propagation weights: row i, column j is what label i's score gets from label j's (Fig. 6)."""
+    """The learned score propagation weights (LesaNet Fig. 6): row i, column j is what label i gets from label j."""
     return pd.DataFrame(model.propagate.weight.detach().cpu().numpy(), index=names, columns=names)
 
 

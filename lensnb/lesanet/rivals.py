@@ -4,8 +4,6 @@ WARP: Gong et al., Deep Convolutional Ranking for Multilabel Image Annotation, 2
 al., Deep Lesion Graphs in the Wild, CVPR 2018, which learns from coarse body part, place in the body, and size.
 """
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lensnb.lesanet.losses import draw, triplet_loss
+from lensnb.settings import Lesanet
 
 # DeepLesion's coarse types, the more specific ones first: a lesion counts for the first that it has
 COARSE_PARTS = ("bone", "lung", "mediastinum", "liver", "kidney", "soft tissue", "pelvis", "abdomen")
@@ -22,9 +21,10 @@ MARGINS = (0.1, 0.2, 0.4)
 def warp_loss(scores: Tensor, labels: Tensor, parents: Tensor, unknown: Tensor) -> Tensor:
     """Weighted approximate ranking: every true label should score 1 more than what belongs below it.
 
-    Below a true label are the false ones and, as LesaNet's authors have it (Sec. 5.4), its own parents. A true label
-    with r labels too close or above costs 1 + 1/2 + ... + 1/r times their mean excess; the mean over true labels.
-    The original estimates r by drawing labels until one is found; with some hundred labels it is counted instead.
+    Below a true label are the false ones and its own parents (LesaNet Sec. 5.4). A true label with r labels too close
+    or above costs 1 + 1/2 + ... + 1/r times their mean excess; the loss is the mean over true labels. The original
+    estimates r by drawing labels until one is found; with some hundred labels it is counted instead.
+
     scores: (n, C) logits; labels (n, C) 0/1; parents (C, C) bool, closed; unknown (n, C) bool belongs nowhere.
     """
     true = (labels > 0) & ~unknown
@@ -47,7 +47,7 @@ def coarse_parts(labels: np.ndarray, names: list[str]) -> np.ndarray:
     return result
 
 
-def likeness(part: Tensor, place: Tensor, size: Tensor, config: SimpleNamespace) -> Tensor:
+def likeness(part: Tensor, place: Tensor, size: Tensor, config: Lesanet) -> Tensor:
     """How alike two lesions are to the older embedding: (n, n) int, 3 to 0, and -1 where a part is unknown.
 
     3: the same part, place and size; 2: the same part and place; 1: the same part; 0: different parts.

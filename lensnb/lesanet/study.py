@@ -1,12 +1,11 @@
 """LesaNet's study on one label file: its lesions, its trainings, and what these say of lesions they have not seen.
 
-Two test sets are scored (Sec. 5.1): "text-mined", the labels that sentences of test lesions name, and "complete", every
-label of some test lesions (hand_labeled_test_set.json).
+Two test sets are scored (LesaNet Sec. 5.1): "text-mined", the labels that sentences of test lesions name, and
+"complete", every label of some test lesions (hand_labeled_test_set.json).
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from lensnb.lesanet.metrics import TEXT_MINED, Result
 from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
 from lensnb.lesanet.report_labels import mined_labels_file
 from lensnb.lesanet.targets import excluded, scoring_targets
-from lensnb.settings import load_profile, to_dict
+from lensnb.settings import Profile, load_profile, to_dict
 
 COMPLETE = "hand_labeled_test_set.json"
 
@@ -42,7 +41,7 @@ class Exam:
 
 
 @dataclass(frozen=True)
-class Study:
+class LabelStudy:
     """Lesions to learn from and to calibrate on, and the test sets by name."""
 
     ontology: Ontology
@@ -61,7 +60,7 @@ class Study:
         return pd.concat(parts, ignore_index=True).drop_duplicates("lesion", ignore_index=True)
 
 
-def open_study(mined: MinedLabels, store: Store, folder: Path) -> Study:
+def open_study(mined: MinedLabels, store: Store, folder: Path) -> LabelStudy:
     """The study of a label file; `folder` is the DeepLesion folder with ontology, DL_info.csv and complete labels.
 
     Without a file of complete labels there is no such test set, and a line says so.
@@ -70,7 +69,7 @@ def open_study(mined: MinedLabels, store: Store, folder: Path) -> Study:
     train, val, test = (
         labelled_lesions(mined, store, split, folder / "DL_info.csv") for split in ("train", "val", "test")
     )
-    study = Study(ontology, train, val, {})
+    study = LabelStudy(ontology, train, val, {})
     study.exams[TEXT_MINED] = study.exam_of(test)
     if (folder / COMPLETE).exists():
         rows, labels = read_complete(folder / COMPLETE, mined.labels)
@@ -88,7 +87,7 @@ def label_counts(lesions: LabelledLesions) -> np.ndarray:
     return (lesions.relevant | lesions.uncertain).sum(0)
 
 
-def labels_said(study: Study) -> pd.DataFrame:
+def labels_said(study: LabelStudy) -> pd.DataFrame:
     """Of the lesions that are in both test sets: what holds of the labels that the sentence names, excludes, or leaves.
 
     Columns: label is (named, excluded, uncertain, not mentioned), entries (lesions times labels), that hold (share).
@@ -116,13 +115,13 @@ def labels_of(exam: Exam | None, table: pd.DataFrame) -> np.ndarray:
     return result
 
 
-def most_frequent(study: Study, part: float) -> np.ndarray:
+def most_frequent(study: LabelStudy, part: float) -> np.ndarray:
     """Positions of the most frequent `part` of the labels in training, in the ontology's order."""
     counts = label_counts(study.train)
     return np.sort(np.argsort(-counts, kind="stable")[: max(1, round(part * len(counts)))])
 
 
-def of_run(study: Study, run: Run) -> tuple[Study, np.ndarray]:
+def of_run(study: LabelStudy, run: Run) -> tuple[LabelStudy, np.ndarray]:
     """The study as a run sees it, with its own split and its part of the labels, and these labels' positions."""
     train, val = resplit(study.train, study.val, run.split) if run.split else (study.train, study.val)
     columns = most_frequent(study, run.part)
@@ -130,21 +129,23 @@ def of_run(study: Study, run: Run) -> tuple[Study, np.ndarray]:
         return replace(study, train=train, val=val), columns
     exams = {name: exam.of_labels(columns) for name, exam in study.exams.items()}
     lesions = (_of_labels(part, columns) for part in (train, val))
-    return Study(_part_of(study.ontology, columns), *lesions, exams), columns
+    return LabelStudy(_part_of(study.ontology, columns), *lesions, exams), columns
 
 
 def _of_labels(lesions: LabelledLesions, columns: np.ndarray) -> LabelledLesions:
+    """The same lesions with some of the labels."""
     return replace(lesions, **{n: getattr(lesions, n)[:, columns] for n in ("relevant", "uncertain", "irrelevant")})
 
 
 def _part_of(ontology: Ontology, columns: np.ndarray) -> Ontology:
+    """The ontology of some of its labels, in this order, with the relations between them."""
     lists = {name: tuple(getattr(ontology, name)[c] for c in columns) for name in ("labels", "kinds", "synonyms")}
     names = ("parents", "exclusive", "listed_parents", "listed_exclusive")
     return Ontology(**lists, **{name: getattr(ontology, name)[np.ix_(columns, columns)] for name in names})
 
 
 def train_run(
-    run: Run, study: Study, store: Store, profile: SimpleNamespace, seed: int, folder: Path
+    run: Run, study: LabelStudy, store: Store, profile: Profile, seed: int, folder: Path
 ) -> tuple[pd.DataFrame, Path]:
     """Train a run into `folder`, if it is not trained, ask it about every lesion, and write its answers.
 
@@ -156,7 +157,7 @@ def train_run(
     if out.exists() and (folder / "weights.safetensors").exists():
         return read_table(out), out
     training.train_method(run.method, own.train, own.ontology, store, profile, seed + run.split, folder)
-    model, config = prediction.load(folder, "notebook 15")
+    model, config = prediction.load_network(folder, "notebook 15")
     table = study.tables()
     embedding, scores = prediction.predict(model, store, table, config, profile.network, label=folder.name)
     answers = {f"label {study.ontology.labels[c]}": scores[:, i] for i, c in enumerate(columns)}
@@ -166,7 +167,7 @@ def train_run(
     return answers, out
 
 
-def train_lesanet(study: Study, store: Store, profile: SimpleNamespace, seed: int, folder: Path) -> pd.DataFrame:
+def train_lesanet(study: LabelStudy, store: Store, profile: Profile, seed: int, folder: Path) -> pd.DataFrame:
     """`train_run` of LesaNet itself, into `folder`, and labels.json beside its weights; returns its answers."""
     answers, _ = train_run(Run("lesanet"), study, store, profile, seed, folder)
     if not (folder / "labels.json").exists():
@@ -198,6 +199,7 @@ def embedding_of(answers: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
 
 
 def _rows(answers: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `answers` for the lesions of `table`, in its order; ValueError if one is missing."""
     by_lesion = answers.set_index(answers["lesion"].astype(str))
     missing = sorted(set(table["lesion"].astype(str)) - set(by_lesion.index))
     if missing:
@@ -207,13 +209,13 @@ def _rows(answers: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     return by_lesion.loc[table["lesion"].astype(str)]
 
 
-def thresholds_of(answers: pd.DataFrame, study: Study) -> np.ndarray:
-    """Each label's threshold with the best F1 on the study's validation lesions (Sec. 5.3): (C,)."""
+def thresholds_of(answers: pd.DataFrame, study: LabelStudy) -> np.ndarray:
+    """Each label's threshold with the best F1 on the study's validation lesions (LesaNet Sec. 5.3): (C,)."""
     val = study.exam_of(study.val)
     return metrics.calibrate(scores_of(answers, val.table, study.ontology.labels), val.labels, val.unknown)
 
 
-def evaluate(answers: pd.DataFrame, study: Study, name: str, seed: int, draws: int = 1000) -> Result:
+def score_run(answers: pd.DataFrame, study: LabelStudy, name: str, seed: int, draws: int = 1000) -> Result:
     """Score a run's answers on the test set `name`; `study` is the run's own (see `of_run`). No draws: no samples."""
     exam, ontology = study.exams[name], study.ontology
     scores, thresholds = scores_of(answers, exam.table, ontology.labels), thresholds_of(answers, study)
@@ -230,7 +232,7 @@ def evaluate(answers: pd.DataFrame, study: Study, name: str, seed: int, draws: i
     return Result(table, means, samples)
 
 
-def write_labels(folder: Path, answers: pd.DataFrame, study: Study, profile: SimpleNamespace) -> None:
+def write_labels(folder: Path, answers: pd.DataFrame, study: LabelStudy, profile: Profile) -> None:
     """Write labels.json beside a run's weights: thresholds, parents and the window, all that naming lesions needs."""
     names, thresholds = study.ontology.labels, thresholds_of(answers, study)
     content = {

@@ -16,7 +16,7 @@ class Targets:
     """What training takes for true, what it leaves out, and where it is sure: bool (n, C) each.
 
     `labels`: true, everything else counts as false. `unknown`: in no weighted cross-entropy. `reliable`: true, or
-    false because a true label excludes it; the pairs that hard examples are drawn from (Sec. 4.2).
+    false because a true label excludes it; the pairs that hard examples are drawn from (LesaNet Sec. 4.2).
     """
 
     labels: np.ndarray
@@ -31,7 +31,7 @@ class Targets:
 def training_targets(
     relevant: np.ndarray, uncertain: np.ndarray, parents: np.ndarray, exclusive: np.ndarray
 ) -> Targets:
-    """Targets of training lesions: relevant labels with all their parents, and uncertain ones (Sec. 4.2, 5.1).
+    """Targets of training lesions: relevant labels with all their parents, and uncertain ones (LesaNet Sec. 4.2, 5.1).
 
     An uncertain label is most often right as far as the image goes, so it counts as true; what follows from it, its
     parents, is left open unless a relevant label settles it. This is what the published code does. Without label
@@ -61,8 +61,3 @@ def excluded(labels: np.ndarray, exclusive: np.ndarray) -> np.ndarray:
 def most_specific(labels: np.ndarray, parents: np.ndarray) -> np.ndarray:
     """Labels without those that another label of the lesion implies: what expansion would bring back."""
     return labels & ~(labels.astype(np.int64) @ parents > 0)
-
-
-def contradicting(labels: np.ndarray, exclusive: np.ndarray) -> np.ndarray:
-    """Which lesions have two labels that exclude each other: (n,) bool."""
-    return (labels & excluded(labels, exclusive)).any(1)

@@ -1,4 +1,4 @@
-"""From a report sentence to labels of the lesion that its bookmark points at (LesaNet, Sec. 3.2).
+"""From a report sentence to labels of the lesion that its bookmark points at (LesaNet Sec. 3.2).
 
 A sentence reads BOOKMARK where its radiologist linked the lesion of interest, and OTHER_BMK where another image is
 linked. Its words are cut and brought to a base form by NLTK; every synonym of the ontology whose words stand in the
@@ -55,6 +55,16 @@ class Phrases:
 
     labels: dict[tuple[str, ...], int]
     longest: int
+
+
+@dataclass(frozen=True)
+class RelationExamples:
+    """What relations are learned from: `sentences` (column sentence), their `mentions` (sentence_number, start, end,
+    label, kind, relation), and for how many epochs."""
+
+    sentences: pd.DataFrame
+    mentions: pd.DataFrame
+    epochs: int = 30
 
 
 def tokenize(sentence: str) -> list[Token]:
@@ -138,6 +148,11 @@ def read_sentences(path: Path | str) -> pd.DataFrame:
                 f"interest is linked, and {OTHER_BOOKMARK} where another one is"
             )
     return table
+
+
+def with_kinds(mentions: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
+    """Mentions with the kind of each label; ValueError for a label that the ontology does not have."""
+    return mentions.assign(kind=[ontology.kinds[ontology.index(label)] for label in mentions["label"]])
 
 
 def mention_table(table: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:

@@ -11,12 +11,13 @@ from lensnb.mining import counts
 from lensnb.mining.judging import judge_boxes, lowest_precise, not_judged
 from lensnb.mining.label_rows import label_rows, without_overlap
 from lensnb.mining.patients import Patients, needed
+from lensnb.settings import Mining
 
 NAME = "cross-dataset"
 NMS = 0.5  # IoU over which two experts' boxes are one, as when their boxes are fused
 
 
-def choose(patients: Patients, lesions: pd.DataFrame, rules) -> tuple[dict, pd.DataFrame]:
+def choose(patients: Patients, lesions: pd.DataFrame, rules: Mining) -> tuple[dict, pd.DataFrame]:
     """Choose sigma on validation patients: the lowest whose uncertain boxes are lesions often enough.
 
     What is ignored in training and is no lesion is a hard negative lost, so of `rules.sigmas` it is the lowest at
@@ -32,7 +33,7 @@ def choose(patients: Patients, lesions: pd.DataFrame, rules) -> tuple[dict, pd.D
     return lowest_precise(table, "sigma", rules.uncertain_precision), table
 
 
-def mine(patients: Patients, numbers: dict, rules) -> pd.DataFrame:
+def mine(patients: Patients, numbers: dict, rules: Mining) -> pd.DataFrame:
     """Uncertain boxes: what the single-type experts find and nobody has marked (LENS Sec. V-C).
 
     The experts' 2D proposals with a score over sigma that overlap no known box (annotated or mined) with an IoU over

@@ -7,11 +7,12 @@ from lensnb.mining import counts
 from lensnb.mining.judging import instances, judge_boxes, lowest_precise, not_judged
 from lensnb.mining.label_rows import ORIGIN, label_rows, with_extent, without_overlap
 from lensnb.mining.patients import Patients, needed
+from lensnb.settings import Mining
 
 NAME = "cross-slice"
 
 
-def choose(patients: Patients, lesions: pd.DataFrame, rules) -> tuple[dict, pd.DataFrame]:
+def choose(patients: Patients, lesions: pd.DataFrame, rules: Mining) -> tuple[dict, pd.DataFrame]:
     """Choose on validation patients how far tracklets are believed beyond their best slice: the number `trim`.
 
     A tracklet runs on into slices where its lesion has ended, with falling scores; slices under `trim` times its
@@ -28,7 +29,7 @@ def choose(patients: Patients, lesions: pd.DataFrame, rules) -> tuple[dict, pd.D
     return lowest_precise(table, "trim", rules.cross_slice_precision), table
 
 
-def mine(patients: Patients, numbers: dict, rules) -> pd.DataFrame:
+def mine(patients: Patients, numbers: dict, rules: Mining) -> pd.DataFrame:
     """Carry each annotated box to the other slices of its lesion (LENS Sec. V-A).
 
     A tracklet belongs to an annotation if their boxes on the key slice overlap with IoU > theta; its boxes on the

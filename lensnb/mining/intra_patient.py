@@ -8,12 +8,13 @@ from lensnb.mining import counts
 from lensnb.mining.judging import instances, is_annotated, lesions_reached, not_judged, share
 from lensnb.mining.label_rows import label_rows, with_extent
 from lensnb.mining.patients import Patients, needed
+from lensnb.settings import Mining
 
 NAME = "intra-patient"
 
 
 def choose(
-    patients: Patients, lesions: pd.DataFrame, rules, nearest_only: bool | None = None
+    patients: Patients, lesions: pd.DataFrame, rules: Mining, nearest_only: bool | None = None
 ) -> tuple[dict, pd.DataFrame]:
     """Choose delta and the lowest tracklet score for matching on validation patients.
 
@@ -58,7 +59,7 @@ def _best_setting(table: pd.DataFrame, minimum_precision: float) -> dict:
     return {**best.to_dict(), "matched": int(best["matched"]), "reached": bool(len(precise))}
 
 
-def mine(patients: Patients, numbers: dict, rules) -> pd.DataFrame:
+def mine(patients: Patients, numbers: dict, rules: Mining) -> pd.DataFrame:
     """Match lesions at the chosen distance and score, and make new ones of what they match (LENS Sec. V-B).
 
     All boxes of a matched tracklet become a lesion, m00000, m00001, ... from the nearest match on. A tracklet that

@@ -12,6 +12,7 @@ import pandas as pd
 from lensnb.mining.intra_patient import match, tracklets_over
 from lensnb.mining.judging import instances, is_annotated, lesions_reached
 from lensnb.mining.patients import Patients
+from lensnb.streams import Stream, generator
 
 FARTHEST = 2.0  # unit vectors are no farther apart
 
@@ -90,7 +91,7 @@ def compare(first: Reach, second: Reach, recall: float, draws: int, seed: int) -
     patients = sorted(
         set(first.lesions["patient"]) | set(first.tracklets["patient"]) | set(second.tracklets["patient"])
     )
-    rng = np.random.default_rng((seed, 15))
+    rng = generator(seed, Stream.MATCHING_BOOTSTRAP)
     result = [precision_at_recall(first, recall) - precision_at_recall(second, recall)]
     for _ in range(draws):
         counts = np.bincount(rng.integers(len(patients), size=len(patients)), minlength=len(patients))

@@ -1,4 +1,4 @@
-"""LesaNet's network (Sec. 4.1, 4.3 and Fig. 3): a patch and a lesion's box in, an embedding and label scores out."""
+"""The network of LesaNet Sec. 4.1, 4.3 and Fig. 3: a patch and a lesion's box in, an embedding and label scores out."""
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,7 @@ def _stage(channels: int, width: int, convolutions: int) -> nn.Sequential:
 
 
 def _identity(size: int) -> nn.Linear:
-    """The score propagation layer before training: every label keeps its own score (Sec. 4.3)."""
+    """The score propagation layer before training: every label keeps its own score (LesaNet Sec. 4.3)."""
     layer = nn.Linear(size, size)
     nn.init.eye_(layer.weight)
     nn.init.zeros_(layer.bias)

@@ -82,6 +82,3 @@ def save_weights(model: nn.Module, path: Path, prefixes: tuple[str, ...] = ("",)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if k.startswith(prefixes)}
     with atomic_write(path) as temporary:
         temporary.write_bytes(save(weights))  # safetensors' own writing has an error of its own for a full disk
-
-
-best_device = device_of_choice

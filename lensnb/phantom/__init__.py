@@ -13,6 +13,7 @@ from lensnb.phantom.marking import mark
 from lensnb.phantom.patients import Patient, deeplesion_patients, single_type_patients
 from lensnb.phantom.report_files import GROUPS, complete, write_report_files
 from lensnb.phantom.writing import write_patient
+from lensnb.settings import Phantom
 from lensnb.system import available_cores, progress
 
 SETTINGS = (
@@ -36,7 +37,7 @@ SETTINGS = (
 )
 
 
-def write(root: Path | str, spec: object, seed: int, workers: int = 2) -> dict:
+def write(root: Path | str, spec: Phantom, seed: int, workers: int = 2) -> dict:
     """Write the four phantom datasets below `root`, in the real layouts, and the hidden truth; returns its summary.
 
     `spec` has the attributes SETTINGS (a profile's `phantom` section). Training and validation data follow `seed`,
@@ -77,17 +78,19 @@ def write(root: Path | str, spec: object, seed: int, workers: int = 2) -> dict:
     return read_json(root / "truth" / "summary.json")
 
 
-def _marks(spec: object, patients: dict[str, list[Patient]]) -> dict[str, list]:
+def _marks(spec: Phantom, patients: dict[str, list[Patient]]) -> dict[str, list]:
+    """Which lesions are marked: for each patient of a group a list of indices for each study."""
     return {
         group: [mark(p, spec.marking_noise, spec.second_mark) for p in listed] for group, listed in patients.items()
     }
 
 
-def _write_one(root: Path, spec: object, job: tuple) -> int:
+def _write_one(root: Path, spec: Phantom, job: tuple) -> int:
     return write_patient(root, spec, *job)
 
 
-def _stamp(spec: object, seed: int) -> dict:
+def _stamp(spec: Phantom, seed: int) -> dict:
+    """The settings and the seed that a folder is made with, as JSON gives them back; ValueError names missing ones."""
     missing = [name for name in SETTINGS if not hasattr(spec, name)]
     if missing:
         raise ValueError(
@@ -97,6 +100,7 @@ def _stamp(spec: object, seed: int) -> dict:
 
 
 def _check_same(found: dict, asked: dict, root: Path) -> None:
+    """ValueError if a folder's stamp differs from the one asked for."""
     other = [f"{key} {found.get(key)} (asked: {value})" for key, value in asked.items() if found.get(key) != value]
     if other:
         raise ValueError(

@@ -237,6 +237,7 @@ def _grow(
     radius: float,
     levels: int,
 ) -> None:
+    """Add one vessel and, to level 1, its branches to `tubes`; lengths and radii in mm, `heading` a direction."""
     heading = heading / (np.linalg.norm(heading) + 1e-9)
     bend = start + heading * length / 2 + rng.normal(0, length * 0.06, 3)
     stop = start + heading * length + rng.normal(0, length * 0.08, 3)

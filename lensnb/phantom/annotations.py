@@ -18,6 +18,7 @@ from lensnb.datasets.manual_boxes import MANUAL_FILE
 from lensnb.files import atomic_write, write_json, write_table
 from lensnb.phantom import marking, ontology
 from lensnb.phantom.patients import Patient
+from lensnb.settings import Phantom
 
 DL_COLUMNS = (
     "File_name",
@@ -41,7 +42,7 @@ DL_COLUMNS = (
 )
 
 
-def write_annotations(root: Path, spec: object, patients: dict[str, list[Patient]], marked: dict[str, list]) -> None:
+def write_annotations(root: Path, spec: Phantom, patients: dict[str, list[Patient]], marked: dict[str, list]) -> None:
     """Write every table; `patients` and `marked` have a key for train, val, test and each single-type dataset."""
     records = [json.loads(path.read_text()) for path in sorted((root / "truth" / "parts").glob("*.json"))]
     by_number = {
@@ -51,29 +52,32 @@ def write_annotations(root: Path, spec: object, patients: dict[str, list[Patient
     }
     truth = _truth(records, by_number, spec.box_padding_px)
     write_table(truth, root / "truth" / "lesions.csv")
-    deeplesion = [r for r in records if r["dataset"] == UNIVERSAL]
+    deeplesion = [record for record in records if record["dataset"] == UNIVERSAL]
     _write_deeplesion(root / UNIVERSAL, spec, deeplesion, by_number)
     _write_manual(root / MANUAL_FILE, deeplesion, truth)
-    _write_luna(root / "LUNA16", [r for r in records if r["dataset"] == "LUNA16"])
-    _write_nihln(root / "NIH-LN", [r for r in records if r["dataset"] == "NIH-LN"])
+    _write_luna(root / "LUNA16", [record for record in records if record["dataset"] == "LUNA16"])
+    _write_nihln(root / "NIH-LN", [record for record in records if record["dataset"] == "NIH-LN"])
     write_json(_summary(records, truth, patients, marked), root / "truth" / "summary.json")
 
 
 def _truth(records: list[dict], patients: dict, padding: float) -> pd.DataFrame:
+    """The rows of truth/lesions.csv: a row for each visible slice of each lesion, in index coordinates of the file."""
     rows, identities, count = [], {}, 0
-    for r in records:
-        patient = patients[r["dataset"], r["patient_number"]]
-        for lesion in r["lesions"]:
-            identity = identities.setdefault((r["dataset"], r["patient_number"], lesion["index"]), len(identities))
+    for record in records:
+        patient = patients[record["dataset"], record["patient_number"]]
+        for lesion in record["lesions"]:
+            identity = identities.setdefault(
+                (record["dataset"], record["patient_number"], lesion["index"]), len(identities)
+            )
             what = patient.lesions[lesion["index"]]
             for z, x1, y1, x2, y2 in lesion["boxes"]:
                 rows.append(
                     (
-                        r["dataset"],
-                        r["patient"],
-                        r["study"],
-                        r["series"],
-                        r["volume"],
+                        record["dataset"],
+                        record["patient"],
+                        record["study"],
+                        record["series"],
+                        record["volume"],
                         f"t{count:06d}",
                         identity,
                         what.type,
@@ -106,26 +110,27 @@ def _truth(records: list[dict], patients: dict, padding: float) -> pd.DataFrame:
     )
 
 
-def _write_deeplesion(folder: Path, spec: object, records: list[dict], patients: dict) -> None:
+def _write_deeplesion(folder: Path, spec: Phantom, records: list[dict], patients: dict) -> None:
+    """DL_info.csv: a row for each mark, and for a test volume without lesions one that is possibly noisy."""
     rows, known = [], ontology.read()
-    for r in sorted(records, key=lambda r: (r["patient_number"], r["study_number"])):
-        patient = patients[UNIVERSAL, r["patient_number"]]
-        lesions = {lesion["index"]: lesion for lesion in r["lesions"]}
-        for index in r["marked"]:
+    for record in sorted(records, key=lambda record: (record["patient_number"], record["study_number"])):
+        patient = patients[UNIVERSAL, record["patient_number"]]
+        lesions = {lesion["index"]: lesion for lesion in record["lesions"]}
+        for index in record["marked"]:
             lesion, what = lesions[index], patient.lesions[index]
-            row = _dl_row(spec, r, patient, lesion["key_slice"], np.array(lesion["diameters"]))
-            row["Coarse_lesion_type"] = -1 if r["group"] == "train" else ontology.coarse_type(what, known)
+            row = _dl_row(spec, record, patient, lesion["key_slice"], np.array(lesion["diameters"]))
+            row["Coarse_lesion_type"] = -1 if record["group"] == "train" else ontology.coarse_type(what, known)
             row["DICOM_windows"] = "-1500, 500" if what.type == "lung" else "-175, 275"
             rows.append(row)
-        if r["group"] == "test" and not r["lesions"]:  # a mark that hit nothing, as DeepLesion flags its own
-            z, x1, y1, x2, y2 = r["normal"]
+        if record["group"] == "test" and not record["lesions"]:  # a mark that hit nothing, as DeepLesion flags its own
+            z, x1, y1, x2, y2 = record["normal"]
             points = np.array([[x1, (y1 + y2) / 2], [x2, (y1 + y2) / 2], [(x1 + x2) / 2, y1], [(x1 + x2) / 2, y2]])
-            row = _dl_row(spec, r, patient, int(z), points)
+            row = _dl_row(spec, record, patient, int(z), points)
             rows.append(row | {"Coarse_lesion_type": 3, "Possibly_noisy": 1, "DICOM_windows": "-175, 275"})
     write_table(pd.DataFrame(rows, columns=list(DL_COLUMNS)), folder / "DL_info.csv")
 
 
-def _dl_row(spec: object, r: dict, patient: Patient, key: int, points: np.ndarray) -> dict:
+def _dl_row(spec: Phantom, record: dict, patient: Patient, key: int, points: np.ndarray) -> dict:
     """A row of DL_info.csv from the diameters' four end points (0-based; the csv counts pixels from 1)."""
     pairs = [points[:2], points[2:]]
     lengths = [float(np.linalg.norm(p[1] - p[0])) for p in pairs]
@@ -133,33 +138,34 @@ def _dl_row(spec: object, r: dict, patient: Patient, key: int, points: np.ndarra
         pairs, lengths = pairs[::-1], lengths[::-1]
     ends = np.concatenate(pairs) + 1
     box = [*(ends.min(axis=0) - spec.box_padding_px), *(ends.max(axis=0) + spec.box_padding_px)]
-    pixel, slice_mm = r["spacing"][0], r["spacing"][2]
-    number = r["first_slice"] + key
-    study = next(s for s in patient.studies if s.study == r["study_number"])
-    top = study.z_low + (r["depth"] - 1) * study.slice_mm  # slices count from the head
+    pixel, slice_mm = record["spacing"][0], record["spacing"][2]
+    number = record["first_slice"] + key
+    study = next(s for s in patient.studies if s.study == record["study_number"])
+    top = study.z_low + (record["depth"] - 1) * study.slice_mm  # slices count from the head
     z = (220 - (top - key * study.slice_mm)) / 600
     middle = (np.array(box[:2]) + box[2:]) / 2 / spec.pixels
     return {
-        "File_name": f"{r['series']}_{number:03d}.png",
-        "Patient_index": r["patient_number"],
-        "Study_index": r["study_number"],
-        "Series_ID": int(r["series"][-2:]),
+        "File_name": f"{record['series']}_{number:03d}.png",
+        "Patient_index": record["patient_number"],
+        "Study_index": record["study_number"],
+        "Series_ID": int(record["series"][-2:]),
         "Key_slice_index": number,
         "Measurement_coordinates": _cell(ends.ravel()),
         "Bounding_boxes": _cell(box),
         "Lesion_diameters_Pixel_": _cell(lengths),
         "Normalized_lesion_location": _cell([*middle, z]),
         "Possibly_noisy": 0,
-        "Slice_range": f"{r['first_slice']}, {r['first_slice'] + r['depth'] - 1}",
+        "Slice_range": f"{record['first_slice']}, {record['first_slice'] + record['depth'] - 1}",
         "Spacing_mm_px_": _cell([pixel, pixel, slice_mm]),
         "Image_size": f"{spec.pixels}, {spec.pixels}",
         "Patient_gender": patient.anatomy.gender,
-        "Patient_age": patient.anatomy.age + (r["study_number"] - 1) // 2,
-        "Train_Val_Test": 1 if r["group"] == "train" else 3,
+        "Patient_age": patient.anatomy.age + (record["study_number"] - 1) // 2,
+        "Train_Val_Test": 1 if record["group"] == "train" else 3,
     }
 
 
 def _cell(values: np.ndarray | list) -> str:
+    """Numbers as DL_info.csv has several of them in one cell."""
     return ", ".join(f"{v:.6g}" for v in values)
 
 
@@ -180,46 +186,52 @@ def _write_manual(file: Path, records: list[dict], truth: pd.DataFrame) -> None:
     )
     listed = {name: group.to_numpy(dtype=np.float64) for name, group in boxes.groupby("volume")}
     content: dict[str, dict] = {"val": {}, "test": {}}
-    for r in records:
-        if r["group"] in content:
-            found = listed.get(r["volume"], np.zeros((0, 6)))
-            content[r["group"]][r["volume"]] = found + np.array([0, 0, r["first_slice"]] * 2, dtype=np.float64)
+    for record in records:
+        if record["group"] in content:
+            found = listed.get(record["volume"], np.zeros((0, 6)))
+            content[record["group"]][record["volume"]] = found + np.array(
+                [0, 0, record["first_slice"]] * 2, dtype=np.float64
+            )
     with atomic_write(file) as path:
         path.write_bytes(pickle.dumps(content, protocol=4))
 
 
 def _write_luna(folder: Path, records: list[dict]) -> None:
+    """annotations.csv, annotations_excluded.csv (a normal structure of each scan) and seriesuids.csv, in LPS mm."""
     nodules, excluded = [], []
-    for r in records:
-        origin, step = np.array(r["origin"]), np.array(r["sign"]) * r["spacing"]
-        for lesion in r["lesions"]:
+    for record in records:
+        origin, step = np.array(record["origin"]), np.array(record["sign"]) * record["spacing"]
+        for lesion in record["lesions"]:
             if lesion["marked"]:
                 boxes = np.array(lesion["boxes"])
-                size = np.max((boxes[:, 3] - boxes[:, 1]) + (boxes[:, 4] - boxes[:, 2])) / 2 * r["spacing"][0]
-                nodules.append((r["series"], *np.round(origin + step * lesion["centre"], 6), round(float(size), 6)))
-        z, x1, y1, x2, y2 = r["normal"]
-        excluded.append((r["series"], *np.round(origin + step * ((x1 + x2) / 2, (y1 + y2) / 2, z), 6), -1.0))
+                size = np.max((boxes[:, 3] - boxes[:, 1]) + (boxes[:, 4] - boxes[:, 2])) / 2 * record["spacing"][0]
+                nodules.append(
+                    (record["series"], *np.round(origin + step * lesion["centre"], 6), round(float(size), 6))
+                )
+        z, x1, y1, x2, y2 = record["normal"]
+        excluded.append((record["series"], *np.round(origin + step * ((x1 + x2) / 2, (y1 + y2) / 2, z), 6), -1.0))
     columns = ["seriesuid", "coordX", "coordY", "coordZ", "diameter_mm"]
     write_table(pd.DataFrame(nodules, columns=columns), folder / "CSVFILES" / "annotations.csv")
     write_table(pd.DataFrame(excluded, columns=columns), folder / "CSVFILES" / "annotations_excluded.csv")
     with atomic_write(folder / "CSVFILES" / "seriesuids.csv") as path:
-        path.write_text("".join(f"{uid}\n" for uid in sorted(r["series"] for r in records)))
+        path.write_text("".join(f"{uid}\n" for uid in sorted(record["series"] for record in records)))
 
 
 def _write_nihln(folder: Path, records: list[dict]) -> None:
-    for r in records:
-        origin, spacing = np.array(r["origin"]), np.array(r["spacing"])
+    """The three text files of a case: index, place (mm) and sizes of each node, a line each."""
+    for record in records:
+        origin, spacing = np.array(record["origin"]), np.array(record["spacing"])
         indices, points, sizes = [], [], []
-        for lesion in (lesion for lesion in r["lesions"] if lesion["marked"]):
+        for lesion in (lesion for lesion in record["lesions"] if lesion["marked"]):
             index = np.rint(lesion["centre"]).astype(int)
             ends = np.array(lesion["diameters"]) * spacing[0]
             short, long_ = sorted((np.linalg.norm(ends[1] - ends[0]), np.linalg.norm(ends[3] - ends[2])))
             indices.append("{} {} {}".format(*index))
             points.append(" ".join(f"{v:.6g}" for v in origin + spacing * index))
-            sizes.append(f"{short:.2f} {long_:.2f}" if r["volume"].startswith("ABD") else f"{short:.1f}")
+            sizes.append(f"{short:.2f} {long_:.2f}" if record["volume"].startswith("ABD") else f"{short:.1f}")
         for kind, lines in (("indices", indices), ("physicalPoints", points), ("sizes", sizes)):
             with atomic_write(
-                folder / "MED_ABD_LYMPH_ANNOTATIONS" / r["volume"] / f"{r['volume']}_lymphnodes_{kind}.txt"
+                folder / "MED_ABD_LYMPH_ANNOTATIONS" / record["volume"] / f"{record['volume']}_lymphnodes_{kind}.txt"
             ) as path:
                 path.write_text("".join(f"{line}\n" for line in lines))
 
@@ -230,15 +242,15 @@ def _summary(
     """Counts that tell what the benchmark is like; the recoverable share bounds what intra-patient mining finds."""
     summary = {group: marking.shares(patients[group], marked[group]) for group in ("train", "val", "test")}
     for group in ("train", "val", "test", "all"):
-        for dataset in sorted({r["dataset"] for r in records if r["group"] == group}):
-            own = [r for r in records if r["group"] == group and r["dataset"] == dataset]
-            rows = truth[truth["volume"].isin([r["volume"] for r in own])].drop_duplicates("lesion")
+        for dataset in sorted({record["dataset"] for record in records if record["group"] == group}):
+            own = [record for record in records if record["group"] == group and record["dataset"] == dataset]
+            rows = truth[truth["volume"].isin([record["volume"] for record in own])].drop_duplicates("lesion")
             entry = summary.setdefault(group if group != "all" else dataset, {})
             entry |= {
                 "volumes": len(own),
-                "slices": sum(r["depth"] for r in own),
+                "slices": sum(record["depth"] for record in own),
                 "visible_lesions": len(rows),
-                "empty_volumes": sum(not r["lesions"] for r in own),
+                "empty_volumes": sum(not record["lesions"] for record in own),
                 "types": rows["type"].value_counts().sort_index().to_dict(),
                 "marked_types": rows[rows["marked"]]["type"].value_counts().sort_index().to_dict(),
             }

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -48,17 +49,24 @@ def flips(patient: Patient, study: Study) -> tuple[bool, bool, bool]:
     return False, False, False
 
 
-def geometry(
-    study: Study, shape: tuple[int, int, int], flipped: tuple[bool, bool, bool]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Origin, spacing and signs of direction (x, y, z; LPS mm) of the written array; the origin differs by scan."""
+@dataclass(frozen=True)
+class Geometry:
+    """Where an array lies: origin and spacing (mm) and sign of direction, each (3,) in x, y, z of LPS."""
+
+    origin: np.ndarray
+    spacing: np.ndarray
+    sign: np.ndarray
+
+
+def geometry(study: Study, shape: tuple[int, int, int], flipped: tuple[bool, bool, bool]) -> Geometry:
+    """Where the array (z, y, x) of a study lies as it is written; the origin differs by scan."""
     rng = np.random.default_rng((*study.seed, PhantomStream.FILES))
     spacing = np.array([study.pixel_mm, study.pixel_mm, study.slice_mm])
     size = np.array(shape[::-1])
     lowest = -(size - 1) / 2 * spacing * (1, 1, 0) + np.round(rng.uniform((-15, -160, -700), (15, -20, -100)), 1)
     lowest[:2] = np.round(lowest[:2], 6)
     sign = np.where(flipped, -1.0, 1.0)
-    return np.where(flipped, lowest + (size - 1) * spacing, lowest), spacing, sign
+    return Geometry(np.where(flipped, lowest + (size - 1) * spacing, lowest), spacing, sign)
 
 
 def write_deeplesion(root: Path, series: str, first_slice: int, hu: np.ndarray) -> None:
@@ -71,15 +79,7 @@ def write_deeplesion(root: Path, series: str, first_slice: int, hu: np.ndarray) 
             Image.fromarray(plane).save(folder / f"{first_slice + k:03d}.png", compress_level=1)
 
 
-def write_luna(
-    root: Path,
-    number: int,
-    uid: str,
-    hu: np.ndarray,
-    origin: np.ndarray,
-    spacing: np.ndarray,
-    sign: np.ndarray,
-) -> None:
+def write_luna(root: Path, number: int, uid: str, hu: np.ndarray, place: Geometry) -> None:
     """Write subset<K>/<uid>.mhd and .raw."""
     folder = root / "LUNA16" / f"subset{number % 10}"
     with atomic_write(folder / f"{uid}.raw") as path:
@@ -90,11 +90,11 @@ def write_luna(
         "BinaryData": True,
         "BinaryDataByteOrderMSB": False,
         "CompressedData": False,
-        "TransformMatrix": f"{sign[0]:g} 0 0 0 {sign[1]:g} 0 0 0 {sign[2]:g}",
-        "Offset": " ".join(repr(float(v)) for v in origin),
+        "TransformMatrix": f"{place.sign[0]:g} 0 0 0 {place.sign[1]:g} 0 0 0 {place.sign[2]:g}",
+        "Offset": " ".join(repr(float(v)) for v in place.origin),
         "CenterOfRotation": "0 0 0",
-        "AnatomicalOrientation": "RAI" if sign[0] > 0 else "LPI",
-        "ElementSpacing": " ".join(repr(float(v)) for v in spacing),
+        "AnatomicalOrientation": "RAI" if place.sign[0] > 0 else "LPI",
+        "ElementSpacing": " ".join(repr(float(v)) for v in place.spacing),
         "DimSize": " ".join(str(n) for n in hu.shape[::-1]),
         "ElementType": "MET_SHORT",
         "ElementDataFile": f"{uid}.raw",
@@ -103,22 +103,14 @@ def write_luna(
         path.write_text("".join(f"{key} = {value}\n" for key, value in header.items()))
 
 
-def write_lits(
-    root: Path,
-    name: str,
-    hu: np.ndarray,
-    labels: np.ndarray,
-    origin: np.ndarray,
-    spacing: np.ndarray,
-    sign: np.ndarray,
-) -> None:
+def write_lits(root: Path, name: str, hu: np.ndarray, labels: np.ndarray, place: Geometry) -> None:
     """Write volume-N.nii and segmentation-N.nii (1 liver, 2 tumour); NIfTI's x and y run against LPS."""
     import nibabel
 
     number = int(name.split("-")[1])
     folder = root / "LiTS" / ("Training_Batch1" if number < 28 else "Training_Batch2")
-    affine = np.diag([*(sign * spacing * (-1, -1, 1)), 1.0])
-    affine[:3, 3] = origin * (-1, -1, 1)
+    affine = np.diag([*(place.sign * place.spacing * (-1, -1, 1)), 1.0])
+    affine[:3, 3] = place.origin * (-1, -1, 1)
     for stem, array, kind in ((f"segmentation-{number}", labels, np.uint8), (name, hu, np.int16)):
         with atomic_write(folder / f"{stem}.nii") as path:
             path.write_bytes(nibabel.Nifti1Image(array.transpose(2, 1, 0).astype(kind), affine).to_bytes())
@@ -129,8 +121,7 @@ def write_nihln(
     case: str,
     hu: np.ndarray,
     nodes: np.ndarray,
-    origin: np.ndarray,
-    spacing: np.ndarray,
+    place: Geometry,
     seed: tuple[int, ...],
 ) -> None:
     """Write the DICOM series (file names not in slice order) and the mask with one number per node."""
@@ -139,6 +130,7 @@ def write_nihln(
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+    origin, spacing = place.origin, place.spacing
     study_uid, series_uid, frame_uid = (_uid(seed, kind) for kind in ("study", "series", "frame"))
     order = np.random.default_rng((*seed, PhantomStream.FILE_ORDER)).permutation(len(hu))
     with atomic_write(root / "NIH-LN" / "CT Lymph Nodes" / case) as top:
@@ -178,9 +170,11 @@ def write_nihln(
 
 
 def _uid(seed: tuple[int, ...], kind: str) -> str:
+    """A DICOM UID of a series, study, frame or slice that follows from the seed."""
     digest = hashlib.sha256(repr((seed, kind)).encode()).digest()
     return "2.25." + str(int.from_bytes(digest[:16], "big"))
 
 
 def _decimal(value: float) -> str:
+    """A number as DICOM's decimal string, which holds at most 16 characters."""
     return f"{value:.6f}".rstrip("0").rstrip(".")

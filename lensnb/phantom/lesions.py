@@ -94,7 +94,7 @@ def draw_lesions(
                     break
                 radius = max(low, radius * 0.85)
             if place is not None:
-                lesions.append(_draw_look(rng, anatomy, kind, radius, *place, first_identity + len(lesions)))
+                lesions.append(_draw_look(rng, kind, radius, place, first_identity + len(lesions)))
     return lesions
 
 
@@ -163,6 +163,7 @@ def _candidates(
 def _bone_candidates(
     rng: np.random.Generator, anatomy: body.Anatomy, points: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
+    """Centres in vertebrae and in ribs at some of the proposed points (n, 3), in random order, with their names."""
     centre = body.spine_centre(anatomy)
     vertebra = points[:12].copy()
     vertebra[:, :2] = centre + rng.normal(0, 4, (len(vertebra), 2))
@@ -176,6 +177,7 @@ def _bone_candidates(
 
 
 def _lobe(point: np.ndarray) -> str:
+    """The lobe of a point in a lung, by the planes of the fissures."""
     side = "right" if point[0] < 0 else "left"
     low = point[2] + 0.8 * -point[1] < 62  # the oblique fissure falls forwards
     if side == "left":
@@ -186,16 +188,10 @@ def _lobe(point: np.ndarray) -> str:
 
 
 def _draw_look(
-    rng: np.random.Generator,
-    anatomy: body.Anatomy,
-    kind: str,
-    radius: float,
-    centre: np.ndarray,
-    organ: str,
-    side: str,
-    identity: int,
+    rng: np.random.Generator, kind: str, radius: float, place: tuple[np.ndarray, str, str], identity: int
 ) -> Lesion:
-    """Draw shape, density and attributes; every attribute can be seen in the picture."""
+    """Draw shape, density and attributes; every attribute can be seen in the picture. `place`: as from `_place`."""
+    centre, organ, side = place
     attributes = []
     rough = rng.uniform(0.02, 0.07)
     contrast = rng.uniform(28, 55)
@@ -243,28 +239,28 @@ def _draw_look(
     if "spiculated" in attributes:
         waves += [(*rng.normal(0, 5, 3), rng.uniform(0, 2 * np.pi), 0.10) for _ in range(3)]
     return Lesion(
-        identity,
-        kind,
-        organ,
-        side,
-        tuple(float(v) for v in centre),
-        float(radius),
-        float(rng.uniform(0.74, 1)),
-        float(rng.uniform(0, np.pi)),
-        float(rng.uniform(0.7, 0.95)),
-        tuple(waves),
-        float(contrast),
-        tuple(attributes),
+        identity=identity,
+        type=kind,
+        organ=organ,
+        side=side,
+        centre=tuple(float(v) for v in centre),
+        radius=float(radius),
+        aspect=float(rng.uniform(0.74, 1)),
+        turn=float(rng.uniform(0, np.pi)),
+        depth=float(rng.uniform(0.7, 0.95)),
+        waves=tuple(waves),
+        contrast=float(contrast),
+        attributes=tuple(attributes),
     )
 
 
-def paint_lesion(c: Canvas, anatomy: body.Anatomy, lesion: Lesion, growth: float, organ_hu: float) -> tuple | None:
+def paint_lesion(canvas: Canvas, anatomy: body.Anatomy, lesion: Lesion, growth: float, organ_hu: float) -> tuple | None:
     """Paint a lesion; returns (index of the block, share of each voxel (z, y, x)), None if it lies outside."""
     radius = lesion.radius * growth
     plane, deep = radius / anatomy.scale, radius * lesion.depth
-    pad = plane * 1.5 + 2 * c.edge
+    pad = plane * 1.5 + 2 * canvas.edge
     found = block(
-        c,
+        canvas,
         np.subtract(lesion.centre, (pad, pad, deep * 1.6 + 2)),
         np.add(lesion.centre, (pad, pad, deep * 1.6 + 2)),
     )
@@ -287,17 +283,17 @@ def paint_lesion(c: Canvas, anatomy: body.Anatomy, lesion: Lesion, growth: float
             np.float32(kx) * u + np.float32(ky) * v + np.float32(kz) * z + np.float32(phase)
         )
     distance = (k / np.maximum(bumps, 0.5) - 1) * np.float32(plane)
-    edge = c.edge * (2.0 if "indistinct" in lesion.attributes else 1.0)
+    edge = canvas.edge * (2.0 if "indistinct" in lesion.attributes else 1.0)
     share = weight(distance, edge)
-    part = c.hu[where]
+    part = canvas.hu[where]
     relative = lesion.type in ("liver", "spleen")
     value = organ_hu + lesion.contrast if relative else lesion.contrast
     blend(part, share, np.float32(value))
     if "necrosis" in lesion.attributes or "cavitary" in lesion.attributes:
-        core = weight(distance + 0.42 * plane, c.edge)
+        core = weight(distance + 0.42 * plane, canvas.edge)
         blend(part, core, np.float32(-700 if "cavitary" in lesion.attributes else value - 38))
     if "calcified" in lesion.attributes and lesion.type != "lung":
-        blend(part, weight(distance + 0.62 * plane, c.edge), np.float32(380))
+        blend(part, weight(distance + 0.62 * plane, canvas.edge), np.float32(380))
     return where, share
 
 

@@ -57,6 +57,7 @@ def coarse_type(lesion: Lesion, ontology: Ontology) -> int:
 
 
 def _type(lesion: Lesion, long_mm: float, short_mm: float) -> set[str]:
+    """The labels of kind type that hold, by the lesion's size."""
     size = "mass" if long_mm >= MASS_MM else "nodule"
     if lesion.type in ("lung", "liver"):
         return {f"{lesion.type} {size}"}
@@ -71,6 +72,7 @@ def _type(lesion: Lesion, long_mm: float, short_mm: float) -> set[str]:
 
 
 def _shape(lesion: Lesion) -> set[str]:
+    """Oval, round or lobular, by the painted axes and the surface's waves."""
     shape = {"oval"} if lesion.aspect < OVAL else {"round"} if lesion.aspect > ROUND else set()
     if "spiculated" in lesion.attributes:
         return shape - {"round"}

@@ -7,6 +7,7 @@ import numpy as np
 from lensnb.datasets import DATASETS, UNIVERSAL
 from lensnb.phantom.anatomy import Anatomy, draw_anatomy
 from lensnb.phantom.lesions import Lesion, draw_lesions
+from lensnb.settings import Phantom
 
 REGIONS = {
     "chest": (12.0, 62.0),
@@ -98,20 +99,17 @@ class Patient:
     studies: tuple[Study, ...]
 
 
-def deeplesion_patients(spec: object, seed: int, group: str) -> list[Patient]:
+def deeplesion_patients(spec: Phantom, seed: int, group: str) -> list[Patient]:
     """Draw the patients of the universal dataset: train and val follow the run's seed, test spec.test_seed.
 
     Test patients have one or two studies; the last spec.test_empty of the test sub-volumes have no lesion.
     """
     if group == "train":
-        return [
-            _patient(spec, (seed, 1, n), UNIVERSAL, group, n, spec.studies)
-            for n in range(1, spec.deeplesion_patients + 1)
-        ]
+        return training_patients(spec, seed, spec.deeplesion_patients, spec.studies)
     if group == "val":
         first = 2001
         return [
-            _patient(spec, (seed, 2, n), UNIVERSAL, group, n, spec.studies)
+            _patient(spec, _Enrolled(UNIVERSAL, group, n, (seed, 2, n)), spec.studies)
             for n in range(first, first + spec.val_patients)
         ]
     patients, volumes, number = [], 0, 3001
@@ -120,12 +118,19 @@ def deeplesion_patients(spec: object, seed: int, group: str) -> list[Patient]:
         left = spec.test_volumes - volumes
         is_empty = left <= empty
         studies = 1 if is_empty or left == empty + 1 else 1 + number % 2
-        patients.append(_patient(spec, (spec.test_seed, 3, number), UNIVERSAL, group, number, studies, empty=is_empty))
+        patients.append(
+            _patient(spec, _Enrolled(UNIVERSAL, group, number, (spec.test_seed, 3, number)), studies, empty=is_empty)
+        )
         volumes, number = volumes + studies, number + 1
     return patients
 
 
-def single_type_patients(spec: object, seed: int, dataset: str) -> list[Patient]:
+def training_patients(spec: Phantom, seed: int, count: int, studies: int) -> list[Patient]:
+    """Draw the first `count` training patients of the universal dataset, each with `studies` studies."""
+    return [_patient(spec, _Enrolled("DeepLesion", "train", n, (seed, 1, n)), studies) for n in range(1, count + 1)]
+
+
+def single_type_patients(spec: Phantom, seed: int, dataset: str) -> list[Patient]:
     """Draw the patients of LUNA16, LiTS or NIH-LN, one study each.
 
     A share spec.out_of_region of LUNA16 shows the abdomen, of LiTS the chest: an expert that never saw the other
@@ -137,63 +142,62 @@ def single_type_patients(spec: object, seed: int, dataset: str) -> list[Patient]
     patients = []
     for n in range(getattr(spec, made.volumes)):
         region = made.away if int((n + 1) * share) > int(n * share) else made.home
-        patients.append(_patient(spec, (seed, made.stream, n), dataset, "all", n, 1, region=region))
+        patients.append(_patient(spec, _Enrolled(dataset, "all", n, (seed, made.stream, n)), 1, region=region))
     return patients
 
 
-def _patient(
-    spec: object,
-    seed: tuple[int, ...],
-    dataset: str,
-    group: str,
-    number: int,
-    studies: int,
-    empty: bool = False,
-    region: str | None = None,
-) -> Patient:
-    rng = np.random.default_rng(seed)
+@dataclass(frozen=True)
+class _Enrolled:
+    """A patient as the plan of the datasets has it, before anything is drawn."""
+
+    dataset: str
+    group: str
+    number: int
+    seed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Body:
+    """What all studies of a patient show: a sub-volume of `region` from `z_low` (mm) on, and the lesions in it."""
+
+    anatomy: Anatomy
+    region: str
+    z_low: float
+    lesions: tuple[Lesion, ...]
+
+
+def _patient(spec: Phantom, who: _Enrolled, studies: int, *, empty: bool = False, region: str = "") -> Patient:
+    """Draw a patient with so many studies. `empty`: without lesions. `region`: one of REGIONS, else it is drawn."""
+    rng = np.random.default_rng(who.seed)
     anatomy = draw_anatomy(rng)
     region = region or str(rng.choice(list(SHARES), p=list(SHARES.values())))
     z_low = rng.uniform(*REGIONS[region])
     reach = (z_low + 5 + MARGIN, z_low + spec.depth_mm - 5 - MARGIN)  # the studies' z shifts stay within 5 mm
     lesions: list[Lesion] = []
     while not lesions and not empty:
-        lesions = draw_lesions(rng, anatomy, region, reach, selected_for=SCANNING[dataset].selected_for)
-        if not DATASETS[dataset].universal:
+        lesions = draw_lesions(rng, anatomy, region, reach, selected_for=SCANNING[who.dataset].selected_for)
+        if not DATASETS[who.dataset].universal:
             break  # scans without a lesion belong to it
-    made = [
-        _study(spec, rng, (*seed, s), dataset, group, number, s, anatomy, region, z_low, lesions)
-        for s in range(1, studies + 1)
-    ]
-    return Patient(number, anatomy, tuple(lesions), tuple(made))
+    body = _Body(anatomy, region, z_low, tuple(lesions))
+    made = tuple(_study(spec, rng, who, body, number) for number in range(1, studies + 1))
+    return Patient(who.number, anatomy, body.lesions, made)
 
 
-def _study(
-    spec: object,
-    rng: np.random.Generator,
-    seed: tuple[int, ...],
-    dataset: str,
-    group: str,
-    number: int,
-    study: int,
-    anatomy: Anatomy,
-    region: str,
-    z_low: float,
-    lesions: list[Lesion],
-) -> Study:
-    scanning = SCANNING[dataset]
+def _study(spec: Phantom, rng: np.random.Generator, who: _Enrolled, body: _Body, number: int) -> Study:
+    """Draw the patient's study of this number (from 1): its scanner, and how the lesions have grown since the first."""
+    scanning = SCANNING[who.dataset]
     thicknesses, probabilities = scanning.slice_mm
-    fat = max(5.0, anatomy.fat * float(np.exp(rng.normal(0, 0.08))))
+    fat = max(5.0, body.anatomy.fat * float(np.exp(rng.normal(0, 0.08))))
     low, high = spec.spacing_mm
-    needed = 2 * ((149 + 1.6 * fat) * anatomy.scale + 5) / spec.pixels  # the whole trunk fits the field of view
+    needed = 2 * ((149 + 1.6 * fat) * body.anatomy.scale + 5) / spec.pixels  # the whole trunk fits the field of view
     return Study(
-        dataset,
-        group,
-        number,
-        study,
-        1 + int(rng.random() < 0.15),
-        region,
-        z_low=z_low + rng.uniform(-5, 5),
+        dataset=who.dataset,
+        group=who.group,
+        patient=who.number,
+        study=number,
+        series=1 + int(rng.random() < 0.15),
+        region=body.region,
+        z_low=body.z_low + rng.uniform(-5, 5),
         shift=tuple(rng.normal(0, 3, 2)),
         pixel_mm=float(np.round(min(high, max(rng.uniform(low, high), needed)), 6)),
         slice_mm=float(rng.choice(thicknesses, p=probabilities)),
@@ -201,8 +205,13 @@ def _study(
         noise_hu=rng.uniform(*scanning.noise_hu),
         smooth=rng.uniform(*scanning.smooth),
         padded=bool(rng.random() < scanning.padded),
-        growth=tuple(np.exp(rng.normal(0, spec.growth_sd, len(lesions)))) if study > 1 else (1.0,) * len(lesions),
-        present=tuple(range(len(lesions))),
+        growth=_growth(rng, spec.growth_sd, len(body.lesions), first=number == 1),
+        present=tuple(range(len(body.lesions))),
         first_slice=int(rng.integers(1, 160)),
-        seed=seed,
+        seed=(*who.seed, number),
     )
+
+
+def _growth(rng: np.random.Generator, sd: float, lesions: int, first: bool) -> tuple[float, ...]:
+    """Size of each lesion over that in the first study: lognormal with `sd`."""
+    return (1.0,) * lesions if first else tuple(np.exp(rng.normal(0, sd, lesions)))

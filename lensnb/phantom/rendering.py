@@ -7,7 +7,7 @@ import numpy as np
 from lensnb.phantom.lesions import paint_lesion, visible_boxes
 from lensnb.phantom.organs import draw_contrast, paint_body
 from lensnb.phantom.patients import Patient, Study
-from lensnb.phantom.shapes import Canvas, canvas
+from lensnb.phantom.shapes import Canvas, blank_canvas
 from lensnb.streams import PhantomStream
 
 ANATOMY_STEP_MM = 3.0  # thinner slices get their anatomy interpolated, their lesions and noise drawn
@@ -43,19 +43,19 @@ def render(patient: Patient, study: Study, pixels: int, depth_mm: float) -> Rend
     edge = 1.25 * max(study.pixel_mm, 1.2) / patient.anatomy.scale
     every = int(np.ceil(ANATOMY_STEP_MM / study.slice_mm - 1e-9))
     coarse = study.z_low + np.arange(-(-(len(z) - 1) // every) + 1) * study.slice_mm * every
-    painted = canvas(x, y, coarse, edge)
+    painted = blank_canvas(x, y, coarse, edge)
     paint_body(painted, patient.anatomy, contrast, study.fat, rng)
-    c = Canvas(_between_slices(painted.hu, every, len(z)), painted.x, painted.y, z.astype(np.float32), edge)
+    canvas = Canvas(_between_slices(painted.hu, every, len(z)), painted.x, painted.y, z.astype(np.float32), edge)
     organ_hu = {"liver": contrast.liver, "spleen": contrast.spleen}
     shares, boxes = {}, {}
     for i in study.present:
         lesion = patient.lesions[i]
-        found = paint_lesion(c, patient.anatomy, lesion, study.growth[i], organ_hu.get(lesion.type, 0.0))
+        found = paint_lesion(canvas, patient.anatomy, lesion, study.growth[i], organ_hu.get(lesion.type, 0.0))
         rows = visible_boxes(*found) if found is not None else np.zeros((0, 5))
         if len(rows):
             shares[i], boxes[i] = found, rows
-    c.hu[:] += _noise(rng, c.hu.shape, study.noise_hu, study.smooth)
-    hu = np.clip(np.rint(c.hu), -1024, 3071).astype(np.int16)
+    canvas.hu[:] += _noise(rng, canvas.hu.shape, study.noise_hu, study.smooth)
+    hu = np.clip(np.rint(canvas.hu), -1024, 3071).astype(np.int16)
     if study.padded:
         middle = np.arange(pixels) - (pixels - 1) / 2
         hu[:, np.hypot(middle[:, None], middle[None, :]) > pixels / 2] = -2048

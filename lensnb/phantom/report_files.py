@@ -16,7 +16,6 @@ older than they are gets them without any other change.
 
 import json
 import shutil
-from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +25,10 @@ from lensnb.datasets import UNIVERSAL
 from lensnb.files import atomic_write, write_table
 from lensnb.phantom import ontology as phantom_ontology
 from lensnb.phantom import sentences
-from lensnb.phantom.patients import Patient, Study, deeplesion_patients
-from lensnb.phantom.phrases import Finding
-from lensnb.settings import load_profile
+from lensnb.phantom.noun_phrases import Finding
+from lensnb.phantom.patients import Patient, Study
+from lensnb.phantom.phrases import PHRASES
+from lensnb.streams import PhantomStream
 
 GROUPS = ("train", "val", "test")
 WITHOUT_SENTENCE = 0.08  # share of marked lesions that the report does not mention
@@ -53,7 +53,7 @@ def write_report_files(root: Path, patients: dict[str, list[Patient]], marked: d
     found = _findings(pd.read_csv(folder / "DL_info.csv"), patients, marked, folder)
     texts, mentions, labels = [], [], []
     for group, patient, study, findings in found:
-        rng = np.random.default_rng((*study.seed, 41))
+        rng = np.random.default_rng((*study.seed, PhantomStream.SENTENCE))
         for finding in findings:
             names = phantom_ontology.with_parents(set(finding.labels), ontology)
             labels.append((finding.row, group, " | ".join(name for name in ontology.labels if name in names)))
@@ -75,31 +75,6 @@ def write_report_files(root: Path, patients: dict[str, list[Patient]], marked: d
     _write_complete(labels[labels["group"] == "test"], texts, folder / "hand_labeled_test_set.json")
     with atomic_write(folder / "lesion_ontology.csv") as path:
         shutil.copyfile(phantom_ontology.FILE, path)
-
-
-def practice(patients: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Sentences about lesions of patients that are drawn but not scanned, for who has no reports to learn from.
-
-    All templates are used. Returns sentences (sentence) and their mentions (sentence_number, start, end, label,
-    relation).
-    """
-    spec = copy(load_profile("phantom").phantom)
-    spec.deeplesion_patients, spec.studies = patients, 1
-    texts, mentions = [], []
-    for patient in deeplesion_patients(spec, seed, "train"):
-        study = patient.studies[0]
-        rng = np.random.default_rng((*study.seed, 42))
-        told = [_painted(patient, study, index) for index in rng.permutation(study.present)]
-        while told:
-            letters = dict(zip("AB", told[: 1 + int(rng.random() < 0.5)], strict=False))
-            told = told[len(letters) :]
-            sentence = _tell(letters, told, rng.random() < UNSEEN, rng)
-            for letter, text in sentence.texts.items():
-                found = sentence.mentions[letter]
-                mentions += [(len(texts), m.start, m.end, m.label, m.relation) for m in found]
-                texts.append(text)
-    columns = ["sentence_number", "start", "end", "label", "relation"]
-    return pd.DataFrame({"sentence": texts}), pd.DataFrame(mentions, columns=columns)
 
 
 def _findings(
@@ -128,12 +103,14 @@ def _findings(
 
 
 def _diameters_mm(row: dict) -> tuple[float, float]:
+    """Long and short diameter of a row of DL_info.csv."""
     pixel = float(row["Spacing_mm_px_"].split(",")[0])
     long_, short = (float(length) * pixel for length in row["Lesion_diameters_Pixel_"].split(","))
     return long_, short
 
 
 def _finding(patient: Patient, index: int, row: int, long_mm: float, short_mm: float) -> Finding:
+    """A patient's lesion with every label that holds at these diameters."""
     lesion = patient.lesions[index]
     labels = frozenset(phantom_ontology.complete_labels(lesion, long_mm, short_mm))
     return Finding(row, lesion.type, lesion.organ, labels, long_mm, short_mm)
@@ -150,17 +127,17 @@ def _report(
     else:
         about = [{"A": finding} for finding in told]
     others = _unmarked(patient, study, findings)
-    return [(letters, _tell(letters, others, group == "test" and rng.random() < UNSEEN, rng)) for letters in about]
+    return [(letters, tell(letters, others, group == "test" and rng.random() < UNSEEN, rng)) for letters in about]
 
 
-def _tell(
+def tell(
     letters: dict[str, Finding], others: list[Finding], unseen: bool, rng: np.random.Generator
 ) -> sentences.Sentence:
     """A sentence about one lesion (A) or two (A, B), by one of the templates for as many."""
     if "B" in letters:
-        templates = sentences.TWO_UNSEEN if unseen else sentences.TWO
+        templates = PHRASES.two_unseen if unseen else PHRASES.two
     else:
-        templates = sentences.ONE_UNSEEN if unseen else sentences.ONE
+        templates = PHRASES.one_unseen if unseen else PHRASES.one
     templates = [template for template in templates if others or "U}" not in template]
     named = letters | ({"U": others[int(rng.integers(len(others)))]} if others else {})
     return sentences.write_sentence(templates[int(rng.integers(len(templates)))], named, rng)
@@ -169,11 +146,11 @@ def _tell(
 def _unmarked(patient: Patient, study: Study, marked: list[Finding]) -> list[Finding]:
     """Lesions of a study that nobody marked and that cannot be taken for a marked one."""
     taken = {(finding.organ, finding.type) for finding in marked}
-    found = [_painted(patient, study, index) for index in study.present]
+    found = [finding_as_painted(patient, study, index) for index in study.present]
     return [finding for finding in found if (finding.organ, finding.type) not in taken]
 
 
-def _painted(patient: Patient, study: Study, index: int) -> Finding:
+def finding_as_painted(patient: Patient, study: Study, index: int) -> Finding:
     """A lesion with the diameters that it was painted with."""
     lesion = patient.lesions[index]
     size = 2 * lesion.radius * study.growth[index]
@@ -181,6 +158,7 @@ def _painted(patient: Patient, study: Study, index: int) -> Finding:
 
 
 def _write_complete(labels: pd.DataFrame, texts: pd.DataFrame, path: Path) -> None:
+    """hand_labeled_test_set.json: every label of each lesion, in the published form."""
     text_of = dict(zip(texts["row"], texts["sentence"], strict=True))
     content = [
         {"text": text_of.get(row, ""), "lesion_idx": int(row), "expanded_terms": names.split(" | ")}

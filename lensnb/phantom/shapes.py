@@ -20,22 +20,25 @@ class Canvas:
     edge: float
 
 
-def canvas(x: np.ndarray, y: np.ndarray, z: np.ndarray, edge: float) -> Canvas:
+def blank_canvas(x: np.ndarray, y: np.ndarray, z: np.ndarray, edge: float) -> Canvas:
     """Make a canvas of air."""
     x, y, z = (np.asarray(a, dtype=np.float32) for a in (x, y, z))
     return Canvas(np.full((len(z), len(y), len(x)), -1000, dtype=np.float32), x, y, z, float(edge))
 
 
-def block(c: Canvas, low: tuple, high: tuple) -> tuple[tuple, tuple] | None:
+def block(canvas: Canvas, low: tuple, high: tuple) -> tuple[tuple, tuple] | None:
     """Find the part of the canvas between two corners (x, y, z); None if it is empty.
 
     Returns the index of the block and open grids x (1,1,n), y (1,n,1), z (n,1,1).
     """
-    cuts = [slice(*np.searchsorted(axis, (a, b))) for axis, a, b in zip((c.x, c.y, c.z), low, high, strict=True)]
+    cuts = [
+        slice(*np.searchsorted(axis, (a, b)))
+        for axis, a, b in zip((canvas.x, canvas.y, canvas.z), low, high, strict=True)
+    ]
     if any(cut.start >= cut.stop for cut in cuts):
         return None
     sx, sy, sz = cuts
-    return (sz, sy, sx), (c.x[None, None, sx], c.y[None, sy, None], c.z[sz, None, None])
+    return (sz, sy, sx), (canvas.x[None, None, sx], canvas.y[None, sy, None], canvas.z[sz, None, None])
 
 
 def weight(distance: np.ndarray, edge: float) -> np.ndarray:
@@ -63,26 +66,26 @@ def ellipsoid_distance(grid: tuple, centre: tuple, radii: tuple, turn: float = 0
 
 
 def paint_ellipsoid(
-    c: Canvas, centre: tuple, radii: tuple, value: float, turn: float = 0.0, inside: np.ndarray | None = None
+    canvas: Canvas, centre: tuple, radii: tuple, value: float, turn: float = 0.0, inside: np.ndarray | None = None
 ) -> None:
     """Paint an ellipsoid; `inside` (z, y, x) restricts it to another organ's share."""
     reach = max(radii[0], radii[1]) if turn else None
-    pad = [(reach or r) + 2 * c.edge for r in radii[:2]] + [radii[2] + 2 * c.edge]
-    found = block(c, np.subtract(centre, pad), np.add(centre, pad))
+    pad = [(reach or radius) + 2 * canvas.edge for radius in radii[:2]] + [radii[2] + 2 * canvas.edge]
+    found = block(canvas, np.subtract(centre, pad), np.add(centre, pad))
     if found is None:
         return
     where, grid = found
-    share = weight(ellipsoid_distance(grid, centre, radii, turn), c.edge)
-    blend(c.hu[where], share if inside is None else share * inside[where], value)
+    share = weight(ellipsoid_distance(grid, centre, radii, turn), canvas.edge)
+    blend(canvas.hu[where], share if inside is None else share * inside[where], value)
 
 
 def paint_tube(
-    c: Canvas, points: np.ndarray, radii: np.ndarray, value: float, inside: np.ndarray | None = None
+    canvas: Canvas, points: np.ndarray, radii: np.ndarray, value: float, inside: np.ndarray | None = None
 ) -> None:
     """Paint a tube along a polyline `points` (n, 3) whose radius runs through `radii` (n,)."""
     for start, stop, r0, r1 in zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True):
-        pad = max(r0, r1) + c.edge
-        found = block(c, np.minimum(start, stop) - pad, np.maximum(start, stop) + pad)
+        pad = max(r0, r1) + canvas.edge
+        found = block(canvas, np.minimum(start, stop) - pad, np.maximum(start, stop) + pad)
         if found is None:
             continue
         where, grid = found
@@ -90,5 +93,5 @@ def paint_tube(
         x, y, z = (g - np.float32(s) for g, s in zip(grid, start, strict=True))
         t = np.clip((x * along[0] + y * along[1] + z * along[2]) / np.float32(along @ along + 1e-6), 0, 1)
         far = np.sqrt((x - t * along[0]) ** 2 + (y - t * along[1]) ** 2 + (z - t * along[2]) ** 2)
-        share = weight(far - (np.float32(r0) + t * np.float32(r1 - r0)), c.edge)
-        blend(c.hu[where], share if inside is None else share * inside[where], value)
+        share = weight(far - (np.float32(r0) + t * np.float32(r1 - r0)), canvas.edge)
+        blend(canvas.hu[where], share if inside is None else share * inside[where], value)

@@ -9,6 +9,7 @@ from lensnb.phantom import layouts
 from lensnb.phantom.anatomy import liver_distance
 from lensnb.phantom.patients import Patient, Study
 from lensnb.phantom.rendering import Rendering, grid, render
+from lensnb.settings import Phantom
 
 OWN_TYPE = {"LUNA16": "lung", "LiTS": "liver", "NIH-LN": "node"}
 
@@ -18,7 +19,7 @@ def record_path(root: Path, study: Study) -> Path:
     return root / "truth" / "parts" / f"{study.dataset}-{study.group}-{study.patient:06d}-{study.study:02d}.json"
 
 
-def write_patient(root: Path, spec: object, patient: Patient, marked: list[list[int]]) -> int:
+def write_patient(root: Path, spec: Phantom, patient: Patient, marked: list[list[int]]) -> int:
     """Write all studies of a patient that have no record yet; returns how many were written."""
     written = 0
     for study, chosen in zip(patient.studies, marked, strict=True):
@@ -31,21 +32,22 @@ def write_patient(root: Path, spec: object, patient: Patient, marked: list[list[
     return written
 
 
-def _write_volume(root: Path, spec: object, patient: Patient, study: Study, marked: list[int]) -> dict:
+def _write_volume(root: Path, spec: Phantom, patient: Patient, study: Study, marked: list[int]) -> dict:
+    """Write one study's files and return the record of it that the tables are made of (see `annotations`)."""
     scan = render(patient, study, spec.pixels, spec.depth_mm)
     flipped = layouts.flips(patient, study)
     shape = scan.hu.shape
-    origin, spacing, sign = layouts.geometry(study, shape, flipped)
+    place = layouts.geometry(study, shape, flipped)
     patient_name, study_name, series, volume = layouts.names(patient, study, shape[0])
     hu = _turn(scan.hu, flipped)
     write_files = {
         "DeepLesion": lambda: layouts.write_deeplesion(root, series, study.first_slice, hu),
-        "LUNA16": lambda: layouts.write_luna(root, patient.number, series, hu, origin, spacing, sign),
+        "LUNA16": lambda: layouts.write_luna(root, patient.number, series, hu, place),
         "LiTS": lambda: layouts.write_lits(
-            root, volume, hu, _turn(_liver_labels(patient, study, scan, spec), flipped), origin, spacing, sign
+            root, volume, hu, _turn(_liver_labels(patient, study, scan, spec), flipped), place
         ),
         "NIH-LN": lambda: layouts.write_nihln(
-            root, volume, hu, _node_numbers(patient, scan, marked), origin, spacing, study.seed
+            root, volume, hu, _node_numbers(patient, scan, marked), place, study.seed
         ),
     }
     write_files[study.dataset]()
@@ -61,9 +63,9 @@ def _write_volume(root: Path, spec: object, patient: Patient, study: Study, mark
         "volume": volume,
         "depth": shape[0],
         "first_slice": study.first_slice,
-        "origin": origin.tolist(),
-        "spacing": spacing.tolist(),
-        "sign": sign.tolist(),
+        "origin": place.origin.tolist(),
+        "spacing": place.spacing.tolist(),
+        "sign": place.sign.tolist(),
         "phase": scan.phase,
         "marked": [i for i in marked if i in scan.boxes],
         "lesions": lesions,
@@ -116,7 +118,8 @@ def _middle(plane: np.ndarray, at: int, axis: int) -> float:
     return float(solid.mean()) if len(solid) else float(np.argmax(line))
 
 
-def _liver_labels(patient: Patient, study: Study, scan: Rendering, spec: object) -> np.ndarray:
+def _liver_labels(patient: Patient, study: Study, scan: Rendering, spec: Phantom) -> np.ndarray:
+    """LiTS' mask (z, y, x) of the canonical array: 1 liver, 2 tumour."""
     x, y, z = grid(patient, study, spec.pixels, spec.depth_mm)
     inside = liver_distance(
         patient.anatomy,
@@ -130,6 +133,7 @@ def _liver_labels(patient: Patient, study: Study, scan: Rendering, spec: object)
 
 
 def _node_numbers(patient: Patient, scan: Rendering, marked: list[int]) -> np.ndarray:
+    """NIH-LN's mask (z, y, x): the marked nodes that can be seen, numbered from 1; 0 elsewhere."""
     numbers = np.zeros(scan.hu.shape, dtype=np.uint8)
     for number, i in enumerate((i for i in marked if i in scan.shares), start=1):
         where, share = scan.shares[i]
@@ -138,7 +142,7 @@ def _node_numbers(patient: Patient, scan: Rendering, marked: list[int]) -> np.nd
 
 
 def _normal_structure(
-    patient: Patient, study: Study, spec: object, shape: tuple, flipped: tuple[bool, bool, bool]
+    patient: Patient, study: Study, spec: Phantom, shape: tuple, flipped: tuple[bool, bool, bool]
 ) -> list[float]:
     """Box (z, x1, y1, x2, y2) of the first normal node in the volume: what a hasty mark lands on."""
     x, y, z = grid(patient, study, spec.pixels, spec.depth_mm)

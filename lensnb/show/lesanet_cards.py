@@ -17,6 +17,7 @@ def patch(store: Store, lesion: dict, title: str, size: int = 40) -> dict:
 def outcomes(
     scores: np.ndarray,
     predicted: np.ndarray,
+    *,
     true: np.ndarray,
     unknown: np.ndarray,
     complete: np.ndarray,
@@ -58,6 +59,7 @@ def neighbour_rows(
     queries: pd.DataFrame,
     database: pd.DataFrame,
     rows: np.ndarray,
+    *,
     query_labels: np.ndarray,
     database_labels: np.ndarray,
     parents: np.ndarray,
