@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lensnb.files import atomic_write, fingerprint, write_table
 from lensnb.models.weights import first_words, save_weights
-from lensnb.runfolder import CHECKPOINT
+from lensnb.runfolder import CHECKPOINT, LOG, WEIGHTS
 from lensnb.training.parallel import average, shared, wait_for_all
 
 LOG_EVERY = 20  # iterations that a row of the log is the mean of
@@ -100,8 +100,8 @@ def fit(
             save_checkpoint(checkpoint, model, optimizer, t + 1, rows, recent, recipe)
     model.eval()
     if first:
-        write_table(pd.DataFrame(rows), run_dir / "log.csv")
-        save_weights(model, run_dir / "weights.safetensors", kept)
+        write_table(pd.DataFrame(rows), run_dir / LOG)
+        save_weights(model, run_dir / WEIGHTS, kept)
     wait_for_all()
 
 
