@@ -19,7 +19,10 @@ from lensnb.settings import base_of, load_profile
 
 STEP = "LENSNB_JOB"  # set in everything that a step of run_all.sh starts
 BY_HAND = "LENSNB_BY_HAND"  # set in the kernel of a notebook that run_all.sh did not start
-CHECKPOINT = "checkpoint.pt"  # of a training, beside its weights
+# in the folder of every training; from its checkpoint an interrupted one goes on
+WEIGHTS, CONFIG, LOG, CHECKPOINT = "weights.safetensors", "config.json", "log.csv", "checkpoint.pt"
+NAMING = "labels.json"  # beside LesaNet's weights: what naming lesions needs
+DETECTED = ("detections.csv", "overlay.png", "detections.mrk.json", "about.json")  # in a folder of own_ct
 BORROWED = "borrowed.json"  # what a folder has from another one, with the times of its files
 NOT_BORROWED = (".snakemake", "logs", "locks", "partial", "failures")
 
@@ -54,15 +57,15 @@ class Run:
     @property
     def pretext(self) -> Path:
         """The weights that every detector starts from."""
-        return self.folder / "pretext" / "weights.safetensors"
+        return self.folder / "pretext" / WEIGHTS
 
     def experiment(self, name: str) -> Path:
-        """The folder of a trained LENS: weights.safetensors, config.json, log.csv."""
+        """The folder of a trained LENS."""
         return self.folder / "experiments" / f"{name}-seed{self.seed}"
 
     def weights(self, name: str) -> Path:
         """The weights of an experiment's LENS."""
-        return self.experiment(name) / "weights.safetensors"
+        return self.experiment(name) / WEIGHTS
 
     def proposals(self, experiment: str, split: str) -> Path:
         """What the experts of an experiment find on every slice of a split (or of "luna16"): a table of 2D boxes."""
@@ -111,14 +114,41 @@ class Run:
         """Labels mined from the phantoms' report sentences."""
         return self.folder / "lesanet" / "text_mined_labels.json"
 
-    def luna16(self, name: str) -> Path:
-        """A file of LUNA16's evaluation."""
-        return self.folder / "luna16" / name
+    def luna16(self, experiment: str, detector: str) -> Path:
+        """The marks of an experiment's experts on LUNA16's validation scans, in the challenge's format."""
+        return self.folder / "luna16" / f"{experiment}-{detector.replace(' ', '-')}.csv"
+
+    @property
+    def luna16_scans(self) -> Path:
+        """The names of LUNA16's validation scans, in the challenge's format."""
+        return self.folder / "luna16" / "seriesuids.csv"
 
     @property
     def own_ct(self) -> Path:
-        """What notebook 13 detects in one CT."""
+        """What notebook 13 detects in one CT: the files DETECTED."""
         return self.folder / "own_ct"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the steps' logs."""
+        return self.folder / "logs"
+
+    def log(self, step: str) -> Path:
+        """What a step said."""
+        return self.logs / f"{step}.log"
+
+    def lock(self, step: str) -> Path:
+        """Held by whoever works on a step."""
+        return self.folder / "locks" / step
+
+    def partial(self, notebook: str) -> Path:
+        """A notebook (by its file's name) while it is being executed."""
+        return self.folder / "partial" / notebook
+
+    @property
+    def failures(self) -> Path:
+        """For each step that failed: <step>.txt, why, and <step>.ipynb, as far as it came."""
+        return self.folder / "failures"
 
     def table(self, name: str, kind: str = "csv") -> Path:
         """A table of the results, as csv or md."""

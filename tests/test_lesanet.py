@@ -12,14 +12,15 @@ from lensnb import runfolder
 from lensnb.lesanet import label_files, prediction, recognition, report_labels
 from lensnb.lesanet.losses import label_similarity, label_weights, sample_triplets, triplet_loss
 from lensnb.models.lesanet import LesaNet
-from lensnb.training.loop import fit
+from lensnb.settings import load_profile
+from lensnb.training.loop import Course, fit
 from lensnb.training.patches import box_centres, crop, to_patch
 
 SMALL = SimpleNamespace(
     patch_mm=96, patch_px=32, slice_gap_mm=4.0, widths=[4, 6, 8, 8, 8], convolutions=[1, 1, 1, 1, 1], pooled=3,
     features=8, embedding=16,
 )  # fmt: skip
-NETWORK = SimpleNamespace(hu=[-1024, 3071], grey=[0, 255], subtract=50)
+NETWORK = load_profile("paper").network
 
 
 class TinyStore:
@@ -171,12 +172,12 @@ def test_a_short_training_says_little(tmp_path, capsys):
     model = torch.nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0)
 
-    def loss_of(t):
-        return {"loss": model(torch.ones(1, 1)).sum()}
-
     for quiet_s, lines in ((0.0, 10), (60.0, 1)):
-        run_dir = tmp_path / str(lines)
-        fit(model, optimizer, loss_of, lambda t: 0.0, 100, run_dir, "x", 1.0, 1000, quiet_s=quiet_s)
+        course = Course(lambda t: 0.0, gradient_clip=1.0, checkpoint_every=1000, quiet_s=quiet_s)
+        ones = [torch.ones(1, 1)] * 100
+        fit(
+            model, ones, lambda module, x: {"loss": module(x).sum()}, optimizer, course, tmp_path / str(lines) / "x", {}
+        )
         said = capsys.readouterr().out.splitlines()
         assert len(said) == lines and said[-1].startswith("x: iteration 100/100")
 

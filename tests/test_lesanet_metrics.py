@@ -7,6 +7,7 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_s
 from sklearn.neighbors import NearestNeighbors
 
 from lensnb.lesanet import metrics, retrieval
+from lensnb.streams import Stream, generator
 
 NO_PARENTS = np.zeros((4, 4), dtype=bool)
 
@@ -73,7 +74,7 @@ def test_resampled_auc_equals_scikit_learn_on_the_same_patients():
     scores, labels, unknown, rng = random_case(n=60, seed=2)
     patients = np.array([f"p{k}" for k in rng.integers(12, size=60)])
     found = metrics.resampled_auc(scores, labels, unknown, patients, draws=20, seed=5)
-    names, drawn = np.unique(patients), np.random.default_rng((5, 12)).integers(12, size=(20, 12))
+    names, drawn = np.unique(patients), generator(5, Stream.LESANET_BOOTSTRAP).integers(12, size=(20, 12))
     for value, one in zip(found, drawn, strict=True):
         rows = np.concatenate([np.flatnonzero(patients == names[k]) for k in one])
         of_labels = []

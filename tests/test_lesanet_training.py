@@ -20,15 +20,17 @@ from lensnb.lesanet.ontology import Ontology, unrelated
 from lensnb.lesanet.training import Batch, comparable, method_losses, rows_of_batch, targets_of
 from lensnb.lesanet.views import plain_views, random_views
 from lensnb.models.lesanet import LesaNet, load_imagenet
+from lensnb.settings import load_profile
 
-CONFIG = SimpleNamespace(
-    patch_mm=96, patch_px=32, slice_gap_mm=4.0, widths=[4, 6, 8, 8, 8], convolutions=[1, 1, 1, 1, 1], pooled=3,
-    features=8, embedding=16, imagenet=False, iterations=12, batch_size=12, views=2, learning_rate=0.05, drops=[0.67],
+CONFIG = replace(
+    load_profile("smoke").lesanet, patch_mm=96, patch_px=32, slice_gap_mm=4.0, widths=(4, 6, 8, 8, 8),
+    convolutions=(1, 1, 1, 1, 1), pooled=3,
+    features=8, embedding=16, imagenet=False, iterations=12, batch_size=12, views=2, learning_rate=0.05, drops=(0.67,),
     weight_decay=1e-4, gradient_clip=10.0, hard_examples=500, gamma=2.0, triplets=200, theta=1.0, margin=0.1,
-    triplet_weight=5.0, same_patient=False, near=0.1, alike_mm=5.0, shift_mm=6.0, scale=[0.9, 1.1], slice_shift=0.25,
+    triplet_weight=5.0, same_patient=False, near=0.1, alike_mm=5.0, shift_mm=6.0, scale=(0.9, 1.1), slice_shift=0.25,
     box_jitter=0.08, gain=0.05, noise=0.05, checkpoint_every=5,
 )  # fmt: skip
-PROFILE = SimpleNamespace(lesanet=CONFIG, network=NETWORK, training=SimpleNamespace(threads=1))
+PROFILE = replace(load_profile("paper"), lesanet=CONFIG, training=replace(load_profile("paper").training, threads=1))
 VGG16 = SimpleNamespace(
     widths=[64, 128, 256, 512, 512], convolutions=[2, 2, 3, 3, 3], pooled=5, features=256, embedding=256
 )
@@ -248,8 +250,8 @@ def test_training_resumes_to_the_same_weights_and_predicts(lesions, dl_info, tmp
 
 def test_it_learns_what_can_be_seen(lesions, tmp_path):
     """Bright blobs are told from dark ones after some dozen steps, and by each kind of loss."""
-    config = SimpleNamespace(**(vars(CONFIG) | {"iterations": 25, "patch_px": 24}))
-    profile = SimpleNamespace(lesanet=config, network=NETWORK, training=SimpleNamespace(threads=1))
+    config = replace(CONFIG, iterations=25, patch_px=24)
+    profile = replace(PROFILE, lesanet=config)
     for name in ("lesanet", "cnn", "warp", "older"):
         out = training.train_method(name, lesions, ONTOLOGY, TinyStore(), profile, 0, tmp_path / name)
         model, config = prediction.load_network(out, "training")
@@ -260,7 +262,7 @@ def test_it_learns_what_can_be_seen(lesions, tmp_path):
 
 def test_the_simpler_embedding_has_two_random_views_whatever_the_profile_says(lesions, tmp_path):
     still = {"views": 1, "same_patient": True, "shift_mm": 0.0, "scale": [1.0, 1.0], "noise": 0.0, "iterations": 2}
-    profile = SimpleNamespace(**(vars(PROFILE) | {"lesanet": SimpleNamespace(**(vars(CONFIG) | still))}))
+    profile = replace(PROFILE, lesanet=replace(CONFIG, **still))
     about = {}
     for name in ("lesanet", "simpler"):
         out = training.train_method(name, lesions, ONTOLOGY, TinyStore(), profile, 0, tmp_path / name)
@@ -304,7 +306,7 @@ def test_the_simpler_embedding_learns_from_what_there_is(ontology, dl_info, tmp_
         lines = ["class,term,synonyms,term_exclusive,term_parents", "bodypart,abdomen,,,", "bodypart,liver,,,abdomen"]
         lines += ["attribute,dark,,bright,", "attribute,bright,,,"]
         (folder / "lesion_ontology.csv").write_text("\n".join(lines) + "\n")
-    profile = SimpleNamespace(**(vars(PROFILE) | {"lesanet": SimpleNamespace(**(vars(CONFIG) | {"iterations": 2}))}))
+    profile = replace(PROFILE, lesanet=replace(CONFIG, iterations=2))
     monkeypatch.setattr(recognition, "load_profile", lambda name: profile)
     monkeypatch.setattr(recognition, "Store", lambda folder: TinyStore())
     given = []
@@ -337,7 +339,7 @@ def test_a_missing_training_says_how_to_make_it(tmp_path):
 def test_random_views_without_any_randomness_are_the_plain_ones(lesions):
     """The paper's profile has no augmentation."""
     none = dict(shift_mm=0, scale=[1, 1], slice_shift=0, box_jitter=0, gain=0, noise=0)
-    config = SimpleNamespace(**(vars(CONFIG) | none))
+    config = replace(CONFIG, **none)
     rng = np.random.default_rng(0)
     table = lesions.table.iloc[:4]
     random, plain = (

@@ -15,6 +15,7 @@ from lensnb.mining import counts, cross_dataset, cross_slice
 from lensnb.mining.label_rows import add_origin, label_rows
 from lensnb.mining.patients import Patients, centre_boxes
 from lensnb.mining.strategies import SOURCES, STRATEGIES, Strategy, audits, open_patients, table4
+from lensnb.runfolder import Run
 from lensnb.training import experiments
 
 MINED = {
@@ -65,7 +66,13 @@ def test_every_strategy_has_the_same_four_functions(strategy):
         assert [one.name for one in given if one.default is one.empty] == arguments, name
 
 
-def test_a_fourth_strategy_is_a_line_of_the_list(tmp_path):
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    return Run("smoke")
+
+
+def test_a_fourth_strategy_is_a_line_of_the_list(run):
     """It mines, is audited, counted in Table IV, and opened for what comes after, by the code that serves the three."""
     proposals = boxes(("p2", 7, 20.0), ("p2", 8, 20.0), expert="LiTS", score=[0.9, 0.4])
     patients = Patients(annotated(), proposals)
@@ -79,15 +86,15 @@ def test_a_fourth_strategy_is_a_line_of_the_list(tmp_path):
     assert table.index.tolist()[-3:] == ["+ Cross-dataset", "+ Toy", "+ Unlabeled"]
     assert table.loc["+ Toy"].tolist() == [4, 7, 1, 6]
     for name, rows in mined.items():
-        write_table(rows, tmp_path / f"mined/{name}.csv")
-    write_table(boxes(("p2", 7, 20.0), tracklet=0), tmp_path / "mined/tracklets.npz")
-    assert len(open_patients(tmp_path, "train", annotated(), "toy", proposals, FOUR).known) == 6
+        write_table(rows, run.mined(name))
+    write_table(boxes(("p2", 7, 20.0), tracklet=0), run.tracklets())
+    assert len(open_patients(run, "train", annotated(), "toy", proposals, FOUR).known) == 6
 
 
 def test_training_reads_what_every_strategy_mined():
     names = [strategy.name for strategy in STRATEGIES]
-    assert list(experiments.MINED["mined"]) == names
-    assert [name.removeprefix("simpler/") for name in experiments.MINED["mined-simpler"]] == names
+    for read in experiments.MINED.values():
+        assert [strategy for strategy, _ in read] == names
 
 
 def test_label_rows_of_a_strategy_say_whether_they_are_certain():
@@ -128,18 +135,18 @@ def test_where_nobody_knows_the_truth_only_numbers_are_told():
     assert judged["mined"].tolist() == [2, 1, 2] and judged[["precision", "recall"]].isna().all(axis=None)
 
 
-def test_patients_are_opened_with_what_was_mined_before(tmp_path):
-    for end, score in (("", 0.9), ("-val", 0.4)):
-        write_table(boxes(("p2", 3, 0.0), tracklet=0, score=score), tmp_path / f"mined/tracklets{end}.npz")
-        write_table(MINED["cross-slice"], tmp_path / f"mined/cross-slice{end}.csv")
-    patients = open_patients(tmp_path, "val", annotated(), before="intra-patient")
+def test_patients_are_opened_with_what_was_mined_before(run):
+    for split, score in (("train", 0.9), ("val", 0.4)):
+        write_table(boxes(("p2", 3, 0.0), tracklet=0, score=score), run.tracklets(split))
+        write_table(MINED["cross-slice"], run.mined("cross-slice", split))
+    patients = open_patients(run, "val", annotated(), before="intra-patient")
     assert patients.tracklets["score"].tolist() == [0.4]
     assert patients.known["lesion"].tolist() == ["dl00000", "dl00001", "dl00000", "dl00000"]
-    assert open_patients(tmp_path, "train", annotated(), before="cross-slice").mined == ()
+    assert open_patients(run, "train", annotated(), before="cross-slice").mined == ()
     with pytest.raises(FileNotFoundError, match=r"intra-patient\.csv"):
-        open_patients(tmp_path, "train", annotated(), before="cross-dataset")
+        open_patients(run, "train", annotated(), before="cross-dataset")
     with pytest.raises(ValueError, match="'uncertain' is no mining strategy; choose one of cross-slice"):
-        open_patients(tmp_path, "train", annotated(), before="uncertain")
+        open_patients(run, "train", annotated(), before="uncertain")
 
 
 def test_add_origin_names_an_unknown_volume():

@@ -81,8 +81,9 @@ def test_a_command_and_an_experiment_are_named(empty):
         session.needs(experiments=["multi"])
     with pytest.raises(parameters.CannotStart, match="only 04_training_lens-multi-mined`"):
         session.needs(proposals=["multi-mined-test"])
-    (session.runs / "proposals").mkdir(parents=True)
-    (session.runs / "proposals" / "multi-train.npz").touch()
+    found = session.run.proposals("multi", "train")
+    found.parent.mkdir(parents=True)
+    found.touch()
     session.needs(proposals=["multi-train"])
 
 

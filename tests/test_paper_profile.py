@@ -183,7 +183,7 @@ def reduce_false_positives(store: Store, profile: SimpleNamespace, proposals: di
     tracklets = trim_tracklets(stack_to_tracklets(fused, settings.theta), settings.trim)
     candidates = tracklets_to_3d(tracklets)
     candidates = candidates.loc[scoring.best_of_volume(candidates, rules.per_volume)]
-    labels = experiments.training_labels(experiments.EXPERIMENTS["multi-mined"], store, runs)
+    labels = experiments.training_labels(experiments.EXPERIMENTS["multi-mined"], store, runfolder.Run(PROFILE))
     known = labels[(labels["dataset"] == "DeepLesion") & (labels["source"] == "annotated")]
     answer = label_proposals(tracklets, known, known.iloc[:0], rules.theta, rules.theta_fp)
     train_fpr(profile, 0, runs / "fpr", store, candidates, answer.loc[candidates["tracklet"]].to_numpy())

@@ -46,7 +46,7 @@ assert not profile.network.freeze_batch_norm and training.batch_size == 4
 rank, world = start_processes(1)
 store = Store(runfolder.prepared("smoke"))
 experiment = EXPERIMENTS[sys.argv[2]]
-labels = training_labels(experiment, store, runfolder.runs("smoke"))
+labels = training_labels(experiment, store, runfolder.Run("smoke"))
 torch.manual_seed(0)
 model = build_lens(profile.network, experiment.datasets, experiment.proposal_network).double()
 batches = Batches(experiment, profile, store, labels, 0, model.backbone.multiple, rank, world)

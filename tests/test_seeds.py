@@ -10,6 +10,7 @@ from lensnb import __main__ as cli
 from lensnb import runfolder
 from lensnb.evaluation import seeds
 from lensnb.run import options, targets
+from lensnb.runfolder import Run
 
 
 def write_tables(folder, average, difference, verdict, row="a"):
@@ -69,12 +70,12 @@ def test_the_plan_of_another_seed_stays_in_its_folders(tmp_path, monkeypatch):
 
 
 def test_runs_are_found_by_seed(figures):
-    assert seeds.folders("phantom") == {0: figures / "phantom", 12: figures / "phantom-seed12"}
-    assert seeds.folders("smoke") == {}
+    assert seeds.find("phantom") == {0: Run("phantom"), 12: Run("phantom", 12)}
+    assert seeds.find("smoke") == {}
 
 
 def test_lines_means_and_verdicts(figures):
-    table = seeds.compare(seeds.folders("phantom"))
+    table = seeds.compare(seeds.find("phantom"))
     assert table["kind"].tolist() == ["row", "row", "claim", "precision", "recall"]
     assert table["name"].tolist() == ["a", "b", "b is better, or is it", "cross-slice", "cross-slice"]
     assert table["seed_0"].tolist() == [0.5, 0.5, 0.01, 0.9, 0.25]

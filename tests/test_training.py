@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_store import label_rows
 
-from lensnb import files, runfolder, settings
+from lensnb import files, settings
 from lensnb.datasets import NAMES
 from lensnb.files import read_table, write_table
 from lensnb.models.build import build_lens, load_lens
 from lensnb.models.weights import initialise
+from lensnb.runfolder import Run
 from lensnb.settings import load_profile
 from lensnb.training import loop
 from lensnb.training.augment import canvas_size, draw, place_batch
@@ -209,11 +210,11 @@ def test_a_checkpoint_of_something_else_is_not_continued(tiny_store, tmp_path, m
         boxes = tiny_store.boxes.assign(x2=tiny_store.boxes["x2"] + 1)
         write_table(boxes, tiny_store.root / "boxes.csv")
     else:
-        (runfolder.runs("smoke") / "pretext" / "weights.safetensors").unlink()
+        Run("smoke").pretext.unlink()
         train_pretext("smoke", 0)  # from its own checkpoint: the same weights, so nothing has changed yet
-        weights = load_file(runfolder.runs("smoke") / "pretext" / "weights.safetensors")
+        weights = load_file(Run("smoke").pretext)
         name = next(iter(weights))
-        save_file(weights | {name: weights[name] + 1}, runfolder.runs("smoke") / "pretext" / "weights.safetensors")
+        save_file(weights | {name: weights[name] + 1}, Run("smoke").pretext)
     capsys.readouterr()
     train_experiment("single", "smoke", 0, run)
     printed = capsys.readouterr().out
@@ -239,25 +240,26 @@ def test_unknown_experiment_and_missing_pretext_are_clear_errors(tiny_store):
 
 
 def test_labels_of_experiments(tiny_store):
-    runs = runfolder.runs("smoke")
-    assert set(training_labels(EXPERIMENTS["single"], tiny_store, runs)["dataset"]) == {"DeepLesion"}
+    run = Run("smoke")
+    assert set(training_labels(EXPERIMENTS["single"], tiny_store, run)["dataset"]) == {"DeepLesion"}
     with pytest.raises(FileNotFoundError, match="cross-slice"):
-        training_labels(EXPERIMENTS["multi-mined"], tiny_store, runs)
+        training_labels(EXPERIMENTS["multi-mined"], tiny_store, run)
     with pytest.raises(ValueError, match="only phantoms"):
-        training_labels(EXPERIMENTS["single-complete"], tiny_store, runs)
+        training_labels(EXPERIMENTS["single-complete"], tiny_store, run)
     assert "oracle-mined" in available(phantoms=True) and "oracle-mined" not in available(phantoms=False)
 
 
 def test_each_embedding_has_its_own_mined_labels(tiny_store):
-    runs, rows = runfolder.runs("smoke"), label_rows([("DeepLesion", "DeepLesion-0", "x", 3, "cross-slice")])
-    for name in ("cross-slice", "intra-patient", "cross-dataset", "simpler/intra-patient", "simpler/cross-dataset"):
-        write_table(rows.assign(lesion=name), runs / "mined" / f"{name}.csv")
+    run, rows = Run("smoke"), label_rows([("DeepLesion", "DeepLesion-0", "x", 3, "cross-slice")])
+    for name in ("cross-slice", "intra-patient", "cross-dataset"):
+        write_table(rows.assign(lesion=name), run.mined(name))
+        write_table(rows.assign(lesion=f"simpler {name}"), run.mined(name, embedding="simpler"))
     found = {
-        name: training_labels(EXPERIMENTS[name], tiny_store, runs) for name in ("multi-mined", "multi-mined-simpler")
+        name: training_labels(EXPERIMENTS[name], tiny_store, run) for name in ("multi-mined", "multi-mined-simpler")
     }
     new = {name: set(table["lesion"]) - set(tiny_store.boxes["lesion"]) for name, table in found.items()}
     assert new["multi-mined"] == {"cross-slice", "intra-patient", "cross-dataset"}
-    assert new["multi-mined-simpler"] == {"cross-slice", "simpler/intra-patient", "simpler/cross-dataset"}
+    assert new["multi-mined-simpler"] == {"cross-slice", "simpler intra-patient", "simpler cross-dataset"}
     plain, after = (EXPERIMENTS[name] for name in ("multi-mined-simpler", "multi-mined"))
     same = ("datasets", "proposal_network", "negatives")
     assert [getattr(plain, name) for name in same] == [getattr(after, name) for name in same]
@@ -269,9 +271,9 @@ def test_oracle_labels_are_what_matching_could_reach(tiny_store):
     truth = label_rows(rows).assign(patient="p", identity=[1, 2], marked=[True, False])
     again = label_rows([("DeepLesion", "DeepLesion-1", "t3", 1, "truth")]).assign(patient="p", identity=1, marked=False)
     tiny_store.truth = pd.concat([truth, again])
-    mined = training_labels(EXPERIMENTS["oracle-mined"], tiny_store, runfolder.runs("smoke"))
+    mined = training_labels(EXPERIMENTS["oracle-mined"], tiny_store, Run("smoke"))
     assert mined["lesion"].tolist() == ["t1", "t3"]
-    ignored = training_labels(EXPERIMENTS["oracle-ignored"], tiny_store, runfolder.runs("smoke"))
+    ignored = training_labels(EXPERIMENTS["oracle-ignored"], tiny_store, Run("smoke"))
     assert ignored.set_index("lesion")["source"].to_dict() == {"t1": "truth", "t2": "uncertain", "t3": "truth"}
 
 

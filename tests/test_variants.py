@@ -12,6 +12,7 @@ from lensnb import runfolder
 from lensnb.evaluation.differences import changed_tables, row_differences, write_differences
 from lensnb.files import atomic_write, write_table
 from lensnb.run.variant import METADATA, borrow_metadata
+from lensnb.runfolder import Run
 from lensnb.settings import load_profile
 from lensnb.variants import write_variant
 
@@ -137,15 +138,16 @@ def test_differences_are_paired(root):
     truth = {f"{i:06d}_01_01_001-009": np.array([[0.0, 0, 1, 9, 9, 3]]) for i in range(20)}
     names = list(truth)
 
-    def write(folder, row, found):
+    def write(run, row, found):
         boxes = [(volume, 0, 0, 1, 9, 9, 3, 0.9) for volume in names[:found]]
         columns = ["volume", "x1", "y1", "z1", "x2", "y2", "z2", "score"]
-        write_table(pd.DataFrame(boxes, columns=columns), folder / f"{row}.csv")
+        write_table(pd.DataFrame(boxes, columns=columns), run.detections(row))
 
-    for folder, counts in ((root / "a", {"a": 10, "b": 5, "c": 5}), (root / "b", {"a": 15, "b": 5})):
+    reference, variant = Run("smoke"), Run("smoke+low")
+    for run, counts in ((reference, {"a": 10, "b": 5, "c": 5}), (variant, {"a": 15, "b": 5})):
         for row, count in counts.items():
-            write(folder, row, count)
-    rows = row_differences(root / "a", root / "b", truth).set_index("row")
+            write(run, row, count)
+    rows = row_differences(reference, variant, truth).set_index("row")
     assert list(rows.index) == ["a", "b"]
     assert (
         rows.loc["a", "difference"] == pytest.approx(0.25) and 0 < rows.loc["a", "low"] < 0.25 < rows.loc["a", "high"]

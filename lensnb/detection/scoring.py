@@ -14,6 +14,7 @@ from lensnb.detection import inference
 from lensnb.evaluation import froc, official
 from lensnb.evaluation.table2 import ROWS
 from lensnb.files import read_table
+from lensnb.runfolder import Run
 from lensnb.settings import Inference
 
 
@@ -39,9 +40,9 @@ def score(found: pd.DataFrame, store: Store, truth: dict[str, np.ndarray]) -> fr
     return froc.evaluate(truth, inference.to_original(found, store))
 
 
-def rows_on(runs: Path, split: str, settings: Inference) -> dict[str, pd.DataFrame]:
+def rows_on(run: Run, split: str, settings: Inference) -> dict[str, pd.DataFrame]:
     """3D detections (grid) of every row of Table II whose proposals of `split` are there, except (h)'s."""
-    files = {row.name: (runs / "proposals" / f"{row.experiment}-{split}.npz", row) for row in ROWS if row.name != "h"}
+    files = {row.name: (run.proposals(row.experiment, split), row) for row in ROWS if row.name != "h"}
     return {name: detections(file, settings, row.experts) for name, (file, row) in files.items() if file.exists()}
 
 

@@ -9,6 +9,7 @@ from lensnb.evaluation import froc
 from lensnb.evaluation.markdown import markdown, write_text
 from lensnb.evaluation.table2 import LABELS
 from lensnb.files import read_table, write_table
+from lensnb.runfolder import Run
 
 COLUMNS = ["row", "reference", "variant", "difference", "low", "high"]
 NOTE = (
@@ -18,14 +19,14 @@ NOTE = (
 )
 
 
-def row_differences(reference: Path, variant: Path, truth: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Rows of Table II whose detections (<row>.csv) both folders hold: COLUMNS, all but the first as fractions.
+def row_differences(reference: Run, variant: Run, truth: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Rows of Table II whose detections both runs have: COLUMNS, all but the first as fractions.
 
     truth: volume -> (n, 6) boxes in original pixels and slice numbers. Rows with the same detections differ by 0.
     """
     rows = []
     for name in LABELS:
-        files = [folder / f"{name}.csv" for folder in (reference, variant)]
+        files = [run.detections(name) for run in (reference, variant)]
         if not all(file.exists() for file in files):
             continue
         matches = [froc.match(truth, read_table(file)) for file in files]

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from lensnb import runfolder
 from lensnb.evaluation.markdown import markdown, write_text
 from lensnb.files import read_csv, write_table
+from lensnb.runfolder import Run
 from lensnb.settings import load_profile
 
 # table, the column that names its lines, and the columns that are compared, each with its kind
 COMPARED = (
-    ("table2.csv", "row", {"average": "row"}),
-    ("claims.csv", "claim", {"ours": "claim"}),
-    ("mining_audit.csv", "strategy", {"precision": "precision", "recall": "recall"}),
+    ("table2", "row", {"average": "row"}),
+    ("claims", "claim", {"ours": "claim"}),
+    ("mining_audit", "strategy", {"precision": "precision", "recall": "recall"}),
 )
 VERDICTS = ("holds", "undecided", "fails")
 NOTE = (
@@ -27,32 +27,32 @@ NOTE = (
 )
 
 
-def folders(profile: str) -> dict[int, Path]:
-    """The folders of figures, by seed, in which runs of this profile have left their tables."""
+def find(profile: str) -> dict[int, Run]:
+    """The runs of this profile, by seed, that have left their tables."""
     found = {}
-    for folder in runfolder.figures(profile).parent.glob(f"{profile}*"):
+    for folder in Run(profile).figures.parent.glob(f"{profile}*"):
         number = folder.name.removeprefix(profile).removeprefix("-seed") or "0"
-        of_seed = number.isdecimal() and folder == runfolder.figures(profile, int(number))
-        if of_seed and all((folder / name).exists() for name, _, _ in COMPARED):
-            found[int(number)] = folder
+        run = Run(profile, int(number)) if number.isdecimal() else None
+        if run and folder == run.figures and all(run.table(name).exists() for name, _, _ in COMPARED):
+            found[run.seed] = run
     return dict(sorted(found.items()))
 
 
-def compare(runs: dict[int, Path]) -> pd.DataFrame:
+def compare(runs: dict[int, Run]) -> pd.DataFrame:
     """A line for each row of Table II, each claim, and each mining strategy's precision and recall.
 
     Columns: kind (row, claim, precision or recall), name, then for each seed seed_<N> (a fraction), then mean and sd
     (of a sample), and for claims verdicts, as "holds 2, fails 1". Raises ValueError if two runs do not have the same
     lines: then different versions made them.
     """
-    per_seed = {seed: _lines(folder) for seed, folder in runs.items()}
+    per_seed = {seed: _lines(run) for seed, run in runs.items()}
     first_seed, first = next(iter(per_seed.items()))
     table = pd.DataFrame({f"seed_{seed}": lines["value"] for seed, lines in per_seed.items()})
     for seed, lines in per_seed.items():
         if odd := sorted(set(lines.index) ^ set(first.index)):
             raise ValueError(
-                f"{runs[seed]} and {runs[first_seed]} differ in their lines, as in {' '.join(odd[0])!r}; "
-                "make both with the same version"
+                f"{runs[seed].figures} and {runs[first_seed].figures} differ in their lines, as in "
+                f"{' '.join(odd[0])!r}; make both with the same version"
             )
     table = table.loc[first.index]  # in the order of the tables
     mean, sd = table.mean(axis=1), table.std(axis=1)
@@ -61,11 +61,11 @@ def compare(runs: dict[int, Path]) -> pd.DataFrame:
     return table.assign(mean=mean, sd=sd, verdicts=counts).reset_index()
 
 
-def _lines(folder: Path) -> pd.DataFrame:
+def _lines(run: Run) -> pd.DataFrame:
     """The compared numbers of one run: value and verdict, by kind and name."""
     parts = []
     for file, name, columns in COMPARED:
-        table = read_csv(folder / file)
+        table = read_csv(run.table(file))
         for column, kind in columns.items():
             verdict = table["verdict"] if kind == "claim" else None
             part = {"kind": kind, "name": table[name], "value": table[column], "verdict": verdict}
@@ -78,20 +78,21 @@ def write(profile: str) -> Path:
 
     Raises FileNotFoundError if fewer than two seeds have been run to their tables.
     """
-    runs = folders(profile)
+    runs, first = find(profile), Run(profile)
     if len(runs) < 2:
         there = f"seed {max(runs)} alone" if runs else "no seed"
         missing = max(runs, default=-1) + 1
         raise FileNotFoundError(
-            f"{there} has tables in {runfolder.figures(profile).parent}; "
+            f"{there} has tables in {first.figures.parent}; "
             f"`./run_all.sh --profile {profile} --seed {missing} --only table2` makes those of seed {missing}"
         )
-    table, folder = compare(runs), runfolder.figures(profile)
-    write_table(table, folder / "seeds.csv")
+    table = compare(runs)
+    write_table(table, first.table("seeds"))
     shown = table.rename(columns=lambda name: name.replace("_", " "))
     text = markdown(shown, percent=shown.columns[2:-1].tolist())
-    write_text(f"Table II with {len(runs)} seeds, profile {profile}", text, NOTE, folder / "seeds.md")
-    return folder / "seeds.md"
+    page = first.table("seeds", "md")
+    write_text(f"Table II with {len(runs)} seeds, profile {profile}", text, NOTE, page)
+    return page
 
 
 def command(profile: str) -> str:

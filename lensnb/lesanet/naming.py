@@ -10,9 +10,10 @@ from lensnb.files import read_json
 from lensnb.lesanet import prediction
 from lensnb.lesanet.metrics import decide
 from lensnb.lesanet.targets import most_specific
+from lensnb.runfolder import CONFIG, NAMING, WEIGHTS
 from lensnb.settings import Network, from_dict
 
-FILES = ("weights.safetensors", "config.json", "labels.json")
+FILES = (WEIGHTS, CONFIG, NAMING)
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ def check_lesanet(folder: Path) -> None:
         raise FileNotFoundError(
             f"{folder} has no {', '.join(missing)}; `python -m lensnb lesanet` makes a folder that has"
         )
-    known = read_json(folder / "labels.json")
+    known = read_json(folder / NAMING)
     absent = [name for name in ("labels", "thresholds", "parents", "network") if name not in known]
-    if absent or known["labels"] != read_json(folder / "config.json").get("labels"):
+    if absent or known["labels"] != read_json(folder / CONFIG).get("labels"):
         reason = f"has no {', '.join(absent)}" if absent else "has other labels than config.json"
-        raise ValueError(f"{folder / 'labels.json'} {reason}; delete it and run `python -m lensnb lesanet` again")
+        raise ValueError(f"{folder / NAMING} {reason}; delete it and run `python -m lensnb lesanet` again")
 
 
 def name_lesions(
@@ -63,8 +64,8 @@ def name_lesions(
     if not len(boxes):
         return []
     model, config = prediction.load_network(folder, "`python -m lensnb lesanet`")
-    known = read_json(folder / "labels.json")
-    names, network = known["labels"], from_dict(Network, known["network"], f"{folder / 'labels.json'}: network")
+    known = read_json(folder / NAMING)
+    names, network = known["labels"], from_dict(Network, known["network"], f"{folder / NAMING}: network")
     parents = np.array([[name in above for name in names] for above in known["parents"]])
     thresholds = np.array([np.inf if t is None else t for t in known["thresholds"]])
     table = boxes.assign(volume="input")

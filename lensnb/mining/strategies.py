@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
@@ -10,13 +9,14 @@ import pandas as pd
 from lensnb.files import read_table
 from lensnb.mining import counts, cross_dataset, cross_slice, intra_patient
 from lensnb.mining.patients import Patients
+from lensnb.runfolder import Run
 
 
 @dataclass(frozen=True)
 class Strategy:
     """One mining strategy.
 
-    name: in tables, and of its files mined/<name>.csv and audit/<name>.csv.
+    name: in tables and of its files (`Run.mined`, `Run.audit`).
     source: of its label rows; `uncertain` for those that training ignores, whoever found them.
     certain: whether its boxes count as lesions; else they are ignored.
     row: of Table IV.
@@ -42,7 +42,7 @@ SOURCES = ("annotated", *dict.fromkeys(strategy.source for strategy in STRATEGIE
 
 
 def open_patients(
-    runs: Path,
+    run: Run,
     split: str,
     annotations: pd.DataFrame,
     before: str,
@@ -51,16 +51,15 @@ def open_patients(
 ) -> Patients:
     """What the strategy of name `before` knows of the patients of a split ("train" or "val").
 
-    Reads out of <runs>/mined the tracklets and what the certain strategies before it have mined. Raises
-    FileNotFoundError if one of them has not mined yet, ValueError for a name that is no strategy.
+    Reads the tracklets of the run and what the certain strategies before it have mined. Raises FileNotFoundError if
+    one of them has not mined yet, ValueError for a name that is no strategy.
     """
     names = [strategy.name for strategy in strategies]
     if before not in names:
         raise ValueError(f"{before!r} is no mining strategy; choose one of {', '.join(names)}")
-    end = "" if split == "train" else f"-{split}"
     earlier = [strategy.name for strategy in strategies[: names.index(before)] if strategy.certain]
-    mined = tuple(read_table(runs / "mined" / f"{name}{end}.csv") for name in earlier)
-    return Patients(annotations, proposals, read_table(runs / "mined" / f"tracklets{end}.npz"), mined)
+    mined = tuple(read_table(run.mined(name, split)) for name in earlier)
+    return Patients(annotations, proposals, read_table(run.tracklets(split)), mined)
 
 
 def audits(

@@ -17,6 +17,7 @@ from lensnb.models.heads import DetectionHead
 from lensnb.models.lens import LENS
 from lensnb.models.rpn import RPN
 from lensnb.models.weights import device_of_choice, load_weights
+from lensnb.runfolder import CONFIG, WEIGHTS
 from lensnb.settings import Network, from_dict
 
 
@@ -66,8 +67,8 @@ def load_lens(path: Path | str, device: torch.device | str | None = None) -> LEN
     if the two do not fit together.
     """
     path = Path(path)
-    path = path / "weights.safetensors" if path.is_dir() or not path.suffix else path
-    config_path = path.with_name("config.json")
+    path = path / WEIGHTS if path.is_dir() or not path.suffix else path
+    config_path = path.with_name(CONFIG)
     for needed in (path, config_path):
         if not needed.exists():
             raise FileNotFoundError(f"{needed} is missing; a finished training run has it")

@@ -16,7 +16,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from lensnb import runfolder
 from lensnb.boxes import BOX, BOX3D, iou
 from lensnb.ct import measure
 from lensnb.ct.grid import Geometry, grid_to_mm, grid_to_original, mm_to_grid, normalise, transform
@@ -28,12 +27,13 @@ from lensnb.lesanet.naming import check_lesanet, find_lesanet, name_lesions
 from lensnb.models.build import load_lens
 from lensnb.models.lens import LENS
 from lensnb.own_ct import slicer
+from lensnb.runfolder import CONFIG, DETECTED, Run
 from lensnb.settings import Inference, from_dict
 from lensnb.show import plots
 
 PHANTOM_WARNING = "these weights know only computer-made phantoms; what they mark in a patient's CT means nothing"
 SAME_BOX_IOU = 0.5  # an expert's 2D box that overlaps a detection this much is its opinion on it
-FILES = ("detections.csv", "overlay.png", "detections.mrk.json", "about.json")
+TABLE, PICTURE, MARKUPS, ABOUT = DETECTED
 IN_PICTURE = 12  # the best detections; the table has all
 PICTURE_MM = 1.0  # pixels of the picture, where the network's grid is coarser
 COLUMNS = {
@@ -67,12 +67,12 @@ class Scan:
 
 def default_weights() -> Path:
     """The best run of a full phantom run: four datasets with mined labels."""
-    return runfolder.runs("phantom") / "experiments" / "multi-mined-seed0" / "weights.safetensors"
+    return Run("phantom").weights("multi-mined")
 
 
 def default_lesanet() -> Path:
     """The LesaNet of a full phantom run, which goes with `default_weights`."""
-    return runfolder.runs("phantom") / "lesanet" / "lesanet"
+    return Run("phantom").lesanet()
 
 
 def load_weights(path: Path | str | None = None) -> tuple[LENS, dict]:
@@ -88,10 +88,10 @@ def load_weights(path: Path | str | None = None) -> tuple[LENS, dict]:
                 "or name weights of yours with --weights FILE (config.json must lie beside them)"
             )
     model = load_lens(path)
-    config = read_json(Path(path).with_name("config.json"))
+    config = read_json(Path(path).with_name(CONFIG))
     absent = [key for key in ("spacing_mm", "inference", "phantom") if key not in config]
     if absent:
-        raise ValueError(f"{Path(path).with_name('config.json')} does not say {', '.join(absent)}; detection needs it")
+        raise ValueError(f"{Path(path).with_name(CONFIG)} does not say {', '.join(absent)}; detection needs it")
     return model, config
 
 
@@ -145,11 +145,11 @@ def save(output: Path, ct: CT, scan: Scan, config: dict, origin: dict) -> pd.Dat
         "score_at_least": config["inference"]["score"],
         "columns": columns | {f"score_{name}": f"best score of expert {name} for this lesion" for name in experts},
     }
-    with all_or_none(output, FILES):
-        write_table(table, output / "detections.csv")
-        plots.save(overlay(ct, scan, warning), output / "overlay.png")
-        write_json(slicer.markups(table, sides_mm(scan), scan.geometry), output / "detections.mrk.json")
-        write_json(about, output / "about.json")
+    with all_or_none(output, DETECTED):
+        write_table(table, output / TABLE)
+        plots.save(overlay(ct, scan, warning), output / PICTURE)
+        write_json(slicer.markups(table, sides_mm(scan), scan.geometry), output / MARKUPS)
+        write_json(about, output / ABOUT)
     return table
 
 
@@ -267,7 +267,7 @@ def command(input_path: Path, output: Path, weights: Path | None, series: str | 
     if "MPLBACKEND" not in os.environ:
         matplotlib.use("Agg")  # no window is opened, so none must be possible
     table = detect(input_path, output, weights, series, lesanet)
-    about = read_json(output / "about.json")
+    about = read_json(output / ABOUT)
     for warning in about["warnings"]:
         sys.stderr.write(f"lensnb: warning: {warning}\n")
     if not len(table):
@@ -275,4 +275,4 @@ def command(input_path: Path, output: Path, weights: Path | None, series: str | 
     sure = int((table["score"] >= 0.5).sum())
     columns = ["lesion", "x_mm", "y_mm", "z_mm", "long_mm", "short_mm", "score"]
     best = table[columns].head(10).to_string(index=False, float_format=lambda value: f"{value:.2f}")
-    return f"{len(table)} detections, {sure} scored 0.5 or more, in {output / 'detections.csv'}; the best:\n{best}"
+    return f"{len(table)} detections, {sure} scored 0.5 or more, in {output / TABLE}; the best:\n{best}"

@@ -45,18 +45,18 @@ def run(profile: str, only: Sequence[str] | None, chosen: Sequence[Target], core
     Behind an input that is marked `ancient` Snakemake plans nothing in a start that makes this input, whatever else
     is missing there, and ends in success. So it is asked again until nothing is out of date or nothing changes.
     """
-    runs = runfolder.runs(profile, seed)
+    files = runfolder.Run(profile, seed)
     started = time.time()
-    engine_log = runs / "logs" / "snakemake.log"
+    engine_log = files.log("snakemake")
     engine_log.parent.mkdir(parents=True, exist_ok=True)
     command = snakemake(profile, seed, *gpu_limit(), "--cores", str(cores), *(target.file for target in chosen))
     before, waiting = None, out_of_date(chosen)
     while waiting and waiting != before:
-        if _run_engine(command, runs, engine_log):
-            raise RunError(failure_report(runs, engine_log, started))
+        if _run_engine(command, files.folder, engine_log):
+            raise RunError(failure_report(files, engine_log, started))
         before, waiting = waiting, out_of_date(plan(profile, only, seed))
     if not all(target.path.exists() for target in chosen):
-        raise RunError(failure_report(runs, engine_log, started))
+        raise RunError(failure_report(files, engine_log, started))
 
 
 def out_of_date(chosen: Sequence[Target]) -> list[str]:
@@ -100,10 +100,10 @@ def _follow(lines, log: Path) -> None:
                 print(f"--- {line.strip()} ---", flush=True)
 
 
-def failure_report(runs: Path, engine_log: Path, started: float) -> str:
+def failure_report(files: runfolder.Run, engine_log: Path, started: float) -> str:
     """What failed since `started`: one line for each step, and where its notebook and log are."""
     # file times can be coarser than the clock
-    failures = [path for path in sorted((runs / "failures").glob("*.txt")) if path.stat().st_mtime >= started - 1]
+    failures = [path for path in sorted(files.failures.glob("*.txt")) if path.stat().st_mtime >= started - 1]
     engine = engine_log.read_text()
     if not failures:
         # a step that was killed could not say so itself
@@ -112,11 +112,11 @@ def failure_report(runs: Path, engine_log: Path, started: float) -> str:
         if not killed:
             last = "\n".join(engine.splitlines()[-15:])
             return f"{last}\nFAILED Snakemake stopped before every target was made; its log: {engine_log}"
-        return "\n".join(f"FAILED {name}: was killed; log: {runs / 'logs' / name}.log" for name in killed)
+        return "\n".join(f"FAILED {name}: was killed; log: {files.log(name)}" for name in killed)
     report = []
     for path in failures:
         as_far = path.with_suffix(".ipynb")
-        report.append(f"as far as it came: {as_far}" if as_far.exists() else f"log: {runs / 'logs' / path.stem}.log")
+        report.append(f"as far as it came: {as_far}" if as_far.exists() else f"log: {files.log(path.stem)}")
     return "\n".join([*report, *(f"FAILED {path.read_text().strip()}" for path in failures)])
 
 
@@ -162,23 +162,23 @@ def make(asked: object) -> None:
             profile = start_variant(profile, asked.variant, asked.set, asked.seed)
         except ValueError as error:
             raise RunError(str(error), status=2) from error
-    runs, figures = runfolder.runs(profile, asked.seed), runfolder.figures(profile, asked.seed)
+    files = runfolder.Run(profile, asked.seed)
     if asked.list or asked.dry_run:
         show(plan(profile, asked.only, asked.seed))
         return
-    waiting = f"Another run_all.sh (process {{holder}}) works on {runs.name}; waiting for it to end."
-    with processes.lock(runs / "locks" / "run", waiting):
-        if processes.end_abandoned(runs):
+    waiting = f"Another run_all.sh (process {{holder}}) works on {files.folder.name}; waiting for it to end."
+    with processes.lock(files.lock("run"), waiting):
+        if processes.end_abandoned(files.folder):
             print("Ended what an interrupted run had left at work; continuing from there.", flush=True)
         chosen = plan(profile, asked.only, asked.seed)
         if not out_of_date(chosen):
-            print(f"All {len(chosen)} targets were made already: {figures}", flush=True)
+            print(f"All {len(chosen)} targets were made already: {files.figures}", flush=True)
         else:
-            print(f"Profile {profile}, seed {asked.seed}, {asked.cores} cores; logs in {runs / 'logs'}", flush=True)
+            print(f"Profile {profile}, seed {asked.seed}, {asked.cores} cores; logs in {files.logs}", flush=True)
             start = time.monotonic()
             run(profile, asked.only, chosen, asked.cores, asked.seed)
             minutes = (time.monotonic() - start) / 60
-            print(f"All {len(chosen)} targets are made ({minutes:.1f} min): {figures}", flush=True)
+            print(f"All {len(chosen)} targets are made ({minutes:.1f} min): {files.figures}", flush=True)
         if asked.variant:
             print(f"\n{report_differences(profile, asked.seed)}", flush=True)
 

@@ -130,8 +130,8 @@ def run_notebook(notebook: Path, output: Path, profile: str, given: dict[str, st
     as it came is then kept in the run's failures folder.
     """
     values = parameters(notebook, profile, given, seed)
-    runs = runfolder.runs(profile, seed)
-    partial = runs / "partial" / output.name
+    files = runfolder.Run(profile, seed)
+    partial = files.partial(output.name)
     partial.parent.mkdir(parents=True, exist_ok=True)
     output.unlink(missing_ok=True)
     try:
@@ -139,7 +139,7 @@ def run_notebook(notebook: Path, output: Path, profile: str, given: dict[str, st
         check_outputs(log.name, expect)
     except StepError:
         if partial.exists():
-            kept = runs / "failures" / output.name
+            kept = files.failures / output.name
             kept.parent.mkdir(parents=True, exist_ok=True)
             os.replace(partial, kept)
         raise
@@ -264,12 +264,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     expect = [path.resolve() for path in options.expect if path != options.output]
     name = options.output.stem if options.output else options.step
-    runs = runfolder.runs(options.profile, options.seed)
-    failure = runs / "failures" / f"{name}.txt"
+    files = runfolder.Run(options.profile, options.seed)
+    failure = files.failures / f"{name}.txt"
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     os.environ[processes.JOB] = processes.identity()
-    os.environ[processes.FOLDER] = str(runs)
+    os.environ[processes.FOLDER] = str(files.folder)
     os.environ["PYTHONPATH"] = str(runfolder.repository())  # the kernel starts in another folder
     if threads := load_profile(options.profile).training.threads:  # 0: torch decides, which libgomp does not know
         for variable in THREAD_VARIABLES:
@@ -277,9 +277,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if owner := os.environ.get(processes.OWNER):
         threading.Thread(target=_end_with_owner, args=(owner,), daemon=True).start()
 
-    processes.end_abandoned(runs)
-    with processes.lock(runs / "locks" / name, f"[{name}] process {{holder}} is working on this; waiting"):
-        log = Log(name, runs / "logs" / f"{name}.log")
+    processes.end_abandoned(files.folder)
+    with processes.lock(files.lock(name), f"[{name}] process {{holder}} is working on this; waiting"):
+        log = Log(name, files.log(name))
         start = time.monotonic()
         failure.unlink(missing_ok=True)
         failure.with_suffix(".ipynb").unlink(missing_ok=True)

@@ -72,5 +72,5 @@ def report_differences(variant: str, seed: int = 0) -> str:
     truth = manual_truth(own.raw, "test")
     if run.raw != own.raw:
         return f"{variant} has phantoms of its own, so its tables and those of {reference} are of different patients.\n"
-    rows = row_differences(run.folder / "detections", own.folder / "detections", truth)
+    rows = row_differences(run, own, truth)
     return write_differences(rows, changed_tables(run.figures, own.figures), own.figures)

@@ -83,10 +83,9 @@ class Session:
         names: of `needs.NEEDS`; experiments: trained ones; proposals: of experiments on splits, such as "multi-val".
         """
         wanted = [needs.NEEDS[name] for name in names if not (name == "raw data" and self.real)]
-        wanted += [needs.experiment(name, self.seed) for name in experiments]
+        wanted += [needs.experiment(name) for name in experiments]
         wanted += [needs.proposals(name) for name in proposals]
-        folders = {"raw": self.run.raw, "prepared": self.run.prepared, "runs": self.run.folder}
-        needs.check(wanted, folders, self.name, self.seed)
+        needs.check(wanted, self.run)
 
     def show(self, fig: Figure, name: str, caption: str, alt: str) -> None:
         """Save a figure as figures/<profile>/<name>.png and show it with its caption (see `plots.show`)."""

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lensnb import runfolder
 from lensnb.datasets import DATASETS, NAMES
 from lensnb.datasets.store import Store
 from lensnb.models.build import build_lens
@@ -15,6 +14,7 @@ from lensnb.models.inputs import slice_group, to_grey
 from lensnb.models.lens import LENS, total_loss
 from lensnb.models.targets import Target
 from lensnb.models.weights import device_of_choice, fingerprint, initialise
+from lensnb.runfolder import WEIGHTS, Run
 from lensnb.settings import Network, Profile, Training, load_profile, to_dict
 from lensnb.streams import Stream, generator, number
 from lensnb.training.augment import canvas_size, draw, place_batch
@@ -48,20 +48,20 @@ def train_experiment(experiment_name: str, profile_name: str, seed: int = 0, run
     if experiment_name not in EXPERIMENTS:
         raise ValueError(f"{experiment_name!r} is not an experiment; choose one of {', '.join(EXPERIMENTS)}")
     profile = load_profile(profile_name)
-    runs = runfolder.runs(profile_name, seed)
-    run_dir = Path(run_dir or runs / "experiments" / f"{experiment_name}-seed{seed}")
-    if (run_dir / "weights.safetensors").exists():
+    run = Run(profile_name, seed)
+    run_dir = Path(run_dir or run.experiment(experiment_name))
+    if (run_dir / WEIGHTS).exists():
         print(f"{run_dir.name}: already trained")
         return run_dir
-    store = Store(runfolder.prepared(profile_name, seed))
+    store = Store(run.prepared)
     experiment = of(experiment_name, store)
     for name in sorted(set(EXPERIMENTS[experiment_name].datasets) - set(experiment.datasets)):
         print(f"{experiment_name}: no {name} expert, for want of labelled training volumes of {name}")
     rank, world = start_processes(profile.training.threads)
     torch.manual_seed(seed)
     model = build_lens(profile.network, experiment.datasets, experiment.proposal_network)
-    initialise(model, runs / "pretext" / "weights.safetensors")
-    labels = training_labels(experiment, store, runs)
+    initialise(model, run.pretext)
+    labels = training_labels(experiment, store, run)
     batches = Batches(experiment, profile, store, labels, seed, model.backbone.multiple, rank, world)
     config = {
         "experiment": experiment.name, "datasets": list(experiment.datasets), "profile": profile_name, "seed": seed,

@@ -1,7 +1,6 @@
 """Every training by name, and which labels it learns from. Rows of tables that need the same training share one run."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pandas as pd
 
@@ -9,33 +8,36 @@ from lensnb.boxes import COLUMNS
 from lensnb.datasets import NAMES, UNIVERSAL
 from lensnb.datasets.store import Store
 from lensnb.files import read_table
+from lensnb.runfolder import Run
 
-# the tables in the folder mined that each of these reads: one of every strategy in mining/strategies.py, a later room
+# the mined tables that each of these reads, by strategy and embedding: one of every strategy in mining/strategies.py, a
+# later room; cross-slice propagation uses no embedding
 MINED = {
-    "mined": ("cross-slice", "intra-patient", "cross-dataset"),
-    "mined-simpler": ("cross-slice", "simpler/intra-patient", "simpler/cross-dataset"),
+    "mined": (("cross-slice", ""), ("intra-patient", ""), ("cross-dataset", "")),
+    "mined-simpler": (("cross-slice", ""), ("intra-patient", "simpler"), ("cross-dataset", "simpler")),
 }
 
 
-def _annotated(experiment, boxes: pd.DataFrame, store: Store, runs: Path) -> pd.DataFrame:
+def _annotated(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.DataFrame:
     return boxes
 
 
-def _with_mined(experiment, boxes: pd.DataFrame, store: Store, runs: Path) -> pd.DataFrame:
-    mined = [read_table(runs / "mined" / f"{name}.csv", COLUMNS) for name in MINED[experiment.labels]]
+def _with_mined(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.DataFrame:
+    files = [run.mined(strategy, embedding=embedding) for strategy, embedding in MINED[experiment.labels]]
+    mined = [read_table(file, COLUMNS) for file in files]
     return pd.concat([boxes, *(table[COLUMNS] for table in mined)], ignore_index=True)
 
 
-def _complete(experiment, boxes: pd.DataFrame, store: Store, runs: Path) -> pd.DataFrame:
+def _complete(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.DataFrame:
     return _with_truth(boxes, _hidden_truth(experiment, store)[COLUMNS])
 
 
-def _oracle_mined(experiment, boxes: pd.DataFrame, store: Store, runs: Path) -> pd.DataFrame:
+def _oracle_mined(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.DataFrame:
     truth = _hidden_truth(experiment, store)
     return _with_truth(boxes, truth[_recoverable(truth)][COLUMNS])
 
 
-def _oracle_ignored(experiment, boxes: pd.DataFrame, store: Store, runs: Path) -> pd.DataFrame:
+def _oracle_ignored(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.DataFrame:
     truth = _hidden_truth(experiment, store)
     return _with_truth(boxes, truth.assign(source=truth["source"].where(_recoverable(truth), "uncertain"))[COLUMNS])
 
@@ -147,13 +149,13 @@ def of(name: str, store: Store) -> Experiment:
     return replace(experiment, datasets=tuple(dataset for dataset in experiment.datasets if dataset in labelled))
 
 
-def training_labels(experiment: Experiment, store: Store, runs: Path) -> pd.DataFrame:
+def training_labels(experiment: Experiment, store: Store, run: Run) -> pd.DataFrame:
     """The label table of an experiment: 2D boxes in grid coordinates, `source` telling certain from uncertain.
 
-    runs: the profile's folder of runs, for the mined tables.
+    The mined tables are those of `run`.
     Raises FileNotFoundError if a mined table is missing, ValueError if the truth is asked for and there is none.
     """
     splits = store.volumes["split"]
     boxes = store.boxes
     boxes = boxes[(boxes["volume"].map(splits) == "train") & boxes["dataset"].isin(experiment.datasets)]
-    return LABELS[experiment.labels](experiment, boxes, store, runs)
+    return LABELS[experiment.labels](experiment, boxes, store, run)

@@ -16,6 +16,7 @@ from lensnb.datasets.store import Store
 from lensnb.files import read_json
 from lensnb.models.fpr import FPR, focal_loss, load_imagenet
 from lensnb.models.weights import device_of_choice, fingerprint, load_weights
+from lensnb.runfolder import CONFIG, WEIGHTS
 from lensnb.settings import Fpr, Network, Profile, from_dict, to_dict
 from lensnb.streams import Stream, generator
 from lensnb.system import progress
@@ -58,7 +59,7 @@ def train_fpr(
     detections: volume, x1, y1, z1, x2, y2, z2 in grid coordinates; labels (n,): 1, 0 or -1, see `label_proposals`.
     Raises ValueError if there is no true or no false proposal.
     """
-    if (out_dir / "weights.safetensors").exists():
+    if (out_dir / WEIGHTS).exists():
         print("fpr: already trained")
         return out_dir
     config = profile.fpr
@@ -120,14 +121,14 @@ class Patches(torch.utils.data.Dataset):
 
 def load_fpr(run_dir: Path) -> FPR:
     """The trained FPR network of a folder, in eval mode; FileNotFoundError if it is not there."""
-    path = run_dir / "config.json"
+    path = run_dir / CONFIG
     if not path.exists():
         raise FileNotFoundError(
             f"{run_dir} has no trained FPR network; the notebook on false positive reduction makes it"
         )
     config = {name: value for name, value in read_json(path).items() if name not in ("proposals", "seed")}
     model = FPR(from_dict(Fpr, config, str(path)))
-    load_weights(model, run_dir / "weights.safetensors")
+    load_weights(model, run_dir / WEIGHTS)
     return model.to(device_of_choice(), memory_format=torch.channels_last_3d).eval()  # as in training
 
 

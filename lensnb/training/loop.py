@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lensnb.files import atomic_write, fingerprint, write_json, write_table
 from lensnb.models.weights import first_words, save_weights
-from lensnb.runfolder import CHECKPOINT
+from lensnb.runfolder import CHECKPOINT, CONFIG, LOG, WEIGHTS
 from lensnb.training.parallel import average, shared, wait_for_all
 
 LOG_EVERY = 20  # iterations that a row of the log is the mean of
@@ -49,7 +49,7 @@ def fit(
     run_dir: Path,
     config: dict,
     recipe: object = None,
-    total: Callable[[Mapping[str, Tensor]], Tensor] = lambda losses: sum(losses.values()),
+    total: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
     kept: tuple[str, ...] = ("",),
 ) -> None:
     """Train `model` in place on batches 0 .. len(batches) - 1; write its run into `run_dir`.
@@ -57,7 +57,7 @@ def fit(
     The run is log.csv, config.json and, last, weights.safetensors: where the weights are, the rest is.
 
     batches[t] is the batch of iteration t and follows from t and a seed alone. losses_of(module, batch) gives its named
-    losses, `total` what is minimised; with several processes they must come from a call of `module`, which then is
+    losses, `total` what is minimised, their sum by default; with several processes they must come from a call of `module`, which then is
     `model` with gradients averaged over the processes. config: what config.json says of the network and its training;
     recipe: everything else that the weights follow from, as JSON can hold it. A checkpoint of another config or recipe
     is not continued. kept: what the names of written weights begin with.
@@ -82,7 +82,7 @@ def fit(
             group["lr"] = course.rate_of(t) * group.get("factor", 1.0)
         with torch.autocast(device.type, torch.bfloat16, enabled=course.autocast):
             losses = losses_of(module, batch)
-            loss = total(losses)
+            loss = total(losses) if total else sum(losses.values())
         values = average(torch.stack([*(value.detach() for value in losses.values()), loss.detach()]).float())
         if not torch.isfinite(values[-1]):
             raise FloatingPointError(f"{label}: the loss is {values[-1]} at iteration {t}; lower the learning rate")
@@ -90,7 +90,8 @@ def fit(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), course.gradient_clip)
         optimizer.step()
-        recent.append(dict(zip([*losses, "total"], values.tolist(), strict=True)))
+        names = [*losses, "total"] if total else [*losses]
+        recent.append(dict(zip(names, values.tolist(), strict=False)))
         last = t + 1 == iterations
         if (t + 1) % LOG_EVERY == 0 or last:
             rows.append({"iteration": t + 1} | {k: round(float(np.mean([r[k] for r in recent])), 6) for k in recent[0]})
@@ -104,9 +105,9 @@ def fit(
             save_checkpoint(checkpoint, model, optimizer, t + 1, rows, recent, recipe)
     model.eval()
     if first:
-        write_table(pd.DataFrame(rows), run_dir / "log.csv")
-        write_json(config, run_dir / "config.json")
-        save_weights(model, run_dir / "weights.safetensors", kept)
+        write_table(pd.DataFrame(rows), run_dir / LOG)
+        write_json(config, run_dir / CONFIG)
+        save_weights(model, run_dir / WEIGHTS, kept)
     wait_for_all()
 
 

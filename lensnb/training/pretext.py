@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lensnb import runfolder
 from lensnb.datasets.store import Store
 from lensnb.models.build import build_lens
 from lensnb.models.inputs import slice_group, to_grey
 from lensnb.models.weights import save_weights
+from lensnb.runfolder import Run
 from lensnb.settings import Network, Training, load_profile, to_dict
 from lensnb.streams import Stream, generator, number
 from lensnb.training.augment import canvas_size, draw, place_batch
@@ -27,23 +27,24 @@ from lensnb.training.detector import Batch, fit_lens
 
 
 def train_pretext(profile_name: str, seed: int = 0) -> Path:
-    """Write data/runs/<profile>/pretext/weights.safetensors, resuming an interrupted training; return the folder.
+    """Write the weights `Run.pretext`, resuming an interrupted training; return the folder.
 
     Raises RuntimeError if the profile asks for ImageNet weights and they cannot be had.
     """
     profile = load_profile(profile_name)
-    folder = runfolder.runs(profile_name, seed) / "pretext"
-    if (folder / "weights.safetensors").exists():
+    run = Run(profile_name, seed)
+    folder = run.pretext.parent
+    if run.pretext.exists():
         print("pretext: already trained")
         return folder
     torch.set_num_threads(profile.training.threads or torch.get_num_threads())
-    store = Store(runfolder.prepared(profile_name, seed))
+    store = Store(run.prepared)
     torch.manual_seed(seed)
     if profile.network.imagenet:
         model = build_lens(profile.network, ["pretext"])
         model.backbone.load_imagenet()
         trunk = tuple(f"backbone.{part}" for part in ("stem", "denseblock", "transition"))
-        save_weights(model, folder / "weights.safetensors", trunk)
+        save_weights(model, run.pretext, trunk)
         return folder
     model = build_lens(replace(profile.network, freeze_batch_norm=False), ["pretext"])
     training = replace(profile.training, **asdict(profile.pretext))
