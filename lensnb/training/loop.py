@@ -57,10 +57,10 @@ def fit(
     The run is log.csv, config.json and, last, weights.safetensors: where the weights are, the rest is.
 
     batches[t] is the batch of iteration t and follows from t and a seed alone. losses_of(module, batch) gives its named
-    losses, `total` what is minimised, their sum by default; with several processes they must come from a call of `module`, which then is
-    `model` with gradients averaged over the processes. config: what config.json says of the network and its training;
-    recipe: everything else that the weights follow from, as JSON can hold it. A checkpoint of another config or recipe
-    is not continued. kept: what the names of written weights begin with.
+    losses, `total` what is minimised, by default their sum; with several processes they must come from a call of
+    `module`, which then is `model` with gradients averaged over the processes. config: what config.json says of the
+    network and its training; recipe: everything else that the weights follow from, as JSON can hold it. A checkpoint of
+    another config or recipe is not continued. kept: what the names of written weights begin with.
 
     A stopped training goes on from its last checkpoint to the same weights. The checkpoint is left in `run_dir`: if the
     weights get lost, it brings them back at once; `remove_checkpoint` removes it. Raises FloatingPointError if a loss
