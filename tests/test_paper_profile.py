@@ -5,7 +5,6 @@ teaches a network nothing, so what a trained one would find, the known lesions, 
 later stage has something to work on.
 """
 
-import copy
 import json
 import os
 import re
@@ -37,10 +36,10 @@ from lensnb.lesanet import recognition
 from lensnb.mining import cross_dataset, cross_slice, intra_patient, patients
 from lensnb.mining.label_rows import add_origin
 from lensnb.mining.strategies import STRATEGIES
-from lensnb.models import lens
+from lensnb.models.build import load_lens
 from lensnb.models.fpr import combine
 from lensnb.run import targets
-from lensnb.settings import load_profile
+from lensnb.settings import Profile, load_profile
 from lensnb.training import experiments, pretext
 from lensnb.training.detector import train_experiment
 from lensnb.training.false_positives import label_proposals, load_fpr, score_fpr, train_fpr
@@ -48,7 +47,7 @@ from lensnb.training.false_positives import label_proposals, load_fpr, score_fpr
 PROFILE = "paper"
 SHORTER = {
     "training": {"epochs": 1, "batch_size": 2, "threads": 1, "loader_workers": 0, "checkpoint_every": 100},
-    "embedding": {"iterations": 2, "batch_size": 4, "triplets": 50},
+    "lesanet": {"iterations": 2, "batch_size": 4, "triplets": 50},
     "fpr": {"epochs": 1, "batch_size": 4, "per_volume": 6},
     "network": {"proposals": 60},  # of 300 in each slice: they, not the layers, take most of the time
     "inference": {"per_slice": 5},
@@ -61,14 +60,15 @@ SMALL_PHANTOMS = {
 WEIGHTS = {"densenet121-a639ec97.pth": densenet121, "resnet18-f37072fd.pth": resnet18}  # where torchvision looks
 
 
-def shortened(changes: dict) -> SimpleNamespace:
-    """The paper profile with other sizes; a setting that it does not have is an error."""
-    profile = copy.deepcopy(load_profile(PROFILE))
-    for section, values in changes.items():
-        for name, value in values.items():
-            assert hasattr(getattr(profile, section), name)
-            setattr(getattr(profile, section), name, value)
-    return profile
+def shortened(changes: dict):
+    """What reads the paper profile with other sizes; a setting that it does not have is an error."""
+    read = settings._read
+
+    def changed(name: str) -> dict:
+        content = read(name)
+        return content | {section: content[section] | values for section, values in changes.items()}
+
+    return changed
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +76,12 @@ def done(tmp_path_factory):
     """Every stage, one after the other; what each of them made."""
     root = tmp_path_factory.mktemp("paper")
     real = SHARED.is_dir()
-    profile = shortened(SHORTER if real else SHORTER | SMALL_PHANTOMS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LENSNB_ROOT", str(root))
         patch.setenv("TORCH_HOME", str(root / "torch"))
         patch.setenv("LENSNB_DATA", str(root / "data" / "raw"))
-        patch.setattr(settings, "load", lambda name: profile)
+        patch.setattr(settings, "_read", shortened(SHORTER if real else SHORTER | SMALL_PHANTOMS))
+        profile = load_profile(PROFILE)
         if real:
             miniature.write(runfolder.real_data(), SHARED)
         else:
@@ -89,7 +89,7 @@ def done(tmp_path_factory):
         yield run_chain(profile)
 
 
-def run_chain(profile: SimpleNamespace) -> SimpleNamespace:
+def run_chain(profile: Profile) -> SimpleNamespace:
     """Preparation, initial weights, trainings, proposals, mining, false positive reduction, evaluation."""
     runs, raw = runfolder.runs(PROFILE), runfolder.raw(PROFILE)
     report = prepare(raw, runfolder.prepared(PROFILE), profile.grid.spacing_mm, 0, 1, profile.grid.box_padding_mm)
@@ -128,11 +128,11 @@ def volumes_of(store: Store, split: str) -> list[str]:
     return table.index[(table["dataset"] == "DeepLesion") & (table["split"] == split)].tolist()
 
 
-def train_and_detect(experiment: str, store: Store, profile: SimpleNamespace, split: str) -> pd.DataFrame:
+def train_and_detect(experiment: str, store: Store, profile: Profile, split: str) -> pd.DataFrame:
     """Train unless that is done, detect, and add the known lesions as all experts would find them."""
     run = train_experiment(experiment, PROFILE)
     out = runfolder.runs(PROFILE) / "proposals" / f"{experiment}-{split}.npz"
-    found = inference.detect(lens.load(run), store, volumes_of(store, split), profile.inference, out, split)
+    found = inference.detect(load_lens(run), store, volumes_of(store, split), profile.inference, out, split)
     known = store.boxes[store.boxes["volume"].isin(volumes_of(store, split))]
     known = pd.concat([known.assign(z=known["z"] + step, score=0.9 - 0.1 * abs(step)) for step in (-1, 0, 1)])
     known = known[known["z"].between(0, known["volume"].map(store.volumes["depth"]) - 1)]
@@ -142,7 +142,7 @@ def train_and_detect(experiment: str, store: Store, profile: SimpleNamespace, sp
     return read_table(out)
 
 
-def mine(store: Store, profile: SimpleNamespace, proposals: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def mine(store: Store, profile: Profile, proposals: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The three strategies of Sec. V; thresholds that need a trained network are set, not chosen."""
     rules, runs = profile.mining, runfolder.runs(PROFILE)
     annotations = store.boxes[store.boxes["volume"].isin(volumes_of(store, "train"))].reset_index(drop=True)
@@ -176,7 +176,7 @@ def strongest(tracklets: pd.DataFrame, number: int) -> pd.Index:
     return tracklets.groupby("tracklet")["score"].max().nlargest(number).index
 
 
-def reduce_false_positives(store: Store, profile: SimpleNamespace, proposals: dict) -> dict[str, pd.DataFrame]:
+def reduce_false_positives(store: Store, profile: Profile, proposals: dict) -> dict[str, pd.DataFrame]:
     """Train the second network on the training volumes' proposals, and score those of validation and test."""
     rules, runs, settings = profile.fpr, runfolder.runs(PROFILE), profile.inference
     fused = inference.fuse(proposals["multi-mined", "train"], nms=settings.nms)
@@ -198,7 +198,7 @@ def reduce_false_positives(store: Store, profile: SimpleNamespace, proposals: di
     return scores
 
 
-def evaluate(raw: Path, store: Store, proposals: pd.DataFrame, scores: dict, profile: SimpleNamespace) -> tuple:
+def evaluate(raw: Path, store: Store, proposals: pd.DataFrame, scores: dict, profile: Profile) -> tuple:
     """Rows f, g and h of Table II on the test volumes."""
     second = scores["test"]
     found = {
@@ -248,7 +248,7 @@ def test_training(done, experiment):
     run = done.runs / "experiments" / f"{experiment}-seed0"
     log = read_table(run / "log.csv")
     assert np.isfinite(log.to_numpy(float)).all() and log["iteration"].iloc[-1] >= 4  # each dataset at least once
-    model = lens.load(run)
+    model = load_lens(run)
     assert model.datasets == NAMES and not any(p.isnan().any() for p in model.parameters())
     # the network of Sec. VI-B: DenseNet-121 to its third block, 512 channels, two layers of 2048
     assert model.backbone.denseblock3.denselayer24 and model.backbone.channels == 512
@@ -337,8 +337,8 @@ def test_tables_of_real_data_name_no_truth(done):
     if not (figures / "table2.csv").exists():
         pytest.skip("the notebook on Table II was not run")
     assert list(pd.read_csv(figures / "table2.csv")["row"]) == ["baseline", *"abcefgh"]
-    claims = pd.read_csv(figures / "claims.csv")
-    assert len(claims) == len(claims.PAPER_CLAIMS) and claims["paper"].notna().all()
+    found = pd.read_csv(figures / "claims.csv")
+    assert len(found) == len(claims.PAPER_CLAIMS) and found["paper"].notna().all()
     found = pd.read_csv(figures / "mining_audit.csv")
     assert len(found) == 3 and found[["precision", "recall"]].isna().all(axis=None) and (found["mined"] >= 0).all()
 
