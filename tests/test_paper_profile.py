@@ -30,7 +30,7 @@ from lensnb.datasets import NAMES
 from lensnb.datasets.preparation import prepare
 from lensnb.datasets.store import Store
 from lensnb.detection import inference, scoring
-from lensnb.evaluation import froc, table2
+from lensnb.evaluation import claims, froc, table2
 from lensnb.files import read_table, write_table
 from lensnb.lesanet import recognition
 from lensnb.mining import cross_dataset, cross_slice, intra_patient, patients
@@ -249,7 +249,7 @@ def test_training(done, experiment):
     log = read_table(run / "log.csv")
     assert np.isfinite(log.to_numpy(float)).all() and log["iteration"].iloc[-1] >= 4  # each dataset at least once
     model = load_lens(run)
-    assert model.datasets == NAMES and not any(p.isnan().any() for p in model.parameters())
+    assert model.experts == NAMES and not any(p.isnan().any() for p in model.parameters())
     # the network of Sec. VI-B: DenseNet-121 to its third block, 512 channels, two layers of 2048
     assert model.backbone.denseblock3.denselayer24 and model.backbone.channels == 512
     assert model.head.fc1.weight.shape == (2048, 512 * 7 * 7) and model.head.fc2.weight.shape == (2048, 2048)
