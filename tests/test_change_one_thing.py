@@ -1,4 +1,4 @@
-"""The worked examples of lensnb/change_one_thing.md: made on a copy of the package, each works and touches few files."""
+"""The worked examples of change_one_thing.md: made on a copy of the package, each works and touches few files."""
 
 import os
 import re
