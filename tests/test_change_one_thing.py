@@ -98,9 +98,12 @@ def test_checks_fail_without_the_change(tmp_path):
     assert result.stdout.splitlines()[-1:] == [repr([PATCHES_NOTHING])], result.stderr
 
 
-def test_new_files_are_as_tidy_as_the_package(tmp_path):
-    for example in EXAMPLES.values():
-        for _, name, text in example["changes"]:
-            assert max(map(len, text.splitlines())) <= 121, name
-            if name.endswith(".py") and not text.startswith((" ", "-", "+")):
-                compile(text, name, "exec")
+def test_a_reader_sees_which_file_a_block_is_of():
+    """The info string of a block is not shown where Markdown is rendered."""
+    for info, kind, name in re.findall(r"^(.*)\n\n```(python|diff) file=(\S+)$", PAGE.read_text(), flags=re.MULTILINE):
+        assert info == (f"`{name}`, new:" if kind == "python" else f"`{name}`:")
+
+
+def test_no_line_is_too_long_for_the_package():
+    lines = [line for example in EXAMPLES.values() for *_, text in example["changes"] for line in text.splitlines()]
+    assert [line for line in lines if len(line) > 121] == []
