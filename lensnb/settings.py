@@ -56,6 +56,7 @@ class Network:
     """LENS's backbone, proposal networks and head, and the grey values that they read."""
 
     backbone: str
+    proposal_network: str
     slices: int
     hu: tuple[int, ...]
     grey: tuple[int, ...]

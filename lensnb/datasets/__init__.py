@@ -36,6 +36,7 @@ class Dataset:
     """What a dataset means to everything but its reader.
 
     name: also of its folder among the raw data, and of its expert.
+    reader: its module in this room.
     lesions: what its labels cover.
     universal: it has lesions of all types, of which many are not marked, so that its unmarked slices are no negatives;
         else it is of a single type, whose lesions are all marked.
@@ -55,6 +56,7 @@ class Dataset:
     """
 
     name: str
+    reader: str
     lesions: str
     universal: bool
     key_slices_only: bool
@@ -74,6 +76,7 @@ class Dataset:
 _ALL = (
     Dataset(
         name="DeepLesion",
+        reader="deeplesion",
         lesions="all lesion types, few of the lesions marked",
         universal=True,
         key_slices_only=True,
@@ -99,6 +102,7 @@ zip files), 225 GB; terms of use on that page. Manual test set: https://github.c
     ),
     Dataset(
         name="LUNA16",
+        reader="luna16",
         lesions="lung nodules",
         universal=False,
         key_slices_only=False,
@@ -116,6 +120,7 @@ zip files), 225 GB; terms of use on that page. Manual test set: https://github.c
     ),
     Dataset(
         name="LiTS",
+        reader="lits",
         lesions="liver tumours",
         universal=False,
         key_slices_only=False,
@@ -132,6 +137,7 @@ unpacked; CC BY-NC-SA 4.0""",
     ),
     Dataset(
         name="NIH-LN",
+        reader="nih_ln",
         lesions="lymph nodes",
         universal=False,
         key_slices_only=False,

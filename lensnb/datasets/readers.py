@@ -1,5 +1,7 @@
-"""The reader of each dataset; `lensnb.datasets` says what a reader must do."""
+"""The reader of each dataset; `lensnb.datasets` names it and says what a reader must do."""
 
-from lensnb.datasets import deeplesion, lits, luna16, nih_ln
+from importlib import import_module
 
-READERS = {reader.NAME: reader for reader in (deeplesion, luna16, lits, nih_ln)}
+from lensnb.datasets import DATASETS
+
+READERS = {name: import_module(f"lensnb.datasets.{dataset.reader}") for name, dataset in DATASETS.items()}

@@ -1,7 +1,7 @@
 """LENS from its settings: which part is made of which numbers, and a trained one from its files.
 
-A part is added by a line in BACKBONES or PROPOSAL_NETWORKS, and chosen by `network.backbone` of the profile or by the
-experiment's `proposal_network`.
+A part is added by a line in BACKBONES or PROPOSAL_NETWORKS, and chosen by `network.backbone` and
+`network.proposal_network` of the profile, the latter also by an experiment of its own.
 """
 
 from collections.abc import Sequence
@@ -43,8 +43,12 @@ BACKBONES = {"densenet": densenet}
 PROPOSAL_NETWORKS = {"afp": afp, "rpn": rpn}
 
 
-def build_lens(network: Network, experts: Sequence[str], proposal_network: str = "afp") -> LENS:
-    """An untrained LENS; experts: the names of its datasets. ValueError for the name of a part that does not exist."""
+def build_lens(network: Network, experts: Sequence[str], proposal_network: str = "") -> LENS:
+    """An untrained LENS; experts: the names of its datasets; proposal_network: in place of the settings' one.
+
+    Raises ValueError for the name of a part that does not exist.
+    """
+    proposal_network = proposal_network or network.proposal_network
     for name, known, asked_by in (
         (network.backbone, BACKBONES, "network.backbone"),
         (proposal_network, PROPOSAL_NETWORKS, "proposal_network"),

@@ -65,7 +65,8 @@ def train_experiment(experiment_name: str, profile_name: str, seed: int = 0, run
     batches = Batches(experiment, profile, store, labels, seed, model.backbone.multiple, rank, world)
     config = {
         "experiment": experiment.name, "datasets": list(experiment.datasets), "profile": profile_name, "seed": seed,
-        "proposal_network": experiment.proposal_network, "network": to_dict(profile.network),
+        "proposal_network": experiment.proposal_network or profile.network.proposal_network,
+        "network": to_dict(profile.network),
         "training": to_dict(profile.training), "inference": to_dict(profile.inference),
         "spacing_mm": list(profile.grid.spacing_mm), "iterations": len(batches), "phantom": store.truth is not None,
         "torch": torch.__version__,

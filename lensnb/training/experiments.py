@@ -86,6 +86,7 @@ class Experiment:
             "oracle-ignored"  and every other lesion ignored, as perfect cross-dataset mining would (phantoms).
     negatives: whether slices of DeepLesion without a known lesion are trained on ("unlabeled" of Table IV); the
                fully labelled datasets always have them.
+    proposal_network: in place of the profile's network.proposal_network.
     length: of the training, as a multiple of the profile's. Only the control `single-long` has another one: joint
                trainings see DeepLesion as often as the others but have up to half as many batches on top.
     """
@@ -93,7 +94,7 @@ class Experiment:
     name: str
     title: str
     datasets: tuple[str, ...] = (UNIVERSAL,)
-    proposal_network: str = "afp"
+    proposal_network: str = ""
     labels: str = "annotated"
     negatives: bool = False
     length: float = 1.0
