@@ -1,5 +1,8 @@
 """The whole chain, from making phantoms to Table II, at the smoke profile; killed twice on the way (see conftest)."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +218,40 @@ def times(chain) -> dict[Path, int]:
     """When each result of the chain was written."""
     results = [*chain.figures.iterdir(), *chain.runs.glob("*.ipynb"), *chain.runs.glob("experiments/*/*")]
     return {path: path.stat().st_mtime_ns for path in results}
+
+
+def test_a_variant_makes_what_depends_on_its_change_and_nothing_else(chain):
+    """Another sigma needs mining again, but no training; the reference stays, and the differences are printed."""
+    before = times(chain)
+    result = chain.start("--variant", "low", "--set", "mining.sigma=0.3", "--only", "table4_counts")
+    assert result.returncode == 0, result.stdout[-2000:]
+    started = {line.split("]")[0].lstrip("[") for line in result.stdout.splitlines() if line.endswith("] started")}
+    mining = {"06_cross_slice_mining", "07_intra_patient_mining", "08_cross_dataset_mining"}
+    assert started == mining
+    assert "tables hold the same numbers" in result.stdout and "difference" in result.stdout
+    own = chain.root / "figures" / "smoke+low"
+    assert (own / "differences.md").exists() and (own / "table4_counts.csv").exists()
+    boxes = pd.read_csv(chain.root / "data" / "runs" / "smoke+low" / "mined" / "cross-dataset.csv")
+    of_reference = pd.read_csv(chain.runs / "mined" / "cross-dataset.csv")
+    assert len(boxes) < len(of_reference) and boxes["score"].min() > 0.3
+    assert times(chain) == before
+    again = chain.start("--variant", "low", "--only", "table4_counts")
+    assert again.returncode == 0 and "started" not in again.stdout and "tables hold the same numbers" in again.stdout
+    other = chain.start("--variant", "low", "--set", "mining.sigma=0.5", "--only", "table4_counts")
+    assert other.returncode == 2 and "variant low exists with other settings" in other.stdout
+
+
+def test_a_notebook_by_hand_leaves_the_run_as_it_is(chain, tmp_path):
+    """Plain papermill: the notebook reads what the run made and writes into folders of its own."""
+    before = times(chain)
+    notebook = runfolder.repository() / "notebooks" / "06_cross_slice_mining.ipynb"
+    environment = {**os.environ, "LENSNB_ROOT": str(chain.root), "PYTHONPATH": str(runfolder.repository())}
+    command = [sys.executable, "-m", "papermill", notebook, tmp_path / "out.ipynb", "-p", "profile", "smoke"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=notebook.parent)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert times(chain) == before
+    own = chain.root / "data" / "runs" / "smoke+by-hand" / "mined" / "cross-slice.csv"
+    reference = chain.runs / "mined" / "cross-slice.csv"
+    assert own.read_bytes() == reference.read_bytes() and own.stat().st_ino != reference.stat().st_ino
+    assert (chain.root / "figures" / "smoke+by-hand" / "cross_slice.png").exists()
+    assert "by hand: all that this notebook writes" in (tmp_path / "out.ipynb").read_text()

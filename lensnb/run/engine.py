@@ -148,6 +148,7 @@ def check_datasets(folder: Path) -> None:
 def make(asked: object) -> None:
     """Do what run_all.sh's options ask for."""
     os.environ["PYTHONPATH"] = str(runfolder.repository())  # lensnb need not be installed
+    os.environ.pop(runfolder.BY_HAND, None)  # also when a notebook that is run by hand starts it
     if asked.data:
         os.environ["LENSNB_DATA"] = str(asked.data)
         if not runfolder.has_real_data():
