@@ -83,7 +83,7 @@ def nms_table(table: pd.DataFrame, threshold: float, keys: tuple[str, ...] = ("v
 
 
 def stack_to_tracklets(boxes: pd.DataFrame, theta: float) -> pd.DataFrame:
-    """Group 2D boxes of consecutive slices into tracklets, each a recovered 3D lesion (Sec. IV-C and V-A).
+    """Group 2D boxes of consecutive slices into tracklets, each a recovered 3D lesion (LENS Sec. IV-C and V-A).
 
     A box of slice z continues a tracklet that ends on slice z - 1 if their IoU is over `theta`. The paper does not
     say what happens when several would do; here the pair with the highest IoU goes first and nobody is used twice.
@@ -132,7 +132,7 @@ def trim_tracklets(tracklets: pd.DataFrame, fraction: float) -> pd.DataFrame:
 
 
 def tracklets_to_3d(tracklets: pd.DataFrame) -> pd.DataFrame:
-    """One 3D box per tracklet: x and y are the average of its 2D boxes weighted by their scores (Sec. IV-C).
+    """One 3D box per tracklet: x and y are the average of its 2D boxes weighted by their scores (LENS Sec. IV-C).
 
     Returns volume, tracklet, x1, y1, z1, x2, y2, z2, score (the best of its slices), z (the slice with that score)
     and expert (whose box it is), sorted by tracklet.

@@ -84,7 +84,7 @@ class Run:
         return self.folder / "audit" / f"{strategy}.csv"
 
     def detections(self, row: str) -> Path:
-        """3D detections of a row of Table II on the test set, in original pixels and slice numbers."""
+        """3D detections of a row of LENS Table II on the test set, in original pixels and slice numbers."""
         return self.folder / "detections" / f"{row}.csv"
 
     @property

@@ -36,7 +36,7 @@ class Geometry:
 
 def normalise(ct: CT, spacing_mm: tuple[float, float, float], crop: bool = True) -> tuple[np.ndarray, Geometry]:
     """Bring a CT to the grid: patient axes, `spacing_mm` (x, y, z), linear interpolation, borders cropped
-    (Sec. VI-A).
+    (LENS Sec. VI-A).
 
     Axes are permuted and flipped to the nearest patient axes; small tilts are not resampled away but stay,
     exactly, in the geometry. The first grid voxel lies on the first original voxel of the oriented volume,

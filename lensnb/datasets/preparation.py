@@ -103,7 +103,7 @@ def find_all(raw_root: Path, datasets: tuple[str, ...], seed: int) -> pd.DataFra
 
 
 def split_by_patient(patients: pd.Series, rng: np.random.Generator, validation: float = 0.2) -> list[str]:
-    """train or val for every row; all volumes of a patient fall on one side (Sec. VI-A: 80 % and 20 %)."""
+    """train or val for every row; all volumes of a patient fall on one side (LENS Sec. VI-A: 80 % and 20 %)."""
     names = np.array(sorted(set(patients)))
     chosen = set(names[rng.permutation(len(names))[: round(validation * len(names))]])
     return ["val" if patient in chosen else "train" for patient in patients]

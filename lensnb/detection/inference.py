@@ -101,7 +101,7 @@ def detect(
 def fuse(proposals: pd.DataFrame, experts: list[str] | None = None, *, nms: float) -> pd.DataFrame:
     """Fuse the experts' 2D boxes: take all of them together and suppress overlaps slice by slice (LENS Sec. IV-C).
 
-    `experts` restricts the fusion: ["DeepLesion"] gives the rows of Table II without proposal fusion.
+    `experts` restricts the fusion: ["DeepLesion"] gives the rows of LENS Table II without proposal fusion.
     """
     chosen = proposals if experts is None else proposals[proposals["expert"].isin(experts)]
     return nms_table(chosen, nms)

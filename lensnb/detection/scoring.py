@@ -28,7 +28,7 @@ def detections(
 ) -> pd.DataFrame:
     """3D detections in grid coordinates out of a table (or file) of 2D proposals of several experts.
 
-    `settings`: the profile's inference section. `experts`: whom to listen to; None fuses all (Sec. IV-C).
+    `settings`: the profile's inference section. `experts`: whom to listen to; None fuses all (LENS Sec. IV-C).
     """
     table = read_table(proposals) if isinstance(proposals, Path) else proposals
     fused = inference.fuse(table, None if experts is None else list(experts), nms=settings.nms)
@@ -36,12 +36,12 @@ def detections(
 
 
 def score(found: pd.DataFrame, store: Store, truth: dict[str, np.ndarray]) -> froc.Evaluation:
-    """Evaluate 3D detections of the grid by the official rule, in original pixels and slice numbers (Sec. VI-C)."""
+    """Evaluate 3D detections of the grid by the official rule, in original pixels and slices (LENS Sec. VI-C)."""
     return froc.evaluate(truth, inference.to_original(found, store))
 
 
 def rows_on(run: Run, split: str, settings: Inference) -> dict[str, pd.DataFrame]:
-    """3D detections (grid) of every row of Table II whose proposals of `split` are there, except (h)'s."""
+    """3D detections (grid) of every row of LENS Table II whose proposals of `split` are there, except (h)'s."""
     files = {row.name: (run.proposals(row.experiment, split), row) for row in ROWS if row.name != "h"}
     return {name: detections(file, settings, row.experts) for name, (file, row) in files.items() if file.exists()}
 

@@ -1,4 +1,4 @@
-"""What a variant changes: its rows of Table II minus those of the run that it is a variant of."""
+"""What a variant changes: its rows of LENS Table II minus those of the run that it is a variant of."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ NOTE = (
 
 
 def row_differences(reference: Run, variant: Run, truth: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Rows of Table II whose detections both runs have: COLUMNS, all but the first as fractions.
+    """Rows of LENS Table II whose detections both runs have: COLUMNS, all but the first as fractions.
 
     truth: volume -> (n, 6) boxes in original pixels and slice numbers. Rows with the same detections differ by 0.
     """

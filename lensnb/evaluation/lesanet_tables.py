@@ -32,7 +32,7 @@ CLAIMS = (  # what is better, in which measure, than which other method
 
 
 def table1(results: dict[str, dict[str, Result]]) -> pd.DataFrame:
-    """Table 1: one line for each method of `results` (by method and test set), AUCs with 95 % intervals over patients.
+    """LesaNet Table 1: a line for each method of `results` (by method and test set), AUCs with intervals over patients.
 
     Columns: method, title, and for both test sets auc, auc_low, auc_high, precision, recall, f1, and paper_ of the
     four measures. What there is no test set for is missing.
@@ -53,7 +53,7 @@ def table1(results: dict[str, dict[str, Result]]) -> pd.DataFrame:
 
 
 def table1_markdown(table: pd.DataFrame) -> str:
-    """Table 1 as Markdown in percent, the paper's in brackets."""
+    """LesaNet Table 1 as Markdown in percent, the paper's in brackets."""
     return _markdown(table, _with_interval)
 
 
@@ -79,8 +79,8 @@ def _with_interval(row: dict, key: str) -> str:
 
 
 def table2(results: dict[str, Result]) -> pd.DataFrame:
-    """Table 2 for every label: label, kind, train (lesions), then positive, auc and f1 on both test sets, and the
-    paper's AUC and F1 (text-mined test set) of the labels that it prints."""
+    """LesaNet Table 2 for every label: label, kind, train (lesions), then positive, auc and f1 on both test sets, and
+    the paper's AUC and F1 (text-mined test set) of the labels that it prints."""
     first = next(iter(results.values())).labels
     table = first[["label", "kind", "train"]].copy()
     for prefix, test in SETS.items():
@@ -107,7 +107,7 @@ def kinds(results: dict[str, Result]) -> pd.DataFrame:
 
 
 def table3(splits: Sequence[dict[str, dict[str, Result]]]) -> pd.DataFrame:
-    """Table 3: mean and standard deviation (n - 1; missing for one split) over splits of each method's results.
+    """LesaNet Table 3: mean and standard deviation (n - 1; missing for one split) over splits of each method's results.
 
     Columns: method, title, splits, and for both test sets and each measure <set>_<measure>_mean, _sd and
     paper_<set>_<measure>_mean, _sd.
@@ -126,7 +126,7 @@ def table3(splits: Sequence[dict[str, dict[str, Result]]]) -> pd.DataFrame:
 
 
 def table3_markdown(table: pd.DataFrame) -> str:
-    """Table 3 as Markdown in percent, the paper's in brackets."""
+    """LesaNet Table 3 as Markdown in percent, the paper's in brackets."""
     return _markdown(table, lambda row, key: f"{_spread(row, key)} ({_spread(row, f'paper_{key}')})")
 
 
@@ -153,7 +153,7 @@ def claims(results: dict[str, dict[str, Result]]) -> pd.DataFrame:
 
 
 def gain_claim(gains: np.ndarray, older: np.ndarray, copies: np.ndarray) -> dict:
-    """The claim that LesaNet retrieves lesions with more common labels than the older embedding (Sec. 7.3).
+    """The claim that LesaNet retrieves lesions with more common labels than the older embedding (LesaNet Sec. 7.3).
 
     gains, older: (n,) of each query; copies: (draws, n), see `metrics.copies_of_patients`.
     """
@@ -169,7 +169,7 @@ def _with_samples(result: Result, measure: str) -> np.ndarray:
 
 
 def table2_markdown(table: pd.DataFrame) -> str:
-    """Table 2 as Markdown in percent."""
+    """LesaNet Table 2 as Markdown in percent."""
     percent = [name for name in table if name.endswith(("_auc", "_f1"))]
     shown = table.rename(columns=lambda name: name.replace("text_", "text-mined ").replace("_", " "))
     return markdown(shown, percent=[name.replace("text_", "text-mined ").replace("_", " ") for name in percent])

@@ -5,7 +5,7 @@ import pandas as pd
 
 FP_RATES = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 
-# Table I
+# LENS Table I
 TABLE1 = pd.DataFrame(
     [
         ("DeepLesion", "various", "whole body", "10,594 sub-volumes", 32735, "no"),
@@ -16,7 +16,7 @@ TABLE1 = pd.DataFrame(
     columns=["dataset", "lesion types", "organs", "volumes", "lesions", "fully annotated"],
 )
 
-# Table II: sensitivities at FP_RATES false positives per sub-volume, and the average as printed
+# LENS Table II: sensitivities at FP_RATES false positives per sub-volume, and the average as printed
 TABLE2 = {
     "baseline": ((0.112, 0.163, 0.243, 0.328, 0.416, 0.509, 0.601), 0.339),
     "a": ((0.158, 0.214, 0.279, 0.359, 0.434, 0.520, 0.609), 0.368),
@@ -28,10 +28,10 @@ TABLE2 = {
     "g": ((0.216, 0.299, 0.376, 0.467, 0.567, 0.658, 0.753), 0.476),
     "h": ((0.237, 0.316, 0.403, 0.500, 0.596, 0.695, 0.780), 0.504),
 }
-# average sensitivities of Table II, and of the FPR score alone (Sec. VI-D)
+# average sensitivities of LENS Table II, and of the FPR score alone (Sec. VI-D)
 AVERAGES = {name: average for name, (_, average) in TABLE2.items()} | {"fpr-alone": 0.320}
 
-# Table IV: average sensitivity, boxes and slices in thousands
+# LENS Table IV: average sensitivity, boxes and slices in thousands
 TABLE4 = pd.DataFrame(
     [
         ("No mining", 0.368, 22.8, 22.8, 0.0, 22.4),
@@ -42,8 +42,8 @@ TABLE4 = pd.DataFrame(
     ],
     columns=["method", "average", "gt_3d_k", "gt_2d_k", "uncertain_2d_k", "slices_k"],
 )
-INTRA_PATIENT_PRECISION = 0.90  # Sec. VI-D: 90 of 100 randomly checked new instances were true lesions
-LUNA16_CPM = 0.898  # Sec. VI-E, by the official rules; on which scans is not said
+INTRA_PATIENT_PRECISION = 0.90  # LENS Sec. VI-D: 90 of 100 randomly checked new instances were true lesions
+LUNA16_CPM = 0.898  # LENS Sec. VI-E, by the official rules; on which scans is not said
 
 # LesaNet, Table 1: AUC, precision, recall and F1 on the text-mined and on the completely (hand-) labelled test set
 LESANET_TABLE1 = {
@@ -77,7 +77,7 @@ LESANET_TABLE2 = {
     "cavitary": (0.949, 0.250),
     "large": (0.806, 0.175),
 }
-LESANET_AUC_OF_KINDS = {"bodypart": 0.9656, "type": 0.9044, "attribute": 0.8384}  # Sec. 5.4
+LESANET_AUC_OF_KINDS = {"bodypart": 0.9656, "type": 0.9044, "attribute": 0.8384}  # LesaNet Sec. 5.4
 
 # LesaNet, Table 3: as Table 1, mean and standard deviation over ten splits
 LESANET_TABLE3 = {
@@ -106,4 +106,4 @@ LESANET_TABLE3 = {
         ((0.9356, 0.0018), (0.4629, 0.0130), (0.5473, 0.0153), (0.4184, 0.0122)),
     ),
 }
-LESANET_GAIN = {"lesanet": 2.36, "older": 2.25}  # Sec. 7.3: common labels of a lesion and its five neighbours
+LESANET_GAIN = {"lesanet": 2.36, "older": 2.25}  # LesaNet Sec. 7.3: common labels of a lesion and its five neighbours

@@ -1,4 +1,4 @@
-"""The benchmark with several seeds: how far chance moves each row of Table II, and which claims hold every time.
+"""The benchmark with several seeds: how far chance moves each row of LENS Table II, and which claims hold every time.
 
 Each seed has other training phantoms and other trainings; the test set is the same. The intervals of one run measure
 the choice of test patients alone, so what differs between seeds is not in them.
@@ -39,7 +39,7 @@ def find(profile: str) -> dict[int, Run]:
 
 
 def compare(runs: dict[int, Run]) -> pd.DataFrame:
-    """A line for each row of Table II, each claim, and each mining strategy's precision and recall.
+    """A line for each row of LENS Table II, each claim, and each mining strategy's precision and recall.
 
     Columns: kind (row, claim, precision or recall), name, then for each seed seed_<N> (a fraction), then mean and sd
     (of a sample), and for claims verdicts, as "holds 2, fails 1". Raises ValueError if two runs do not have the same

@@ -19,7 +19,7 @@ FP_COLUMNS = [f"fp_{rate:g}" for rate in froc.RATES]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of Table II: which experiment's proposals it scores, and which experts it listens to."""
+    """One line of LENS Table II: which experiment's proposals it scores, and which experts it listens to."""
 
     name: str
     method: str
@@ -50,7 +50,7 @@ LABELS = {row.name: f"({row.name}) {row.method}" if len(row.name) == 1 else row.
 
 
 def table2(evaluations: dict[str, Evaluation]) -> pd.DataFrame:
-    """Table II, one line for each of ROWS that is in `evaluations` (by row name), all sensitivities as fractions."""
+    """LENS Table II, a line for each of ROWS that is in `evaluations` (by row name), sensitivities as fractions."""
     lines = []
     for row in ROWS:
         if row.name not in evaluations:
@@ -66,7 +66,7 @@ def table2(evaluations: dict[str, Evaluation]) -> pd.DataFrame:
 
 
 def table2_markdown(table: pd.DataFrame) -> str:
-    """Table II for readers: percent, each sensitivity of ours over the paper's in brackets."""
+    """LENS Table II for readers: percent, each sensitivity of ours over the paper's in brackets."""
     lines = []
     for row in table.to_dict("records"):
         paper, paper_average = published.TABLE2.get(row["row"], ((None,) * 7, None))
@@ -85,7 +85,7 @@ def _with_paper(ours: str, paper: float | None) -> str:
 
 
 def write_table2(table: pd.DataFrame, path: Path, profile: str) -> str:
-    """Write Table II as Markdown, with the paper's numbers in brackets, and return its text."""
+    """Write LENS Table II as Markdown, with the paper's numbers in brackets, and return its text."""
     note = (
         "Sensitivity in % on the test patients at that many false positives per sub-volume (3D IoBB >= 0.3), in "
         "brackets the paper's values on real data. Intervals: 95 %, bootstrap over patients."

@@ -60,7 +60,7 @@ METHODS = {
 }
 TABLE1 = tuple(METHODS)[:9]
 TABLE3 = TABLE1[3:]  # LesaNet and its five ablations
-PARTS = (1 / 3, 2 / 3)  # of the labels, the most frequent ones; Fig. 5
+PARTS = (1 / 3, 2 / 3)  # of the labels, the most frequent ones; LesaNet Fig. 5
 
 
 @dataclass(frozen=True)

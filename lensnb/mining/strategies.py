@@ -1,4 +1,4 @@
-"""The list of mining strategies (LENS Sec. V) and what is asked of all of them: files, colours, audits, Table IV."""
+"""The list of mining strategies (LENS Sec. V), and what is asked of all: files, colours, audits, LENS Table IV."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Strategy:
     name: in tables and of its files (`Run.mined`, `Run.audit`).
     source: of its label rows; `uncertain` for those that training ignores, whoever found them.
     certain: whether its boxes count as lesions; else they are ignored.
-    row: of Table IV.
+    row: of LENS Table IV.
     colour: of its boxes in figures.
     functions: the module with choose, mine, audit and count, see the docstring of `lensnb.mining`.
     """

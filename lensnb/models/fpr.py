@@ -1,4 +1,4 @@
-"""The 3D false positive reduction network (LENS, Sec. IV-D, Eq. 4)."""
+"""The 3D false positive reduction network (LENS Sec. IV-D, LENS Eq. 4)."""
 
 import numpy as np
 import torch
@@ -132,5 +132,5 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
 
 
 def combine(detector_scores: np.ndarray, fpr_scores: np.ndarray) -> np.ndarray:
-    """Eq. 4: the mean of the two scores."""
+    """LENS Eq. 4: the mean of the two scores."""
     return (np.asarray(detector_scores) + np.asarray(fpr_scores)) / 2

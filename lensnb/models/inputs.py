@@ -1,6 +1,6 @@
 """From HU to what the network sees: grey values, groups of nine slices, scaling and shifting.
 
-LENS reads 2.5D: nine consecutive slices of the grid are three images of three channels (Sec. IV-A and [25]).
+LENS reads 2.5D: nine consecutive slices of the grid are three images of three channels (LENS Sec. IV-A and [25]).
 """
 
 from functools import lru_cache

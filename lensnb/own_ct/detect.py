@@ -162,7 +162,7 @@ def unlike_ct(ct: CT) -> list[str]:
 
 
 def find_lesions(ct: CT, model: LENS, config: dict) -> Scan:
-    """Bring a CT to the network's grid, detect with all experts, fuse, and stack to 3D (Sec. IV-C)."""
+    """Bring a CT to the network's grid, detect with all experts, fuse, and stack to 3D (LENS Sec. IV-C)."""
     hu, geometry = normalise(ct, tuple(config["spacing_mm"]))
     settings = from_dict(Inference, config["inference"], "config.json: inference")
     proposals = inference.detect_volume(model, hu, settings).assign(volume="input")

@@ -170,7 +170,7 @@ def target_chart(hu: np.ndarray, boxes: pd.DataFrame, labels: np.ndarray, stride
 
 
 def problem_chart(seed: int = 0) -> Figure:
-    """The scatter maps of Fig. 1: lesions as dots, kinds of lesions as marks, labelled ones filled."""
+    """The scatter maps of LENS Fig. 1: lesions as dots, kinds of lesions as marks, labelled ones filled."""
     rng = generator(seed, Stream.JITTER)
     centres = {
         "lung": (-1.1, 0.5, "o", "#E69F00"),
@@ -193,7 +193,7 @@ def problem_chart(seed: int = 0) -> Figure:
 
 
 def framework_chart() -> Figure:
-    """The framework as in Fig. 2: shared parts in grey, what belongs to one dataset in that dataset's colour."""
+    """The framework as in LENS Fig. 2: shared parts in grey, what belongs to one dataset in that dataset's colour."""
     fig, ax = plt.subplots(figsize=(10, 4.6), layout="constrained")
     ax.set(xlim=(0, 100), ylim=(0, 46))
     ax.set_axis_off()

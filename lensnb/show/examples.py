@@ -141,7 +141,7 @@ def most_telling(judged: dict[str, pd.DataFrame], better: str, worse: str, numbe
 def expert_panels(
     store: Store, judged: dict[str, pd.DataFrame], slices: list[tuple[str, int]], score: float
 ) -> list[dict]:
-    """Panels of the same slices as each expert sees them, one row of panels for each slice (Fig. 3 and 6).
+    """Panels of the same slices as each expert sees them, one row of panels for each slice (LENS Fig. 3 and 6).
 
     Detections under `score` are not drawn; a lesion whose only hits are weaker than that is not drawn as missed.
     """

@@ -18,7 +18,7 @@ DARK = "#303030"
 
 
 def label_cards(cards: Sequence[tuple[dict, list[tuple[str, str]]]], columns: int = 3) -> Figure:
-    """Lesions with their labels beside them (Fig. 4): each card has `draw_slice`'s arguments and (outcome, label)s.
+    """Lesions with their labels beside them (LesaNet Fig. 4): a card has `draw_slice`'s arguments and (outcome, label)s.
 
     An outcome is TP, FP, FN, or "" where nothing is judged.
     """
@@ -62,7 +62,7 @@ def _dark_legend(fig: Figure, handles: list[Line2D]) -> None:
 
 
 def count_chart(counts: pd.DataFrame) -> Figure:
-    """How many training lesions have each label (Fig. 8); counts: label, kind, train."""
+    """How many training lesions have each label (LesaNet Fig. 8); counts: label, kind, train."""
     ordered = counts.sort_values("train", ascending=False, kind="stable")
     fig, ax = plt.subplots(figsize=(max(6.0, 0.17 * len(ordered)), 3.6), layout="constrained")
     colours = [KIND_COLOURS[kind] for kind in ordered["kind"]]
@@ -76,7 +76,8 @@ def count_chart(counts: pd.DataFrame) -> Figure:
 
 
 def subset_chart(table: pd.DataFrame, measure: str = "F1") -> Figure:
-    """A curve for each test subset over the number of training labels (Fig. 5); table: trained, tested, value."""
+    """A curve for each test subset over the number of training labels (LesaNet Fig. 5);
+    table: trained, tested, value."""
     fig, ax = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
     for (tested, part), style in zip(table.groupby("tested"), ("o-", "s--", "^:"), strict=False):
         ax.plot(part["trained"], part["value"], style, label=f"tested on {tested} labels")
@@ -88,7 +89,8 @@ def subset_chart(table: pd.DataFrame, measure: str = "F1") -> Figure:
 
 
 def weight_chart(matrix: pd.DataFrame) -> Figure:
-    """A part of the propagation weights (Fig. 6): row i, column j is what label i's score gets from label j's."""
+    """A part of the propagation weights (LesaNet Fig. 6): row i, column j is what label i's score gets
+    from label j's."""
     values = matrix.to_numpy()
     off = np.abs(values - np.diag(np.diag(values))).max() or 1.0
     side = 0.42 * len(matrix) + 1.6

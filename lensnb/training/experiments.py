@@ -79,12 +79,12 @@ class Experiment:
     """One training.
 
     labels: "annotated"  what the datasets' own files say;
-            "mined"      and the boxes of the three mining strategies (Sec. V);
+            "mined"      and the boxes of the three mining strategies (LENS Sec. V);
             "mined-simpler"   the same, but matched by the simpler embedding (notebook 17);
             "complete"   all lesions of DeepLesion (phantoms only: the upper bound);
             "oracle-mined"    what perfect cross-slice propagation and intra-patient matching would find (phantoms);
             "oracle-ignored"  and every other lesion ignored, as perfect cross-dataset mining would (phantoms).
-    negatives: whether slices of DeepLesion without a known lesion are trained on ("unlabeled" of Table IV); the
+    negatives: whether slices of DeepLesion without a known lesion are trained on ("unlabeled" of LENS Table IV); the
                fully labelled datasets always have them.
     proposal_network: in place of the profile's network.proposal_network.
     length: of the training, as a multiple of the profile's. Only the control `single-long` has another one: joint
@@ -129,7 +129,7 @@ TRUTH_ONLY = ("complete", "oracle-mined", "oracle-ignored")
 
 
 def available(phantoms: bool) -> list[str]:
-    """The experiments of Table II: those that need the complete truth, and the control, exist on phantoms alone."""
+    """The experiments of LENS Table II; those that need the complete truth, and the control, are for phantoms alone."""
     extra = {e.name for e in _ALL if e.labels in TRUTH_ONLY or e.length != 1}
     return [e.name for e in _ALL if e.labels != "mined-simpler" and (phantoms or e.name not in extra)]
 
