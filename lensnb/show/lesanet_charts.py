@@ -18,7 +18,7 @@ DARK = "#303030"
 
 
 def label_cards(cards: Sequence[tuple[dict, list[tuple[str, str]]]], columns: int = 3) -> Figure:
-    """Lesions with their labels beside them (LesaNet Fig. 4): a card has `draw_slice`'s arguments and (outcome, label)s.
+    """Lesions, their labels beside them (LesaNet Fig. 4): a card has `draw_slice`'s arguments and (outcome, label)s.
 
     An outcome is TP, FP, FN, or "" where nothing is judged.
     """
