@@ -10,7 +10,7 @@ from test_lesanet_training import NAMES, ONTOLOGY, PROFILE, dl_info, mined_label
 
 from lensnb.evaluation import lesanet_tables, published
 from lensnb.lesanet import methods, metrics, naming, prediction, study, text_mining
-from lensnb.lesanet.methods import METHODS, TABLE1, TABLE3, Run
+from lensnb.lesanet.methods import METHODS, TABLE1, TABLE3, MethodRun
 from lensnb.lesanet.metrics import TEXT_MINED, Result
 from lensnb.lesanet.study import Exam, LabelStudy
 from lensnb.mining import reach
@@ -66,7 +66,7 @@ def test_parts_of_the_labels_are_the_most_frequent_ones(work):
     # training labels of lesions 0 to 14: dark 8, bright 7, liver 8 and one uncertain
     assert study.label_counts(work.train).tolist() == [0, 9, 8, 7]
     assert study.most_frequent(work, 0.5).tolist() == [1, 2]
-    own, columns = study.of_run(work, Run("lesanet", part=0.5))
+    own, columns = study.of_run(work, MethodRun("lesanet", part=0.5))
     assert own.ontology.labels == ("liver", "dark") and columns.tolist() == [1, 2]
     assert own.train.relevant.shape == (16, 2) and own.exams["complete"].labels.tolist() == [
         [True, True],
@@ -75,7 +75,7 @@ def test_parts_of_the_labels_are_the_most_frequent_ones(work):
 
 
 def test_a_new_split_deals_patients_out_anew_and_keeps_the_test_sets(work):
-    own, columns = study.of_run(work, Run("lesanet", split=1))
+    own, columns = study.of_run(work, MethodRun("lesanet", split=1))
     before = sorted([*work.train.table["lesion"], *work.val.table["lesion"]])
     assert sorted([*own.train.table["lesion"], *own.val.table["lesion"]]) == before and len(columns) == 4
     assert own.exams is work.exams
@@ -96,7 +96,7 @@ def test_what_sentences_leave_out():
 
 def test_a_run_is_trained_asked_and_asked_only_once(work, tmp_path, monkeypatch):
     folder = tmp_path / "lesanet"
-    answers, path = study.train_run(Run("lesanet"), work, TinyStore(), PROFILE, 0, folder)
+    answers, path = study.train_run(MethodRun("lesanet"), work, TinyStore(), PROFILE, 0, folder)
     assert path == tmp_path / "predictions" / "lesanet.npz" and len(answers) == 20
     model, config = prediction.load_network(folder, "x")
     exam = work.exams["complete"]
@@ -104,7 +104,7 @@ def test_a_run_is_trained_asked_and_asked_only_once(work, tmp_path, monkeypatch)
     np.testing.assert_allclose(study.scores_of(answers, exam.table, NAMES), expected[1], atol=1e-6)
     np.testing.assert_allclose(study.embedding_of(answers, exam.table), expected[0], atol=1e-6)
     monkeypatch.setattr(study.training, "train_method", None)  # must not be called again
-    again, _ = study.train_run(Run("lesanet"), work, TinyStore(), PROFILE, 0, folder)
+    again, _ = study.train_run(MethodRun("lesanet"), work, TinyStore(), PROFILE, 0, folder)
     pd.testing.assert_frame_equal(answers, again.astype({"lesion": str}), check_dtype=False)
     with pytest.raises(ValueError, match="lack 1 lesions, for example dl00099"):
         study.scores_of(answers, pd.DataFrame({"lesion": ["dl00099"]}), NAMES)
@@ -149,7 +149,9 @@ def test_the_first_whole_lesanet_is_found(tmp_path):
 def test_all_runs_by_name():
     found = methods.runs(3)
     assert list(found)[:9] == list(TABLE1) and len(found) == 9 + 2 * 6 + 2
-    assert found["without-triplet-split2"] == Run("without-triplet", split=2) and found["lesanet-part1"].part == 1 / 3
+    assert (
+        found["without-triplet-split2"] == MethodRun("without-triplet", split=2) and found["lesanet-part1"].part == 1 / 3
+    )
     assert len(methods.runs(1)) == 11 and all(run.method in METHODS for run in found.values())
 
 

@@ -17,7 +17,7 @@ from lensnb.lesanet.label_files import PUBLISHED, MinedLabels, write_mined
 from lensnb.lesanet.lesions import LabelledLesions, labelled_lesions, resplit, unlabelled_lesions
 from lensnb.lesanet.methods import METHODS, TABLE1
 from lensnb.lesanet.ontology import Ontology, unrelated
-from lensnb.lesanet.training import Batch, comparable, method_losses, rows_of_batch, targets_of
+from lensnb.lesanet.training import LesionBatch, comparable, method_losses, rows_of_batch, targets_of
 from lensnb.lesanet.views import plain_views, random_views
 from lensnb.models.lesanet import LesaNet, load_imagenet
 from lensnb.settings import load_profile
@@ -183,7 +183,7 @@ def test_methods_are_those_of_the_paper(lesions):
     torch.manual_seed(0)
     model = LesaNet(CONFIG, 4)
     targets = targets_of(lesions, METHODS["lesanet"], ONTOLOGY)
-    batch = Batch.of_all(lesions, targets, ONTOLOGY)
+    batch = LesionBatch.of_all(lesions, targets, ONTOLOGY)
     weights = losses.label_weights(batch.labels)
     patches, boxes = torch.rand(16, 3, 32, 32), torch.tensor([[10.0, 10, 20, 20]] * 16)
 
@@ -208,7 +208,7 @@ def test_methods_are_those_of_the_paper(lesions):
 
 def test_pairs_of_one_patient_in_two_volumes_are_left_out_if_asked(lesions):
     targets = targets_of(lesions, METHODS["lesanet"], ONTOLOGY)
-    batch = Batch.of_all(lesions, targets, ONTOLOGY).select(np.array([0, 1, 2, 4]))  # volumes 0, 0, 1, 2
+    batch = LesionBatch.of_all(lesions, targets, ONTOLOGY).select(np.array([0, 1, 2, 4]))  # volumes 0, 0, 1, 2
     assert lesions.table["volume"].iloc[[0, 1, 2, 4]].tolist() == ["0_0", "0_0", "1_1", "0_2"]
     off = ~np.eye(4, dtype=bool)
     assert (comparable(batch, same_patient=True).numpy() == off).all()

@@ -8,7 +8,7 @@ import pytest
 from lensnb import runfolder
 from lensnb import runfolder as paths
 from lensnb.run import publishing
-from lensnb.run.targets import RunError, Target
+from lensnb.run.targets import Product, RunError
 
 
 def book(code: list[tuple[str, list[str]]], words: str = "# Title") -> nbformat.NotebookNode:
@@ -70,7 +70,7 @@ def test_merge_refuses_outputs_of_something_else(source, run, message):
 
 
 def test_publish_refuses_an_incomplete_run():
-    made, missing = Target("a", "a", Path("a"), "rule", True), Target("b", "b", Path("b"), "rule", False)
+    made, missing = Product("a", "a", Path("a"), "rule", True), Product("b", "b", Path("b"), "rule", False)
     with pytest.raises(RunError, match=r"1 of 2 targets .* are not made or out of date \(b\)"):
         publishing.publish([made, missing])
 

@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 
 from lensnb.run import engine
-from lensnb.run.targets import RunError, Target
+from lensnb.run.targets import Product, RunError
 
 
 @pytest.fixture
 def snakemake(tmp_path, monkeypatch):
     """An engine that makes the targets of these names, one tuple a call, and ends with `status`; counts its calls."""
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
-    targets = [Target(name, name, tmp_path / name, "rule", False) for name in ("one", "two", "three")]
+    targets = [Product(name, name, tmp_path / name, "rule", False) for name in ("one", "two", "three")]
 
-    def install(*rounds: tuple[str, ...], status: int = 0) -> list[Target]:
+    def install(*rounds: tuple[str, ...], status: int = 0) -> list[Product]:
         made = set()
 
         def call(command, runs, log) -> int:

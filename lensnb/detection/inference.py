@@ -14,7 +14,7 @@ from lensnb.evaluation.luna import POSITION
 from lensnb.files import fingerprint, read_table, write_table
 from lensnb.models.inputs import pad, to_grey
 from lensnb.models.lens import LENS
-from lensnb.models.weights import fingerprint as weights_fingerprint
+from lensnb.models.weights import weights_fingerprint
 from lensnb.runfolder import part_of
 from lensnb.settings import Inference, to_dict
 from lensnb.system import progress

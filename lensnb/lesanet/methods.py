@@ -64,7 +64,7 @@ PARTS = (1 / 3, 2 / 3)  # of the labels, the most frequent ones; LesaNet Fig. 5
 
 
 @dataclass(frozen=True)
-class Run:
+class MethodRun:
     """One training: a method, a split of the training and validation patients (0 is the label file's own), and which
     part of the labels, the most frequent ones."""
 
@@ -73,8 +73,8 @@ class Run:
     part: float = 1.0
 
 
-def runs(splits: int) -> dict[str, Run]:
+def runs(splits: int) -> dict[str, MethodRun]:
     """All trainings by name: TABLE1, TABLE3 on further splits (`splits` in all), and LesaNet on parts of the labels."""
-    found = {name: Run(name) for name in TABLE1}
-    found |= {f"{name}-split{k}": Run(name, split=k) for k in range(1, splits) for name in TABLE3}
-    return found | {f"lesanet-part{k}": Run("lesanet", part=part) for k, part in enumerate(PARTS, start=1)}
+    found = {name: MethodRun(name) for name in TABLE1}
+    found |= {f"{name}-split{k}": MethodRun(name, split=k) for k in range(1, splits) for name in TABLE3}
+    return found | {f"lesanet-part{k}": MethodRun("lesanet", part=part) for k, part in enumerate(PARTS, start=1)}

@@ -17,7 +17,7 @@ from lensnb.files import read_table, write_json, write_table
 from lensnb.lesanet import metrics, prediction, training
 from lensnb.lesanet.label_files import MinedLabels, read_complete, read_mined
 from lensnb.lesanet.lesions import LabelledLesions, labelled_lesions, resplit
-from lensnb.lesanet.methods import Run
+from lensnb.lesanet.methods import MethodRun
 from lensnb.lesanet.metrics import TEXT_MINED, Result
 from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
 from lensnb.lesanet.report_labels import mined_labels_file
@@ -121,7 +121,7 @@ def most_frequent(study: LabelStudy, part: float) -> np.ndarray:
     return np.sort(np.argsort(-counts, kind="stable")[: max(1, round(part * len(counts)))])
 
 
-def of_run(study: LabelStudy, run: Run) -> tuple[LabelStudy, np.ndarray]:
+def of_run(study: LabelStudy, run: MethodRun) -> tuple[LabelStudy, np.ndarray]:
     """The study as a run sees it, with its own split and its part of the labels, and these labels' positions."""
     train, val = resplit(study.train, study.val, run.split) if run.split else (study.train, study.val)
     columns = most_frequent(study, run.part)
@@ -145,7 +145,7 @@ def _part_of(ontology: Ontology, columns: np.ndarray) -> Ontology:
 
 
 def train_run(
-    run: Run, study: LabelStudy, store: Store, profile: Profile, seed: int, folder: Path
+    run: MethodRun, study: LabelStudy, store: Store, profile: Profile, seed: int, folder: Path
 ) -> tuple[pd.DataFrame, Path]:
     """Train a run into `folder`, if it is not trained, ask it about every lesion, and write its answers.
 
@@ -169,7 +169,7 @@ def train_run(
 
 def train_lesanet(study: LabelStudy, store: Store, profile: Profile, seed: int, folder: Path) -> pd.DataFrame:
     """`train_run` of LesaNet itself, into `folder`, and labels.json beside its weights; returns its answers."""
-    answers, _ = train_run(Run("lesanet"), study, store, profile, seed, folder)
+    answers, _ = train_run(MethodRun("lesanet"), study, store, profile, seed, folder)
     if not (folder / "labels.json").exists():
         write_labels(folder, answers, study, profile)
     return answers

@@ -21,7 +21,7 @@ from lensnb.lesanet.rivals import coarse_parts, cues, likeness, sequence_loss, w
 from lensnb.lesanet.targets import Targets, most_specific, training_targets
 from lensnb.lesanet.views import random_views
 from lensnb.models.lesanet import LesaNet, load_imagenet
-from lensnb.models.weights import device_of_choice, fingerprint
+from lensnb.models.weights import device_of_choice, weights_fingerprint
 from lensnb.settings import Lesanet, Network, Profile, to_dict
 from lensnb.streams import Stream, generator
 from lensnb.training.loop import Course, fit, stepped, without_decay
@@ -53,7 +53,7 @@ def train_method(
     if config.imagenet:
         load_imagenet(model)
     model.to(device_of_choice(), memory_format=torch.channels_last)  # the faster layout for convolutions, on CPUs too
-    known = Batch.of_all(lesions, targets, ontology)
+    known = LesionBatch.of_all(lesions, targets, ontology)
     weights = losses.label_weights(known.labels)
     optimizer = torch.optim.SGD(without_decay(model, config.weight_decay, bias_factor=2.0), lr=0, momentum=0.9)
     rate_of = stepped(config.learning_rate, config.iterations, config.drops)
@@ -68,7 +68,7 @@ def train_method(
 
     about = {"labels": list(ontology.labels), "method": name, "seed": seed, "lesions": len(lesions), **to_dict(config)}
     learned = [getattr(targets, part).tolist() for part in ("labels", "unknown", "reliable")]
-    recipe = [to_dict(profile.network), fingerprint(model), lesions.table.to_csv(index=False), learned]
+    recipe = [to_dict(profile.network), weights_fingerprint(model), lesions.table.to_csv(index=False), learned]
     batches = ViewsOfLesions(config, profile.network, store, lesions.table, seed)
     fit(model, batches, losses_of, optimizer, course, out_dir, about, recipe)
     return out_dir
@@ -129,7 +129,7 @@ def rows_of_batch(t: int, lesions: int, size: int, seed: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Batch:
+class LesionBatch:
     """n views of lesions as tensors: labels 0/1, unknown and reliable bool, (n, C) each.
 
     lesion, patient, volume and part (n,) are numbers: which lesion a view is of, whose it is, where, and its coarse
@@ -148,25 +148,27 @@ class Batch:
     parents: Tensor
 
     @staticmethod
-    def of_all(lesions: LabelledLesions, targets: Targets, ontology: Ontology) -> "Batch":
+    def of_all(lesions: LabelledLesions, targets: Targets, ontology: Ontology) -> "LesionBatch":
         """All lesions in their order."""
         patient, volume = (pd.factorize(lesions.table[name].astype(str))[0] for name in ("patient", "volume"))
         part = coarse_parts(targets.labels, list(ontology.labels))
         labels = torch.from_numpy(targets.labels.astype(np.float32))
         known = (targets.unknown, targets.reliable, np.arange(len(lesions)), patient, volume, part)
-        return Batch(labels, *map(torch.from_numpy, known), *cues(lesions.table), torch.from_numpy(ontology.parents))
+        return LesionBatch(
+            labels, *map(torch.from_numpy, known), *cues(lesions.table), torch.from_numpy(ontology.parents)
+        )
 
-    def select(self, rows: np.ndarray) -> "Batch":
+    def select(self, rows: np.ndarray) -> "LesionBatch":
         """The lesions of some rows."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Batch(**{name: value if name == "parents" else value[rows] for name, value in fields.items()})
+        return LesionBatch(**{name: value if name == "parents" else value[rows] for name, value in fields.items()})
 
 
 def method_losses(
     model: LesaNet,
     patches: Tensor,
     boxes: Tensor,
-    batch: Batch,
+    batch: LesionBatch,
     *,
     weights: tuple[Tensor, Tensor],
     method: Method,
@@ -208,7 +210,7 @@ def method_losses(
 
 
 def _triplet_loss(
-    embedding: Tensor, batch: Batch, similarity: Tensor, config: Lesanet, generator: torch.Generator
+    embedding: Tensor, batch: LesionBatch, similarity: Tensor, config: Lesanet, generator: torch.Generator
 ) -> Tensor:
     """The weighted triplet loss of unit embeddings (n, d) on triplets drawn by similarity (n, n)."""
     pairs = comparable(batch, config.same_patient)
@@ -216,12 +218,12 @@ def _triplet_loss(
     return config.triplet_weight * losses.triplet_loss(embedding, triplets, config.margin)
 
 
-def _one_lesion(batch: Batch) -> Tensor:
+def _one_lesion(batch: LesionBatch) -> Tensor:
     """1 where two rows are views of one lesion, else 0: (n, n)."""
     return (batch.lesion[:, None] == batch.lesion[None, :]).float()
 
 
-def comparable(batch: Batch, same_patient: bool) -> Tensor:
+def comparable(batch: LesionBatch, same_patient: bool) -> Tensor:
     """Pairs of a batch that may be in a triplet: (n, n) bool, no row with itself.
 
     Without `same_patient`, lesions of one patient in two volumes are left out: they may be one lesion at two times,

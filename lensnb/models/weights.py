@@ -54,7 +54,7 @@ def imagenet_weights(published, network: str, switch: str) -> dict[str, Tensor]:
         ) from error
 
 
-def fingerprint(model: nn.Module) -> str:
+def weights_fingerprint(model: nn.Module) -> str:
     """A short text that is the same only for the same weights."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():

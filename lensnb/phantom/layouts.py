@@ -50,7 +50,7 @@ def flips(patient: Patient, study: Study) -> tuple[bool, bool, bool]:
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Placement:
     """Where an array lies: origin and spacing (mm) and sign of direction, each (3,) in x, y, z of LPS."""
 
     origin: np.ndarray
@@ -58,7 +58,7 @@ class Geometry:
     sign: np.ndarray
 
 
-def geometry(study: Study, shape: tuple[int, int, int], flipped: tuple[bool, bool, bool]) -> Geometry:
+def geometry(study: Study, shape: tuple[int, int, int], flipped: tuple[bool, bool, bool]) -> Placement:
     """Where the array (z, y, x) of a study lies as it is written; the origin differs by scan."""
     rng = np.random.default_rng((*study.seed, PhantomStream.FILES))
     spacing = np.array([study.pixel_mm, study.pixel_mm, study.slice_mm])
@@ -66,7 +66,7 @@ def geometry(study: Study, shape: tuple[int, int, int], flipped: tuple[bool, boo
     lowest = -(size - 1) / 2 * spacing * (1, 1, 0) + np.round(rng.uniform((-15, -160, -700), (15, -20, -100)), 1)
     lowest[:2] = np.round(lowest[:2], 6)
     sign = np.where(flipped, -1.0, 1.0)
-    return Geometry(np.where(flipped, lowest + (size - 1) * spacing, lowest), spacing, sign)
+    return Placement(np.where(flipped, lowest + (size - 1) * spacing, lowest), spacing, sign)
 
 
 def write_deeplesion(root: Path, series: str, first_slice: int, hu: np.ndarray) -> None:
@@ -79,7 +79,7 @@ def write_deeplesion(root: Path, series: str, first_slice: int, hu: np.ndarray) 
             Image.fromarray(plane).save(folder / f"{first_slice + k:03d}.png", compress_level=1)
 
 
-def write_luna(root: Path, number: int, uid: str, hu: np.ndarray, place: Geometry) -> None:
+def write_luna(root: Path, number: int, uid: str, hu: np.ndarray, place: Placement) -> None:
     """Write subset<K>/<uid>.mhd and .raw."""
     folder = root / "LUNA16" / f"subset{number % 10}"
     with atomic_write(folder / f"{uid}.raw") as path:
@@ -103,7 +103,7 @@ def write_luna(root: Path, number: int, uid: str, hu: np.ndarray, place: Geometr
         path.write_text("".join(f"{key} = {value}\n" for key, value in header.items()))
 
 
-def write_lits(root: Path, name: str, hu: np.ndarray, labels: np.ndarray, place: Geometry) -> None:
+def write_lits(root: Path, name: str, hu: np.ndarray, labels: np.ndarray, place: Placement) -> None:
     """Write volume-N.nii and segmentation-N.nii (1 liver, 2 tumour); NIfTI's x and y run against LPS."""
     import nibabel
 
@@ -121,7 +121,7 @@ def write_nihln(
     case: str,
     hu: np.ndarray,
     nodes: np.ndarray,
-    place: Geometry,
+    place: Placement,
     seed: tuple[int, ...],
 ) -> None:
     """Write the DICOM series (file names not in slice order) and the mask with one number per node."""

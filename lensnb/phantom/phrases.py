@@ -15,7 +15,7 @@ Texts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Phrases:
+class Phrasebook:
     """What phrases.yml holds, under the same names and in its order; the file says what each is for.
 
     places: words before the noun, and words after "in the". compounds: label by (last word for a place, word for a
@@ -43,14 +43,14 @@ class Phrases:
     two_unseen: Texts
 
 
-def read_phrases(path: Path) -> Phrases:
+def read_phrases(path: Path) -> Phrasebook:
     """Read a file like phrases.yml.
 
     Raises ValueError, which names the entry, for a section that is missing or unknown, for anything but text where
     text must be (YAML reads a bare no as false: quote it), and for a template with a slot that does not exist.
     """
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    names = [field.name for field in fields(Phrases)]
+    names = [field.name for field in fields(Phrasebook)]
     if not isinstance(content, dict) or set(content) != set(names):
         raise ValueError(f"{path} should hold the sections {', '.join(names)}, and no others")
     found: dict = {}
@@ -78,7 +78,7 @@ def read_phrases(path: Path) -> Phrases:
             unknown = [slot for slot in re.findall(r"{(.*?)}", template) if slot not in SLOTS]
             if unknown:
                 raise ValueError(f"{path}: {name}: {template!r} has the unknown slot {', '.join(unknown)}")
-    return Phrases(**found)
+    return Phrasebook(**found)
 
 
 def _text(value: object, where: str) -> str:

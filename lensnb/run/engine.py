@@ -17,11 +17,11 @@ from pathlib import Path
 from lensnb import runfolder
 from lensnb.datasets import DATASETS, NAMES, UNIVERSAL, present
 from lensnb.run import gpus, options, processes, publishing
-from lensnb.run.targets import RunError, Target, snakemake, targets
+from lensnb.run.targets import Product, RunError, snakemake, targets
 from lensnb.run.variant import report_differences, start_variant
 
 
-def choose(found: Sequence[Target], wanted: Sequence[str]) -> list[Target]:
+def choose(found: Sequence[Product], wanted: Sequence[str]) -> list[Product]:
     """The targets with these names: of a target, of its file, or of its rule. RunError names the nearest if none."""
     chosen = []
     for name in wanted:
@@ -34,12 +34,12 @@ def choose(found: Sequence[Target], wanted: Sequence[str]) -> list[Target]:
     return chosen
 
 
-def plan(profile: str, only: Sequence[str] | None, seed: int = 0) -> list[Target]:
+def plan(profile: str, only: Sequence[str] | None, seed: int = 0) -> list[Product]:
     """The targets with the names `only`, or all if there are none."""
     return choose(targets(profile, seed), only) if only else targets(profile, seed)
 
 
-def run(profile: str, only: Sequence[str] | None, chosen: Sequence[Target], cores: int, seed: int = 0) -> None:
+def run(profile: str, only: Sequence[str] | None, chosen: Sequence[Product], cores: int, seed: int = 0) -> None:
     """Make the chosen targets; RunError with the notebook, the cell and the error if that fails.
 
     Behind an input that is marked `ancient` Snakemake plans nothing in a start that makes this input, whatever else
@@ -59,7 +59,7 @@ def run(profile: str, only: Sequence[str] | None, chosen: Sequence[Target], core
         raise RunError(failure_report(files, engine_log, started))
 
 
-def out_of_date(chosen: Sequence[Target]) -> list[str]:
+def out_of_date(chosen: Sequence[Product]) -> list[str]:
     """The names of the targets that are missing or older than what they are made from."""
     return [target.name for target in chosen if not target.up_to_date]
 
@@ -120,7 +120,7 @@ def failure_report(files: runfolder.Run, engine_log: Path, started: float) -> st
     return "\n".join([*report, *(f"FAILED {path.read_text().strip()}" for path in failures)])
 
 
-def show(found: Sequence[Target]) -> None:
+def show(found: Sequence[Product]) -> None:
     """Print the targets by the step that makes them."""
     for rule in dict.fromkeys(target.rule for target in found):
         print(rule)

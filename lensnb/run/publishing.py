@@ -8,7 +8,7 @@ import nbformat
 
 from lensnb import runfolder
 from lensnb.files import atomic_write
-from lensnb.run.targets import RunError, Target
+from lensnb.run.targets import Product, RunError
 from lensnb.show.parameters import assignments
 
 PROFILE = "phantom"
@@ -16,7 +16,7 @@ PUBLISHED_EXPERIMENT = "single"  # whose training the one training notebook show
 LARGE = 2_000_000  # bytes
 
 
-def publish(found: Sequence[Target]) -> list[Path]:
+def publish(found: Sequence[Product]) -> list[Path]:
     """Copy the outputs of every executed notebook into its source in notebooks/; return the files written.
 
     Raises RunError if a target of the run is missing or out of date, or if a notebook's own defaults are not what it

@@ -21,7 +21,7 @@ class RunError(Exception):
 
 
 @dataclass(frozen=True)
-class Target:
+class Product:
     """A file that the Snakefile declares."""
 
     name: str  # what --only calls it
@@ -45,7 +45,7 @@ def snakemake(profile: str, seed: int, *arguments: str) -> list[str]:
     ]  # fmt: skip
 
 
-def targets(profile: str, seed: int = 0) -> list[Target]:
+def targets(profile: str, seed: int = 0) -> list[Product]:
     """Every file that the Snakefile declares for this profile and seed, in the order of the story."""
     runs, figures = runfolder.runs(profile, seed), runfolder.figures(profile, seed)
     runs.mkdir(parents=True, exist_ok=True)
@@ -59,6 +59,6 @@ def targets(profile: str, seed: int = 0) -> list[Target]:
         shown = path.stem if path.parent == figures else str(Path(row["output_file"]).with_suffix(""))
         shown = os.path.relpath(shown, runfolder.root() / "data") if Path(shown).is_absolute() else shown
         made = row["status"] == "ok" and row["plan"] == "no update"
-        found.append(Target(shown, row["output_file"], path, row["rule"], made))
+        found.append(Product(shown, row["output_file"], path, row["rule"], made))
     notebooks = {target.rule: target.name for target in found if target.path.suffix == ".ipynb"}
     return sorted(found, key=lambda target: (notebooks.get(target.rule, "steps without a notebook"), target.path))

@@ -13,7 +13,7 @@ from lensnb.models.build import build_lens
 from lensnb.models.inputs import slice_group, to_grey
 from lensnb.models.lens import LENS, total_loss
 from lensnb.models.targets import Target
-from lensnb.models.weights import device_of_choice, fingerprint, initialise
+from lensnb.models.weights import device_of_choice, initialise, weights_fingerprint
 from lensnb.runfolder import WEIGHTS, Run
 from lensnb.settings import Network, Profile, Training, load_profile, to_dict
 from lensnb.streams import Stream, generator, number
@@ -71,7 +71,7 @@ def train_experiment(experiment_name: str, profile_name: str, seed: int = 0, run
         "spacing_mm": list(profile.grid.spacing_mm), "iterations": len(batches), "phantom": store.truth is not None,
         "torch": torch.__version__,
     }  # fmt: skip
-    recipe = [fingerprint(model), labels.to_csv(index=False)]
+    recipe = [weights_fingerprint(model), labels.to_csv(index=False)]
     fit_lens(model, batches, profile.training, run_dir, config, recipe)
     return run_dir
 

@@ -15,7 +15,7 @@ from lensnb.boxes import BOX3D, same_slice_pairs
 from lensnb.datasets.store import Store
 from lensnb.files import read_json
 from lensnb.models.fpr import FPR, focal_loss, load_imagenet
-from lensnb.models.weights import device_of_choice, fingerprint, load_weights
+from lensnb.models.weights import device_of_choice, load_weights, weights_fingerprint
 from lensnb.runfolder import CONFIG, WEIGHTS
 from lensnb.settings import Fpr, Network, Profile, from_dict, to_dict
 from lensnb.streams import Stream, generator
@@ -84,7 +84,7 @@ def train_fpr(
         *inputs, label = (part.to(device) for part in batch)
         return {"focal": focal_loss(network(*inputs), label)}
 
-    recipe = [to_dict(profile.network), fingerprint(model), detections.to_csv(index=False), labels.tolist()]
+    recipe = [to_dict(profile.network), weights_fingerprint(model), detections.to_csv(index=False), labels.tolist()]
     fit(model, batches, losses_of, optimizer, course, out_dir, about, recipe)
     return out_dir
 
