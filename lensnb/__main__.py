@@ -83,20 +83,20 @@ COMMANDS = {
     ),
     "train": Command(
         "train one experiment, without notebooks",
-        "lensnb.training.detector:train_experiment",
+        "lensnb.training.detector:command",
         (argument("experiment", metavar="EXPERIMENT", help="its name; a wrong one lists them all"), PROFILE, SEED),
     ),
     "pretext": Command(
-        "train the common start of the phantoms' networks", "lensnb.training.pretext:train_pretext", (PROFILE, SEED)
+        "train the common start of the phantoms' networks", "lensnb.training.pretext:command", (PROFILE, SEED)
     ),
     "lesanet": Command(
         "train LesaNet, whose embedding matches the lesions of one patient",
-        "lensnb.lesanet.study:train_for_profile",
+        "lensnb.lesanet.recognition:command_lesanet",
         (PROFILE, SEED),
     ),
     "embedding": Command(
         "train the simpler embedding that LesaNet is compared with",
-        "lensnb.lesanet.recognition:train_simpler",
+        "lensnb.lesanet.recognition:command_simpler",
         (PROFILE, SEED),
     ),
     "seeds": Command(

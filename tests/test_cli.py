@@ -135,10 +135,14 @@ def test_train_calls_the_training_with_its_options(monkeypatch, capsys):
     assert capsys.readouterr().out == "somewhere\nsomewhere\n"
 
 
-def test_both_embeddings_can_be_trained(monkeypatch, capsys):
+def test_both_embeddings_can_be_trained(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr("lensnb.lesanet.study.train_for_profile", lambda *given: calls.append(("LesaNet", *given)))
-    monkeypatch.setattr("lensnb.lesanet.recognition.train_simpler", lambda *given: calls.append(("simpler", *given)))
+
+    def call(name: str):
+        return lambda *given: calls.append((name, *given)) or tmp_path
+
+    monkeypatch.setattr("lensnb.lesanet.study.train_for_profile", call("LesaNet"))
+    monkeypatch.setattr("lensnb.lesanet.recognition.train_simpler", call("simpler"))
     assert cli.main(["lesanet", "--profile", "smoke"]) == 0 and cli.main(["embedding", "--seed", "3"]) == 0
     assert calls == [("LesaNet", "smoke", 0), ("simpler", "phantom", 3)]
 

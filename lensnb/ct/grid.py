@@ -1,4 +1,4 @@
-"""CT volumes on one grid: orientation, resampling, border crop, the way back, and the store on disk.
+"""CT volumes on one grid: orientation, resampling, border crop, and the way back.
 
 Every volume, whatever its file, ends as int16 HU (z, y, x) with x growing to the patient's left, y to the
 back and z to the head, and the spacing that the profile asks for. `Geometry` keeps the exact way back to the

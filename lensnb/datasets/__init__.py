@@ -1,6 +1,6 @@
 """What each dataset means (DATASETS), and what its reader must do.
 
-A fifth dataset is one file with a reader, one entry in DATASETS and one line in `readers.py`. A reader reads the files
+A fifth dataset is one file with a reader, and one entry in DATASETS. A reader reads the files
 as their makers publish them. All readers have the same four functions:
 
 find(root) -> table, one row per CT volume that the dataset's own lists name, with the columns FOUND: dataset, patient,

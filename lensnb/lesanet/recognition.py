@@ -17,6 +17,7 @@ from lensnb.lesanet.ontology import FILES, find_ontology, read_ontology, unrelat
 from lensnb.lesanet.report_labels import find_labels
 from lensnb.lesanet.training import train_method
 from lensnb.settings import load_profile
+from lensnb.training.loop import remove_checkpoint
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,20 @@ def train_simpler(profile_name: str, seed: int = 0) -> Path:
     return train_method(
         "simpler", lesions, known, store, profile, seed, runfolder.runs(profile_name, seed) / "embedding"
     )
+
+
+def command_lesanet(profile_name: str, seed: int) -> Path:
+    """The command `lesanet`: train LesaNet for mining, and leave nothing to continue from."""
+    folder = study.train_for_profile(profile_name, seed)
+    remove_checkpoint(folder)
+    return folder
+
+
+def command_simpler(profile_name: str, seed: int) -> Path:
+    """The command `embedding`: `train_simpler`, and nothing left to continue from."""
+    folder = train_simpler(profile_name, seed)
+    remove_checkpoint(folder)
+    return folder
 
 
 def _load(name: str, command: str, folder: Path, profile_name: str, seed: int) -> Recogniser:

@@ -26,6 +26,7 @@ class Backbone(nn.Module):
     """
 
     stride, multiple = 4, 16
+    imagenet_parts = ("stem", "denseblock", "transition")  # what `load_imagenet` fills, by the beginnings of its names
 
     def __init__(
         self, slices: int, growth_rate: int, block_config: Sequence[int], stem_channels: int, fpn_channels: int,

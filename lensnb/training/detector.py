@@ -18,8 +18,8 @@ from lensnb.runfolder import WEIGHTS, Run
 from lensnb.settings import Network, Profile, Training, load_profile, to_dict
 from lensnb.streams import Stream, generator, number
 from lensnb.training.augment import canvas_size, draw, place_batch
-from lensnb.training.experiments import EXPERIMENTS, Experiment, of, training_labels
-from lensnb.training.loop import Course, fit
+from lensnb.training.experiments import Experiment, named, of, training_labels
+from lensnb.training.loop import Course, fit, remove_checkpoint
 from lensnb.training.parallel import part_of_batch, start_processes
 from lensnb.training.samples import SliceSampler, searched_slices
 
@@ -45,17 +45,15 @@ def train_experiment(experiment_name: str, profile_name: str, seed: int = 0, run
     A finished run is left alone, an interrupted one goes on from its last checkpoint and ends with the same weights.
     Raises ValueError for an unknown experiment, FileNotFoundError if the volumes are not prepared.
     """
-    if experiment_name not in EXPERIMENTS:
-        raise ValueError(f"{experiment_name!r} is not an experiment; choose one of {', '.join(EXPERIMENTS)}")
     profile = load_profile(profile_name)
     run = Run(profile_name, seed)
-    run_dir = Path(run_dir or run.experiment(experiment_name))
+    asked, run_dir = named(experiment_name), Path(run_dir or run.experiment(experiment_name))
     if (run_dir / WEIGHTS).exists():
         print(f"{run_dir.name}: already trained")
         return run_dir
     store = Store(run.prepared)
     experiment = of(experiment_name, store)
-    for name in sorted(set(EXPERIMENTS[experiment_name].datasets) - set(experiment.datasets)):
+    for name in sorted(set(asked.datasets) - set(experiment.datasets)):
         print(f"{experiment_name}: no {name} expert, for want of labelled training volumes of {name}")
     rank, world = start_processes(profile.training.threads)
     torch.manual_seed(seed)
@@ -73,6 +71,13 @@ def train_experiment(experiment_name: str, profile_name: str, seed: int = 0, run
     }  # fmt: skip
     recipe = [weights_fingerprint(model), labels.to_csv(index=False)]
     fit_lens(model, batches, profile.training, run_dir, config, recipe)
+    return run_dir
+
+
+def command(experiment_name: str, profile_name: str, seed: int) -> Path:
+    """The command `train`: `train_experiment`, and nothing left to continue from."""
+    run_dir = train_experiment(experiment_name, profile_name, seed)
+    remove_checkpoint(run_dir)
     return run_dir
 
 

@@ -102,6 +102,8 @@ class Experiment:
     def __post_init__(self):
         if self.labels not in LABELS:  # a misspelt word must not train on something else
             raise ValueError(f"experiment {self.name}: labels {self.labels!r} is none of {', '.join(LABELS)}")
+        for dataset in set(self.datasets) - set(NAMES):
+            raise ValueError(f"experiment {self.name}: dataset {dataset!r} is none of {', '.join(NAMES)}")
 
 
 _ALL = (
@@ -134,19 +136,26 @@ def available(phantoms: bool) -> list[str]:
     return [e.name for e in _ALL if e.labels != "mined-simpler" and (phantoms or e.name not in extra)]
 
 
+def named(name: str) -> Experiment:
+    """The experiment of that name; ValueError, which lists them all, if there is none."""
+    if name not in EXPERIMENTS:
+        raise ValueError(f"{name!r} is not an experiment; choose one of {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]
+
+
 def of(name: str, store: Store) -> Experiment:
     """The experiment of that name as the prepared volumes allow it: without datasets that have no label to learn from.
 
-    Real data may lack one of the datasets as a whole; then there is no expert for it. Raises
-    ValueError if DeepLesion is the one, on which every experiment is tested.
+    Real data may lack one of the datasets as a whole; then there is no expert for it. Raises ValueError for an unknown
+    name, and if DeepLesion is the dataset that is lacking, on which every experiment is tested.
     """
+    experiment = named(name)
     labelled = set(store.boxes.loc[store.boxes["volume"].map(store.volumes["split"]) == "train", "dataset"])
     if UNIVERSAL not in labelled:
         raise ValueError(
             f"{store.root / 'boxes.csv'} has no box on a training volume of {UNIVERSAL}, and no experiment can do "
             "without; prepare the volumes again"
         )
-    experiment = EXPERIMENTS[name]
     return replace(experiment, datasets=tuple(dataset for dataset in experiment.datasets if dataset in labelled))
 
 

@@ -24,6 +24,7 @@ from lensnb.settings import Network, Training, load_profile, to_dict
 from lensnb.streams import Stream, generator, number
 from lensnb.training.augment import canvas_size, draw, place_batch
 from lensnb.training.detector import Batch, fit_lens
+from lensnb.training.loop import remove_checkpoint
 
 
 def train_pretext(profile_name: str, seed: int = 0) -> Path:
@@ -42,8 +43,13 @@ def train_pretext(profile_name: str, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     if profile.network.imagenet:
         model = build_lens(profile.network, ["pretext"])
+        if not hasattr(model.backbone, "load_imagenet"):
+            raise ValueError(
+                f"network.imagenet is true, but the backbone {profile.network.backbone} knows no ImageNet weights; set "
+                "it to false, and pretext.iterations to the length of the training that takes their place"
+            )
         model.backbone.load_imagenet()
-        trunk = tuple(f"backbone.{part}" for part in ("stem", "denseblock", "transition"))
+        trunk = tuple(f"backbone.{part}" for part in model.backbone.imagenet_parts)
         save_weights(model, run.pretext, trunk)
         return folder
     model = build_lens(replace(profile.network, freeze_batch_norm=False), ["pretext"])
@@ -52,6 +58,13 @@ def train_pretext(profile_name: str, seed: int = 0) -> Path:
     config = {"profile": profile_name, "seed": seed, "network": to_dict(profile.network)}
     recipe = [to_dict(training), list(profile.grid.spacing_mm), batches.volumes]
     fit_lens(model, batches, training, folder, config, recipe, kept=("backbone.", "head.fc1.", "head.fc2."))
+    return folder
+
+
+def command(profile_name: str, seed: int) -> Path:
+    """The command `pretext`: `train_pretext`, and nothing left to continue from."""
+    folder = train_pretext(profile_name, seed)
+    remove_checkpoint(folder)
     return folder
 
 
