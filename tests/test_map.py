@@ -76,17 +76,53 @@ def test_every_named_file_and_function_exists(page):
     assert wrong == []
 
 
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's titles as GitHub makes them: "## I want to find ..." would be "i-want-to-find-"."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ +(.+?) *$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_anchors_are_those_of_github():
+    text = "# A `b.py`, and more\n```\n# no title\n```\n## I want to find ...\n"
+    assert anchors(text) == {"a-bpy-and-more", "i-want-to-find-"}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_leads_somewhere(page):
-    titles = re.findall(r"^#+ (.+)$", MAP, flags=re.MULTILINE)
-    anchors = {"#" + re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
     wrong = []
     for link in LINK.findall(PAGES[page]):
-        if link.startswith("#"):
-            wrong += [link] if link not in anchors else []
-        elif not link.startswith("http") and not (page.parent / link).exists():
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if link.startswith("http"):
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
             wrong.append(link)
     assert wrong == []
+
+
+def test_every_section_of_the_map_is_in_its_contents():
+    contents = re.findall(r"^\* \[[^\]]*\]\(#([^)]+)\)$", MAP, flags=re.MULTILINE)
+    assert set(contents) == anchors("\n".join(re.findall(r"^## .+$", MAP, flags=re.MULTILINE)))
+
+
+def test_the_steps_that_read_a_section():
+    """The table of what a changed number makes again is what the Snakefile's recipes say."""
+    snakefile = (PACKAGE.parent / "notebooks" / "Snakefile").read_text()
+    wanted = {}
+    for rule in re.split(r"^rule ", snakefile, flags=re.MULTILINE)[1:]:
+        if match := re.search(r"recipe=(recipe|step\.profile_digest)\((.*)\),$", rule, flags=re.MULTILINE):
+            first, *sections = re.findall(r'"(\w+)"', match[2])
+            if match[1] != "recipe":  # a command, whose rule has its name
+                first, sections = rule.partition(":")[0], [first, *sections]
+            for section in sections:
+                wanted.setdefault(section, set()).add(first[:2] if first[0].isdigit() else f"`{first}`")
+    table = re.search(r"^\| section \|.*?\n\n", MAP, flags=re.MULTILINE | re.DOTALL)[0]
+    found = {
+        name: set(steps.split(", ")) for name, steps in re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE)
+    }
+    del wanted["name"]  # of notebook 00, which shows it
+    assert found == wanted
 
 
 def test_the_drawing_is_the_house():
