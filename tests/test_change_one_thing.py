@@ -2,12 +2,22 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from small_store import write_store
+
+from lensnb import __main__
+from lensnb.boxes import COLUMNS
+from lensnb.files import write_table
+from lensnb.run import options
+from lensnb.runfolder import Run
+from lensnb.variants import write_variant
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = REPOSITORY / "notebooks" / "change_one_thing.md"
@@ -17,7 +27,7 @@ PATCHES_NOTHING = "A threshold"  # a command and no change, so that its check ho
 
 
 def examples() -> dict[str, dict[str, list[tuple[str, str]]]]:
-    """Title of each example -> its files [(kind, file, text)] and its check."""
+    """Title of each example -> its files [(kind, file, text)], its check, other Python to try, and its commands."""
     found = {}
     for section in re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]:
         title = section.splitlines()[0].split(". ", 1)[1]
@@ -28,7 +38,10 @@ def examples() -> dict[str, dict[str, list[tuple[str, str]]]]:
                 changes.append((match[1], match[2], text))
         checks = [text for info, text in blocks if info == "python check"]
         assert len(checks) == 1, f"{title}: an example has one check"
-        found[title] = {"changes": changes, "check": checks[0]}
+        tried = [text for info, text in blocks if info == "python"]
+        plain = re.sub(r"^```(?!\n).*?\n.*?^```$", "", section, flags=re.MULTILINE | re.DOTALL)  # no code but commands
+        commands = re.findall(r"(?:^|`)((?:\w+=\S+ )*(?:\./run_all\.sh|python -m lensnb) [^`\n]+)", plain, re.MULTILINE)
+        found[title] = {"changes": changes, "check": checks[0], "tried": tried, "commands": commands}
     return found
 
 
@@ -85,6 +98,43 @@ def test_example_works(title, tmp_path):
     make(EXAMPLES[title]["changes"], copy_of_lensnb(tmp_path))
     result = run(EXAMPLES[title]["check"], tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
+
+
+def write_mined(run: Run) -> None:
+    """The tables that mining starts from: an unmarked lesion beside each marked one, and a tracklet on it."""
+    boxes = write_store(run.prepared).boxes
+    boxes = boxes[boxes["dataset"] == "DeepLesion"]
+    others = boxes.assign(lesion=boxes["lesion"] + "-b", x1=boxes["x1"] + 20, x2=boxes["x2"] + 20)
+    write_table(pd.concat([boxes, others], ignore_index=True), run.prepared / "truth.csv")
+    write_table(others.assign(tracklet=range(len(others)), score=0.9), run.tracklets("train"))
+    for strategy in ("cross-slice", "intra-patient"):
+        write_table(pd.DataFrame(columns=COLUMNS), run.mined(strategy))
+
+
+@pytest.mark.parametrize("title", [title for title in EXAMPLES if EXAMPLES[title]["tried"]])
+def test_what_an_example_tries_works(title, tmp_path, monkeypatch):
+    """Python that is no check, on the tables of a small run."""
+    make(EXAMPLES[title]["changes"], copy_of_lensnb(tmp_path))
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path / "root"))
+    write_mined(Run("smoke"))
+    for text in EXAMPLES[title]["tried"]:
+        result = run(text, tmp_path)
+        assert result.returncode == 0, result.stderr[-3000:]
+        assert "'mined': 2, 'precision': 1.0, 'recall': 1.0" in result.stdout
+
+
+def test_the_commands_are_commands(tmp_path, monkeypatch):
+    """Names and values of every command on the page are known; the examples' own words are theirs."""
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    commands = [command for example in EXAMPLES.values() for command in example["commands"]]
+    assert len(commands) >= 9
+    for command in commands:
+        words = [word.replace("DIR", str(tmp_path)) for word in shlex.split(re.sub(r"^(\w+=\S+ )+", "", command))]
+        if words[0] == "python":
+            __main__.parser().parse_args(words[3:])
+        else:
+            asked = options.parse(words[1:])
+            assert not asked.variant or write_variant(asked.profile, asked.variant, asked.set)
 
 
 def test_checks_fail_without_the_change(tmp_path):
