@@ -1,6 +1,6 @@
 """FROC of 3D detections: matching, curve, sensitivity at false positive rates, bootstrap intervals.
 
-The official rule is that of the authors' evaluation of the DeepLesion manual test set (LENS Sec. VI-A): boxes
+The official rule is that of the authors' evaluation of the DeepLesion manual test set (LENS Sec. VI-C): boxes
 include both end pixels (+1), a detection whose overlap with a lesion reaches the threshold hits it, one
 detection may hit several lesions, a further detection of a lesion already found is neither a true nor a false
 positive, and false positives are counted per sub-volume over all sub-volumes, also those without lesions.
@@ -288,7 +288,7 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
-    """Match, make the curve, read it at 1/8 to 8 false positives per volume, bootstrap the average (LENS Sec. VI-A)."""
+    """Match, make the curve, read it at 1/8 to 8 false positives per volume, bootstrap the average (LENS Sec. VI-C)."""
     matches = match(truth, detections, overlap, threshold, one_to_one)
     sensitivity = sensitivity_at(curve(matches))
     low = high = float("nan")

@@ -73,7 +73,7 @@ def read_boxes(path: Path | str, columns: list[str]) -> pd.DataFrame:
 def evaluate(truth: dict, predictions: pd.DataFrame, overlap: str = "iobb", threshold: float = 0.3) -> dict:
     """The official result with its bootstrap interval, and the stricter rules beside it, ready for JSON.
 
-    Equal to the authors' evaluation at overlap "iobb" and threshold 0.3 (LENS Sec. VI-A). The interval is that of
+    Equal to the authors' evaluation at overlap "iobb" and threshold 0.3 (LENS Sec. VI-C). The interval is that of
     the average over 1,000 resampled sets of patients.
     """
     result = froc.evaluate(truth, predictions, overlap, threshold)
