@@ -44,7 +44,7 @@ class Dataset:
     boxes_from: "diameters", which leave a margin around the lesion, or "masks" or "spheres", which leave none.
     searched: which slices somebody has searched for lesions: all, or those from the first to the last labelled one.
     own_split: its files say what is for training, validation and test; else patients are split 80 to 20 (LENS
-        LENS Sec. VI-A).
+        Sec. VI-A).
     numbered_slices: its slices have numbers of their own, and a volume's name ends in those of the first and the last.
     colour: in every figure.
     expected: what its makers say it holds, or what the published files do: what -> number.
