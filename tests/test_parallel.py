@@ -50,7 +50,7 @@ labels = training_labels(experiment, store, runfolder.Run("smoke"))
 torch.manual_seed(0)
 model = build_lens(profile.network, experiment.datasets, experiment.proposal_network).double()
 batches = Batches(experiment, profile, store, labels, 0, model.backbone.multiple, rank, world)
-fit_lens(model, Doubles(batches), training, Path(sys.argv[1]), "test")
+fit_lens(model, Doubles(batches), training, Path(sys.argv[1]), {}, "test")
 """
 
 
