@@ -83,7 +83,7 @@ def kernel_of(step: str, runner: int) -> int:
 def chain(tmp_path_factory) -> Chain:
     """The chain's files after a start that was killed, a start whose kernel was killed, and one left alone."""
     made = Chain(tmp_path_factory.mktemp("chain"))
-    made.start(kill="run", at="multi-mined: iteration 42/60")  # past its last checkpoint but one
+    made.start(kill="run", at="multi-mined-seed0: iteration 42/60")  # past its last checkpoint but one
     made.start(kill="kernel", at="fpr: iteration")
     made.start()
     if made.starts[-1].returncode:

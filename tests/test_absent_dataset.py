@@ -4,13 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import miniature
 import pytest
 from conftest import SHARED
 
-from lensnb import runfolder, settings
+from lensnb import runfolder
 from lensnb.datasets import NAMES
 from lensnb.datasets.store import Store
 from lensnb.files import read_table
@@ -18,7 +19,7 @@ from lensnb.models.build import build_lens, load_lens
 from lensnb.models.weights import save_weights
 from lensnb.run import engine
 from lensnb.settings import load_profile
-from lensnb.training import experiments
+from lensnb.training import detector, experiments
 from lensnb.training.detector import train_experiment
 
 PROFILE = "paper"
@@ -74,8 +75,8 @@ def test_joint_training_has_one_expert_less(executed, monkeypatch, capsys, name)
     """With the smoke profile's network, on the notebooks' volumes."""
     root, _ = executed
     profile = load_profile("smoke")
-    profile.training.iterations, profile.training.batch_size = 6, 2
-    monkeypatch.setattr(settings, "load", lambda _: profile)
+    profile = replace(profile, training=replace(profile.training, iterations=6, batch_size=2))
+    monkeypatch.setattr(detector, "load_profile", lambda _: profile)
     monkeypatch.setenv("LENSNB_ROOT", str(root))
     start = build_lens(profile.network, ("DeepLesion",))
     save_weights(start, runfolder.runs(PROFILE) / "pretext" / "weights.safetensors", ("backbone.",))
