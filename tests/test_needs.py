@@ -11,8 +11,10 @@ import papermill
 import pytest
 
 from lensnb import runfolder
+from lensnb.run.targets import snakemake
 from lensnb.show import needs, parameters
 from lensnb.show.session import start
+from lensnb.training import experiments
 
 NOTEBOOKS = sorted((runfolder.repository() / "notebooks").glob("*.ipynb"))
 AFTER = {path.stem[:2]: "01_the_data" if path.stem[:2] in ("02", "13", "14", "15", "16") else "02_preparing_ct"
@@ -72,6 +74,14 @@ def test_needs_are_files_that_their_targets_make():
     for need in needs.NEEDS.values():
         name = need.target[3:] if need.target[0].isdigit() else need.target
         assert re.search(rf"^rule \w*{name.removesuffix('s')}\w*:", snakefile, re.MULTILINE), need.target
+
+
+@pytest.mark.parametrize("notebook", ["09_retraining", "11_froc_and_table2"])
+def test_all_trainings_that_a_notebook_compares_are_made_before_it(notebook, empty):
+    runfolder.runs("smoke").mkdir(parents=True)
+    command = snakemake("smoke", 0, "--dry-run", f"{notebook}.ipynb")
+    planned = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert [name for name in experiments.available(True) if f"experiment={name}" not in planned] == []
 
 
 def test_a_command_and_an_experiment_are_named(empty):
