@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lensnb import runfolder
-from lensnb.detection.scoring import manual_truth
+from lensnb.datasets.manual_boxes import MANUAL_FILE
+from lensnb.evaluation import official
 from lensnb.evaluation.differences import changed_tables, row_differences, write_differences
 from lensnb.settings import base_of
 from lensnb.variants import write_variant
@@ -69,7 +70,7 @@ def report_differences(variant: str, seed: int = 0) -> str:
     """Write differences.csv and .md beside the variant's tables and return the text."""
     reference = base_of(variant)
     run, own = runfolder.Run(reference, seed), runfolder.Run(variant, seed)
-    truth = manual_truth(own.raw, "test")
+    truth = official.read_truth(own.raw / MANUAL_FILE, "test")
     if run.raw != own.raw:
         return f"{variant} has phantoms of its own, so its tables and those of {reference} are of different patients.\n"
     rows = row_differences(run, own, truth)
