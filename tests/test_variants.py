@@ -11,7 +11,7 @@ import pytest
 from lensnb import runfolder
 from lensnb.evaluation.differences import changed_tables, row_differences, write_differences
 from lensnb.files import atomic_write, write_table
-from lensnb.run.variant import METADATA, borrow_metadata
+from lensnb.run.variant import METADATA, borrow_metadata, report_differences
 from lensnb.runfolder import Run
 from lensnb.settings import load_profile
 from lensnb.variants import write_variant
@@ -132,6 +132,12 @@ def test_snakemakes_records_follow_the_borrowed_files(root):
     wanted = ["mined/x.csv", str(root / "figures" / "p+v" / "t.csv")]
     assert sorted(found) == sorted(urlsafe_b64encode(output.encode()).decode() for output in wanted)
     assert all(record["input"] == ["a.csv", str(moves[1][1] / "t.csv")] for record in found.values())
+
+
+@pytest.mark.parametrize("change", ["mining.sigma=0.05", "phantom.studies=3"])
+def test_a_variant_that_has_made_nothing_yet_has_a_report(root, change):
+    report = report_differences(write_variant("smoke", "new", [change]))
+    assert ("Nothing of Table II to compare yet." if "mining" in change else "phantoms of its own") in report
 
 
 def test_differences_are_paired(root):

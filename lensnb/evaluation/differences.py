@@ -19,17 +19,19 @@ NOTE = (
 )
 
 
+def shared_rows(reference: Run, variant: Run) -> list[str]:
+    """The rows of LENS Table II whose detections both runs have."""
+    return [row for row in LABELS if all(run.detections(row).exists() for run in (reference, variant))]
+
+
 def row_differences(reference: Run, variant: Run, truth: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Rows of LENS Table II whose detections both runs have: COLUMNS, all but the first as fractions.
+    """What differs in the rows that both runs have: COLUMNS, all but the first as fractions.
 
     truth: volume -> (n, 6) boxes in original pixels and slice numbers. Rows with the same detections differ by 0.
     """
     rows = []
-    for name in LABELS:
-        files = [run.detections(name) for run in (reference, variant)]
-        if not all(file.exists() for file in files):
-            continue
-        matches = [froc.match(truth, read_table(file)) for file in files]
+    for name in shared_rows(reference, variant):
+        matches = [froc.match(truth, read_table(run.detections(name))) for run in (reference, variant)]
         averages = [float(froc.sensitivity_at(froc.curve(one)).mean()) for one in matches]
         change = froc.difference(matches[1], matches[0])
         rows.append((name, *averages, change.value, change.low, change.high))

@@ -13,7 +13,7 @@ from pathlib import Path
 from lensnb import runfolder
 from lensnb.datasets.manual_boxes import MANUAL_FILE
 from lensnb.evaluation import official
-from lensnb.evaluation.differences import changed_tables, row_differences, write_differences
+from lensnb.evaluation.differences import changed_tables, row_differences, shared_rows, write_differences
 from lensnb.settings import base_of
 from lensnb.variants import write_variant
 
@@ -70,8 +70,9 @@ def report_differences(variant: str, seed: int = 0) -> str:
     """Write differences.csv and .md beside the variant's tables and return the text."""
     reference = base_of(variant)
     run, own = runfolder.Run(reference, seed), runfolder.Run(variant, seed)
-    truth = official.read_truth(own.raw / MANUAL_FILE, "test")
     if run.raw != own.raw:
         return f"{variant} has phantoms of its own, so its tables and those of {reference} are of different patients.\n"
+    # before there are detections there may be no truth either
+    truth = official.read_truth(own.raw / MANUAL_FILE, "test") if shared_rows(run, own) else {}
     rows = row_differences(run, own, truth)
     return write_differences(rows, changed_tables(run.figures, own.figures), own.figures)
