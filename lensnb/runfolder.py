@@ -16,6 +16,8 @@ from pathlib import Path
 from lensnb.datasets import present
 from lensnb.files import write_json
 from lensnb.settings import base_of, load_profile
+from lensnb.system import repository as repository  # a place like those below
+from lensnb.system import root as root
 
 STEP = "LENSNB_JOB"  # set in everything that a step of run_all.sh starts
 BY_HAND = "LENSNB_BY_HAND"  # set in the kernel of a notebook that run_all.sh did not start
@@ -161,16 +163,6 @@ class Run:
 
 def _of(split: str) -> str:
     return "" if split == "train" else f"-{split}"
-
-
-def repository() -> Path:
-    """The folder that holds the `lensnb` package and the notebooks."""
-    return Path(__file__).resolve().parents[1]
-
-
-def root() -> Path:
-    """The folder under which data/ and figures/ are read and written."""
-    return Path(os.environ.get("LENSNB_ROOT", repository())).resolve()
 
 
 def real_data() -> Path:

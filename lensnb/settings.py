@@ -6,7 +6,6 @@ data/variants/ (see variants.py); everything that takes a profile's name takes a
 the section that it needs, so that its signature says which numbers decide about it.
 """
 
-import os
 import types
 import typing
 from collections.abc import Mapping
@@ -14,6 +13,8 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 
 import yaml
+
+from lensnb.system import root
 
 FOLDER = Path(__file__).parent / "profiles"
 NAMES = ("smoke", "phantom", "paper")
@@ -263,8 +264,7 @@ def from_dict(kind: type, content: Mapping, where: str) -> object:
 def profile_file(name: str) -> Path:
     """The file of a profile, or of a variant, whether it exists or not."""
     if "+" in name:
-        root = Path(os.environ.get("LENSNB_ROOT", Path(__file__).resolve().parents[1]))
-        return root / "data" / "variants" / f"{name}.yml"
+        return root() / "data" / "variants" / f"{name}.yml"
     return FOLDER / f"{name}.yml"
 
 

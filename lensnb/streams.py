@@ -47,14 +47,15 @@ class PhantomStream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, *place: int) -> np.random.Generator:
-    """numpy's generator for a place in a stream.
-
-    The place is a spawn key: as parts of a seed, which numpy pads with zeros, (1,) and (1, 0) would be the same.
-    """
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(int(stream), *map(int, place))))
+    """numpy's generator for a place in a stream."""
+    return np.random.default_rng(_sequence(seed, stream, place))
 
 
 def number(seed: int, stream: Stream, *place: int) -> int:
     """A seed for a generator of another library: a whole number below 2**63."""
-    sequence = np.random.SeedSequence(seed, spawn_key=(int(stream), *map(int, place)))
-    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+    return int(_sequence(seed, stream, place).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _sequence(seed: int, stream: Stream, place: tuple[int, ...]) -> np.random.SeedSequence:
+    # the place is a spawn key: as parts of a seed, which numpy pads with zeros, (1,) and (1, 0) would be the same
+    return np.random.SeedSequence(seed, spawn_key=(int(stream), *map(int, place)))

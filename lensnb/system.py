@@ -1,8 +1,12 @@
-"""Progress of long loops as a few printed lines: they read well in a terminal, a log and a stored notebook alike."""
+"""Where and on what the program works, and the progress of long loops.
+
+Progress is a few printed lines: they read well in a terminal, a log and a stored notebook alike.
+"""
 
 import os
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 def progress(items: Iterable, label: str, total: int | None = None, lines: int = 10) -> Iterator:
@@ -31,3 +35,13 @@ def _clock(seconds: float) -> str:
 def available_cores() -> int:
     """The cores that this process may use; in a container or a cluster job they are less than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def repository() -> Path:
+    """The folder that holds the `lensnb` package and the notebooks."""
+    return Path(__file__).resolve().parents[1]
+
+
+def root() -> Path:
+    """The folder under which data/ and figures/ are read and written."""
+    return Path(os.environ.get("LENSNB_ROOT", repository())).resolve()

@@ -11,6 +11,7 @@ from lensnb.files import read_json
 from lensnb.lesanet.views import plain_views
 from lensnb.models.lesanet import LesaNet
 from lensnb.models.weights import device_of_choice, load_weights
+from lensnb.runfolder import CONFIG, WEIGHTS
 from lensnb.settings import Lesanet, Network, from_dict
 from lensnb.system import progress
 
@@ -20,13 +21,13 @@ def load_network(run_dir: Path, make: str) -> tuple[LesaNet, Lesanet]:
 
     FileNotFoundError if it is not there; `make` is the command that makes it, for the message.
     """
-    if not (run_dir / "config.json").exists():
+    if not (run_dir / CONFIG).exists():
         raise FileNotFoundError(f"{run_dir} has no trained network; {make} makes it")
-    content = read_json(run_dir / "config.json")
+    content = read_json(run_dir / CONFIG)
     about = ("labels", "method", "seed", "lesions")
-    config = from_dict(Lesanet, {k: v for k, v in content.items() if k not in about}, f"{run_dir / 'config.json'}")
+    config = from_dict(Lesanet, {k: v for k, v in content.items() if k not in about}, f"{run_dir / CONFIG}")
     model = LesaNet(config, len(content.get("labels", ())))
-    load_weights(model, run_dir / "weights.safetensors")
+    load_weights(model, run_dir / WEIGHTS)
     return model.to(device_of_choice(), memory_format=torch.channels_last).eval(), config  # as in training
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb import runfolder
 from lensnb.datasets import UNIVERSAL
 from lensnb.datasets.store import Store
 from lensnb.lesanet import prediction, study
@@ -16,6 +15,7 @@ from lensnb.lesanet.lesions import labelled_lesions, unlabelled_lesions
 from lensnb.lesanet.ontology import FILES, find_ontology, read_ontology, unrelated
 from lensnb.lesanet.report_labels import find_labels
 from lensnb.lesanet.training import train_method
+from lensnb.runfolder import Run
 from lensnb.settings import load_profile
 from lensnb.training.loop import remove_checkpoint
 
@@ -34,7 +34,7 @@ def for_mining(profile_name: str, seed: int = 0) -> Recogniser:
 
     It is trained if it is not there yet.
     """
-    if has_labels(runfolder.raw(profile_name, seed) / UNIVERSAL):
+    if has_labels(Run(profile_name, seed).raw / UNIVERSAL):
         return lesanet(profile_name, seed)
     print("the DeepLesion folder lacks LesaNet's ontology or labels: a simpler embedding takes its place")
     return simpler(profile_name, seed)
@@ -56,8 +56,8 @@ def train_simpler(profile_name: str, seed: int = 0) -> Path:
     It learns from the labels that LesaNet learns from. Without an ontology nothing follows from a label; without
     labels it learns from two views of each training lesion alone, and a line says so.
     """
-    profile, store = load_profile(profile_name), Store(runfolder.prepared(profile_name, seed))
-    raw, labels_file = runfolder.raw(profile_name, seed) / UNIVERSAL, find_labels(profile_name, seed)
+    profile, run = load_profile(profile_name), Run(profile_name, seed)
+    store, raw, labels_file = Store(run.prepared), run.raw / UNIVERSAL, find_labels(profile_name, seed)
     if labels_file is None:
         print("there are no text-mined labels: the embedding learns from views of lesions alone")
         known, lesions = unrelated(()), unlabelled_lesions(store, raw / "DL_info.csv")
@@ -66,9 +66,7 @@ def train_simpler(profile_name: str, seed: int = 0) -> Path:
         has_ontology = any((raw / name).exists() for name in FILES)
         known = read_ontology(find_ontology(raw), list(mined.labels)) if has_ontology else unrelated(mined.labels)
         lesions = labelled_lesions(mined, store, "train", raw / "DL_info.csv")
-    return train_method(
-        "simpler", lesions, known, store, profile, seed, runfolder.runs(profile_name, seed) / "embedding"
-    )
+    return train_method("simpler", lesions, known, store, profile, seed, run.embedding)
 
 
 def command_lesanet(profile_name: str, seed: int) -> Path:
@@ -88,7 +86,7 @@ def command_simpler(profile_name: str, seed: int) -> Path:
 def _load(name: str, command: str, folder: Path, profile_name: str, seed: int) -> Recogniser:
     """The trained network of `folder` as a Recogniser of the profile's volumes; `command` would make the folder."""
     model, config = prediction.load_network(folder, f"`python -m lensnb {command}`")
-    store, network = Store(runfolder.prepared(profile_name, seed)), load_profile(profile_name).network
+    store, network = Store(Run(profile_name, seed).prepared), load_profile(profile_name).network
 
     def embed(table: pd.DataFrame) -> np.ndarray:
         return prediction.predict(model, store, table, config, network, label=name)[0]

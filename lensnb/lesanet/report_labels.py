@@ -90,10 +90,10 @@ def mined_labels_file(profile_name: str, seed: int = 0) -> Path:
     beside it: every mention in the sentences of training lesions and what became of it. The profile's
     lesanet.least_train says how many training lesions a label must have.
     """
-    folder = runfolder.raw(profile_name, seed) / UNIVERSAL
+    run = runfolder.Run(profile_name, seed)
+    folder, path = run.raw / UNIVERSAL, run.mined_labels
     if (folder / PUBLISHED).exists():
         return folder / PUBLISHED
-    path = runfolder.runs(profile_name, seed) / "lesanet" / "text_mined_labels.json"
     if not path.exists():
         mined, mentions = mine(folder, seed, LEAST | {"train": load_profile(profile_name).lesanet.least_train})
         write_table(mentions, path.with_name("relations.csv"))

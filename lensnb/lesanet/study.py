@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb import runfolder
 from lensnb.datasets import UNIVERSAL
 from lensnb.datasets.store import Store
 from lensnb.files import read_table, write_json, write_table
@@ -22,6 +21,7 @@ from lensnb.lesanet.metrics import TEXT_MINED, Result
 from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
 from lensnb.lesanet.report_labels import mined_labels_file
 from lensnb.lesanet.targets import excluded, scoring_targets
+from lensnb.runfolder import NAMING, WEIGHTS, Run
 from lensnb.settings import Profile, load_profile, to_dict
 
 COMPLETE = "hand_labeled_test_set.json"
@@ -154,7 +154,7 @@ def train_run(
     """
     own, columns = of_run(study, run)
     out = folder.parent / "predictions" / f"{folder.name}.npz"
-    if out.exists() and (folder / "weights.safetensors").exists():
+    if out.exists() and (folder / WEIGHTS).exists():
         return read_table(out), out
     training.train_method(run.method, own.train, own.ontology, store, profile, seed + run.split, folder)
     model, config = prediction.load_network(folder, "notebook 15")
@@ -170,7 +170,7 @@ def train_run(
 def train_lesanet(study: LabelStudy, store: Store, profile: Profile, seed: int, folder: Path) -> pd.DataFrame:
     """`train_run` of LesaNet itself, into `folder`, and labels.json beside its weights; returns its answers."""
     answers, _ = train_run(MethodRun("lesanet"), study, store, profile, seed, folder)
-    if not (folder / "labels.json").exists():
+    if not (folder / NAMING).exists():
         write_labels(folder, answers, study, profile)
     return answers
 
@@ -180,10 +180,10 @@ def train_for_profile(profile_name: str, seed: int = 0) -> Path:
 
     First the labels of the phantoms' sentences are mined, if that has not been done.
     """
-    profile, store = load_profile(profile_name), Store(runfolder.prepared(profile_name, seed))
+    profile, run = load_profile(profile_name), Run(profile_name, seed)
+    store, folder = Store(run.prepared), run.lesanet()
     mined = read_mined(mined_labels_file(profile_name, seed))
-    folder = runfolder.runs(profile_name, seed) / "lesanet" / "lesanet"
-    study = open_study(mined, store, runfolder.raw(profile_name, seed) / UNIVERSAL)
+    study = open_study(mined, store, run.raw / UNIVERSAL)
     train_lesanet(study, store, profile, seed, folder)
     return folder
 
@@ -242,4 +242,4 @@ def write_labels(folder: Path, answers: pd.DataFrame, study: LabelStudy, profile
         "parents": [[names[p] for p in np.flatnonzero(row)] for row in study.ontology.parents],
         "network": to_dict(profile.network),
     }
-    write_json(content, folder / "labels.json")
+    write_json(content, folder / NAMING)

@@ -22,9 +22,11 @@ from lensnb.lesanet.targets import Targets, most_specific, training_targets
 from lensnb.lesanet.views import random_views
 from lensnb.models.lesanet import LesaNet, load_imagenet
 from lensnb.models.weights import device_of_choice, weights_fingerprint
+from lensnb.runfolder import CONFIG, WEIGHTS
 from lensnb.settings import Lesanet, Network, Profile, to_dict
 from lensnb.streams import Stream, generator
 from lensnb.training.loop import Course, fit, stepped, without_decay
+from lensnb.training.parallel import use_threads
 
 
 def train_method(
@@ -37,12 +39,12 @@ def train_method(
     alone, on all lesions (see `method_losses`). A finished training is left alone. The profile's section `lesanet`
     has the numbers, but for those that the method fixes. Raises ValueError if no lesion is left.
     """
-    if (out_dir / "config.json").exists() and (out_dir / "weights.safetensors").exists():
+    if (out_dir / CONFIG).exists() and (out_dir / WEIGHTS).exists():
         print(f"{out_dir.name}: already trained")
         return out_dir
     method = METHODS[name]
     config = replace(profile.lesanet, **method.settings)
-    torch.set_num_threads(profile.training.threads or torch.get_num_threads())
+    use_threads(profile.training.threads)
     targets = targets_of(lesions, method, ontology)
     used = targets.labels.any(1) if ontology.labels else np.ones(len(lesions), dtype=bool)
     if not used.any():

@@ -25,12 +25,11 @@ def choose(patients: Patients, lesions: pd.DataFrame, rules: Mining) -> tuple[di
     highest if none is that precise. `lesions`: complete labels, one row a lesion and slice. Returns {sigma} and a
     table sigma, mined, precision, recall (see `audit`).
     """
-    rows = []
-    for sigma in sorted(rules.sigmas):
-        mined = mine(patients, {"sigma": sigma}, rules)
-        rows.append({"sigma": sigma, **audit(mined, patients, lesions, rules.theta)})
-    table = pd.DataFrame(rows).drop(columns="strategy")
-    return lowest_precise(table, "sigma", rules.uncertain_precision), table
+
+    def audited(numbers: dict) -> dict:
+        return audit(mine(patients, numbers, rules), patients, lesions, rules.theta)
+
+    return lowest_precise("sigma", rules.sigmas, audited, rules.uncertain_precision)
 
 
 def mine(patients: Patients, numbers: dict, rules: Mining) -> pd.DataFrame:

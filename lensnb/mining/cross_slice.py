@@ -21,12 +21,11 @@ def choose(patients: Patients, lesions: pd.DataFrame, rules: Mining) -> tuple[di
     untrimmed tracklets; `lesions` are complete labels, one row a lesion and slice. Returns {trim} and a table trim,
     mined, precision, recall (see `audit`).
     """
-    rows = []
-    for trim in sorted(rules.trims):
-        mined = mine(patients, {"trim": trim}, rules)
-        rows.append({"trim": trim, **audit(mined, patients, lesions, rules.theta)})
-    table = pd.DataFrame(rows).drop(columns="strategy")
-    return lowest_precise(table, "trim", rules.cross_slice_precision), table
+
+    def audited(numbers: dict) -> dict:
+        return audit(mine(patients, numbers, rules), patients, lesions, rules.theta)
+
+    return lowest_precise("trim", rules.trims, audited, rules.cross_slice_precision)
 
 
 def mine(patients: Patients, numbers: dict, rules: Mining) -> pd.DataFrame:

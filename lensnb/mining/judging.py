@@ -1,5 +1,7 @@
 """Mined boxes judged by complete labels, and the rule by which most numbers are chosen."""
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -24,14 +26,19 @@ def not_judged(strategy: str, mined: int) -> dict:
     return {"strategy": strategy, "mined": mined, "precision": np.nan, "recall": np.nan}
 
 
-def lowest_precise(table: pd.DataFrame, number: str, minimum_precision: float) -> dict[str, float]:
-    """The lowest value of column `number`, by which the table is sorted, whose precision is high enough.
+def lowest_precise(
+    number: str, candidates: Iterable[float], audited: Callable[[dict], dict], minimum_precision: float
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """The lowest of the `candidates` for `number` at which mining is precise enough; the highest one if none is.
 
-    The highest one if none is. Returns {number: value}.
+    audited: from {number: value} to the audit of what is mined with it. Returns {number: value} and a table with a line
+    for each candidate: the number, mined, precision, recall.
     """
+    lines = [{number: value, **audited({number: value})} for value in sorted(candidates)]
+    table = pd.DataFrame(lines).drop(columns="strategy")
     precise = table[table["precision"] >= minimum_precision]
     row = precise.iloc[0] if len(precise) else table.iloc[-1]
-    return {number: float(row[number])}
+    return {number: float(row[number])}, table
 
 
 def lesions_reached(boxes: pd.DataFrame, lesions: pd.DataFrame, theta: float, of: str = "tracklet") -> dict:

@@ -1,4 +1,4 @@
-"""The anchor-free proposal network (LENS, Sec. IV-B)."""
+"""The anchor-free proposal network (LENS Sec. IV-B)."""
 
 import math
 

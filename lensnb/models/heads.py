@@ -1,5 +1,5 @@
-"""The multi-task detection head: two shared FC layers, then a class and a box layer for each dataset (LENS
-LENS Sec. IV-C)."""
+"""The multi-task detection head: two shared FC layers, then a class and a box layer for each dataset
+(LENS Sec. IV-C)."""
 
 from collections.abc import Sequence
 

@@ -4,7 +4,6 @@ torch's own SyncBatchNorm needs GPUs; this one needs a process group of any kind
 """
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
@@ -32,9 +31,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_batch_norm(model: nn.Module) -> None:
-    """Let every batch norm of `model` look at the images of all processes, if there are several; in place."""
-    if not (dist.is_initialized() and dist.get_world_size() > 1):
-        return
+    """Let every batch norm of `model` look at the images of all processes; in place."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.BatchNorm2d:

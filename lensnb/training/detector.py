@@ -1,6 +1,6 @@
 """Training LENS (LENS Sec. VI-B): batches of one dataset, RAdam, one run folder for each experiment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +82,7 @@ def command(experiment_name: str, profile_name: str, seed: int) -> Path:
 
 
 def fit_lens(
-    model: LENS, batches: torch.utils.data.Dataset, training: Training, run_dir: Path, config: dict,
-    recipe: object,
+    model: LENS, batches: torch.utils.data.Dataset, training: Training, run_dir: Path, config: dict, recipe: object,
     kept: tuple[str, ...] = ("",),
 ) -> None:  # fmt: skip
     """Train LENS on batches (of type Batch) with RAdam and LENS Eq. 3; config, recipe and kept as in `loop.fit`."""
@@ -154,9 +153,9 @@ class Batches(torch.utils.data.Dataset):
             lesions, ignored = sampler.target(volume, z)
             boxes.append(np.concatenate([lesions, ignored]))
             uncertain.append(len(ignored))
-        own = type(drawn)(drawn.ratio, drawn.shifts[self.part])
+        own = replace(drawn, shifts=drawn.shifts[self.part])
         slices, targets = place_batch(images, boxes, uncertain, own, size)
-        seeds = [number(self.seed, Stream.PROPOSALS, t, image) for image in range(self.size)][self.part]
+        seeds = [number(self.seed, Stream.PROPOSALS, t, image) for image in range(self.size)[self.part]]
         return Batch(dataset, slices, targets, seeds, self.share)
 
 

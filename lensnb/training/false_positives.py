@@ -21,6 +21,7 @@ from lensnb.settings import Fpr, Network, Profile, from_dict, to_dict
 from lensnb.streams import Stream, generator
 from lensnb.system import progress
 from lensnb.training.loop import Course, fit, stepped
+from lensnb.training.parallel import use_threads
 from lensnb.training.patches import box_centres, cut_patches, nearest_slice, to_patch
 
 TRUE, FALSE, EXCLUDED = 1, 0, -1
@@ -67,7 +68,7 @@ def train_fpr(
     counts = {name: int((labels == value).sum()) for name, value in names}
     if not counts["true"] or not counts["false"]:
         raise ValueError(f"{counts['true']} true and {counts['false']} false proposals: both are needed")
-    torch.set_num_threads(profile.training.threads or torch.get_num_threads())
+    use_threads(profile.training.threads)
     torch.manual_seed(seed)
     model = FPR(config)
     if config.imagenet:

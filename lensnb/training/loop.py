@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lensnb.files import atomic_write, fingerprint, write_json, write_table
 from lensnb.models.weights import first_words, save_weights
 from lensnb.runfolder import CHECKPOINT, CONFIG, LOG, WEIGHTS
-from lensnb.training.parallel import average, shared, wait_for_all
+from lensnb.training.parallel import average, is_first, shared, wait_for_all
 
 LOG_EVERY = 20  # iterations that a row of the log is the mean of
 
@@ -72,7 +72,7 @@ def fit(
     device = next(model.parameters()).device
     model.train()
     module = shared(model)
-    first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    first = is_first()
     loader = torch.utils.data.DataLoader(
         batches, batch_size=None, sampler=range(start, iterations), num_workers=course.workers
     )

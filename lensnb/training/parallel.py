@@ -17,13 +17,28 @@ from lensnb.models.norm import share_batch_norm
 
 
 def start_processes(threads: int) -> tuple[int, int]:
-    """Rank and number of the processes that torchrun started; (0, 1) without it. `threads` = 0: torch decides."""
-    if threads:
-        torch.set_num_threads(threads)
+    """Rank and number of the processes that torchrun started; (0, 1) without it. threads: see `use_threads`."""
+    use_threads(threads)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return (dist.get_rank(), world) if world > 1 else (0, 1)
+
+
+def use_threads(threads: int) -> None:
+    """Let torch use so many threads for an operation; 0: torch decides."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def several() -> bool:
+    """Whether several processes train one network."""
+    return dist.is_initialized() and dist.get_world_size() > 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return not several() or dist.get_rank() == 0
 
 
 def part_of_batch(size: int, rank: int, world: int) -> slice:
@@ -41,7 +56,7 @@ def part_of_batch(size: int, rank: int, world: int) -> slice:
 
 def shared(model: nn.Module) -> nn.Module:
     """`model` as several processes train it; itself if there is but one."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if not several():
         return model
     share_batch_norm(model)
     # layers of other datasets have no gradient in a batch; buffers are equal in all processes anyway
@@ -50,7 +65,7 @@ def shared(model: nn.Module) -> nn.Module:
 
 def average(values: Tensor) -> Tensor:
     """The mean of a tensor over all processes."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    if several():
         dist.all_reduce(values)
         values = values / dist.get_world_size()
     return values
@@ -58,5 +73,5 @@ def average(values: Tensor) -> Tensor:
 
 def wait_for_all() -> None:
     """Return when every process has come here."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    if several():
         dist.barrier()

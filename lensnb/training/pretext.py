@@ -25,6 +25,7 @@ from lensnb.streams import Stream, generator, number
 from lensnb.training.augment import canvas_size, draw, place_batch
 from lensnb.training.detector import Batch, fit_lens
 from lensnb.training.loop import remove_checkpoint
+from lensnb.training.parallel import use_threads
 
 
 def train_pretext(profile_name: str, seed: int = 0) -> Path:
@@ -38,7 +39,7 @@ def train_pretext(profile_name: str, seed: int = 0) -> Path:
     if run.pretext.exists():
         print("pretext: already trained")
         return folder
-    torch.set_num_threads(profile.training.threads or torch.get_num_threads())
+    use_threads(profile.training.threads)
     store = Store(run.prepared)
     torch.manual_seed(seed)
     if profile.network.imagenet:
