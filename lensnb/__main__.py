@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lensnb.provenance import sight
 from lensnb.run.options import folder, fraction, whole
 
 EPILOG = "exit status: 0 done, 1 failed, 2 wrong usage or input. LENSNB_TRACEBACK=1 shows where an error arose."
@@ -178,6 +179,7 @@ def function_of(command: Command) -> Callable:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 failed, 2 wrong usage or input."""
     options = parser().parse_args(arguments)
+    sight.limit()  # where a step of run_all.sh calls this
 
     def act() -> int:
         result = function_of(options.chosen)(*(getattr(options, name) for name in options.order))

@@ -9,6 +9,7 @@ import pandas as pd
 
 BOX = ["x1", "y1", "x2", "y2"]
 BOX3D = ["x1", "y1", "z1", "x2", "y2", "z2"]
+MARK = ["coordX", "coordY", "coordZ"]  # a point in patient mm (LPS), as LUNA16 calls it
 COLUMNS = [
     "dataset",
     "patient",

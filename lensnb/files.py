@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+TEXT = ("patient", "study", "series", "volume", "lesion", "content")  # columns that are no numbers, all digits or not
+
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
@@ -142,7 +144,7 @@ def read_table(path: Path | str, columns: Sequence[str] = ()) -> pd.DataFrame:
 
 def _read(path: Path) -> pd.DataFrame:
     if path.suffix == ".csv":
-        return read_csv(path, dtype={"patient": str, "study": str, "series": str, "volume": str, "lesion": str})
+        return read_csv(path, dtype=dict.fromkeys(TEXT, str))
     if path.suffix == ".npz":
         try:
             with np.load(path, allow_pickle=False) as arrays:

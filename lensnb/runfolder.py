@@ -26,7 +26,7 @@ WEIGHTS, CONFIG, LOG, CHECKPOINT = "weights.safetensors", "config.json", "log.cs
 NAMING = "labels.json"  # beside LesaNet's weights: what naming lesions needs
 DETECTED = ("detections.csv", "overlay.png", "detections.mrk.json", "about.json")  # in a folder of own_ct
 BORROWED = "borrowed.json"  # what a folder has from another one, with the times of its files
-NOT_BORROWED = (".snakemake", "logs", "locks", "partial", "failures")
+NOT_BORROWED = (".snakemake", "done", "sight", "logs", "locks", "partial", "failures")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from lensnb.system import root
 
 FOLDER = Path(__file__).parent / "profiles"
 NAMES = ("smoke", "phantom", "paper")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, in C where there is one
 
 
 @dataclass(frozen=True)
@@ -293,7 +294,7 @@ def _read(name: str) -> dict:
 def read_yaml(path: Path) -> dict:
     """What a profile's own file says, without its base; ValueError names a file that is missing or broken."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader=LOADER)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; a profile's settings lie there") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lensnb"
 # a room may import itself and what stands on an earlier line; lensnb/README.md says what each owns
 FLOORS = (
     ("boxes", "files", "system", "streams", "table of datasets"),
+    ("provenance",),
     ("settings", "runfolder", "variants"),
     ("models", "ct"),
     ("datasets",),

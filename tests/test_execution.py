@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from lensnb import runfolder
-from lensnb.run import processes, step
+from lensnb.run import processes
 from lensnb.settings import load_profile
 
 PARAMETERS = 'profile = "phantom"\nseed = 0\nrate = 0.5\nlabel = "a"\n'
@@ -210,19 +210,6 @@ def test_leftovers_of_what_is_made_go(tmp_path):
         path.touch()
     runfolder.remove_leftovers([table, weights])
     assert [path.exists() for path in (*leftovers, other, table, weights)] == [False] * 3 + [True] * 3
-
-
-def test_digest_sees_code_and_profile_only(tmp_path):
-    source = write_notebook(tmp_path / "a.ipynb", "x = 1")
-    before = step.digest(source, "smoke")
-    notebook = nbformat.read(source, 4)
-    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="1")]
-    notebook.cells[1].execution_count = 7
-    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("words"))
-    nbformat.write(notebook, source)
-    assert step.digest(source, "smoke") == before
-    assert step.digest(source, "phantom") != before
-    assert step.digest(write_notebook(source, "x = 2"), "smoke") != before
 
 
 def wait_until(condition, seconds: float = 30) -> None:

@@ -1,13 +1,12 @@
 """Steps that share the GPUs of a machine: each takes one for itself. No GPU is needed to see it."""
 
-import re
 import subprocess
 import sys
 
 import pytest
 
 from lensnb import runfolder
-from lensnb.run import engine, gpus
+from lensnb.run import engine, gpus, story
 
 HOLD = (
     "import os, sys, time\nfrom lensnb.run.gpus import own_gpu\n"
@@ -67,9 +66,8 @@ def test_gpus_are_counted(tmp_path, monkeypatch):
         assert gpus.visible() == found
 
 
-def test_every_rule_that_counts_as_a_user_of_a_gpu_takes_one():
-    text = (runfolder.repository() / "notebooks" / "Snakefile").read_text()
-    rules = dict(re.findall(r"(?ms)^rule (\w+):\n(.*?)(?=^rule |\Z)", text))
-    counted = {name for name, body in rules.items() if "gpu=1" in body}
-    assert counted == {name for name, body in rules.items() if "--gpu" in body or re.search(r"\bcommand\(", body)}
-    assert {"pretext", "training_lens", "proposals", "lesanet", "false_positive_reduction"} <= counted
+def test_every_step_that_trains_or_detects_takes_a_gpu():
+    taking = {step.name for step in story.steps("smoke") if step.gpu}
+    assert {"pretext", "lesanet", "embedding", "04_training_lens-multi", "05_proposals"} <= taking
+    assert {"10_false_positive_reduction", "12_luna16_cpm", "13_your_own_ct", "15_lesanet"} <= taking
+    assert not {"01_the_data", "02_preparing_ct", "11_froc_and_table2"} & taking

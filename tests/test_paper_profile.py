@@ -7,7 +7,6 @@ later stage has something to work on.
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -38,7 +37,7 @@ from lensnb.mining.label_rows import add_origin
 from lensnb.mining.strategies import STRATEGIES
 from lensnb.models.build import load_lens
 from lensnb.models.fpr import combine
-from lensnb.run import targets
+from lensnb.run import story
 from lensnb.settings import Profile, load_profile
 from lensnb.training import experiments, pretext
 from lensnb.training.detector import train_experiment
@@ -355,30 +354,27 @@ def test_the_plan_for_real_data_has_no_oracle(done, tmp_path):
 
 
 @real_only
-def test_without_its_ontology_lesanet_is_not_planned(done, tmp_path):
+def test_without_its_ontology_lesanet_is_not_planned(done, tmp_path, monkeypatch):
     """Mining then waits for the simpler embedding, and the notebooks on LesaNet are left out."""
-    assert not {"lesanet", "lesanet_in_mining", "lesanet_and_rivals"} & steps_to("all", done.raw, tmp_path)
-    before_mining = steps_to("07_intra_patient_mining.ipynb", done.raw, tmp_path)
-    assert "embedding" in before_mining and "lesanet" not in before_mining
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    monkeypatch.setenv("LENSNB_DATA", str(done.raw))
+    assert not {"lesanet", "15_lesanet", "16_lesanet_tables", "17_lesanet_in_mining"} & set(steps())
+    assert "embedding" in steps()["07_intra_patient_mining"]
     labelled = tmp_path / "labelled" / "DeepLesion"
     labelled.mkdir(parents=True)
     for path in (done.raw / "DeepLesion").iterdir():
         (labelled / path.name).symlink_to(path)
     (labelled / "lesion_ontology_181022.xlsx").touch()
-    before_mining = steps_to("07_intra_patient_mining.ipynb", labelled.parent, tmp_path)
-    assert "lesanet" in before_mining and not {"embedding", "lesanet_and_rivals"} & before_mining
-    assert {"embedding", "lesanet_in_mining", "lesanet_tables"} <= steps_to("all", labelled.parent, tmp_path)
+    monkeypatch.setenv("LENSNB_DATA", str(labelled.parent))
+    before_mining = steps()["07_intra_patient_mining"]
+    assert "lesanet" in before_mining and not {"embedding", "15_lesanet"} & before_mining
+    assert {"embedding", "15_lesanet", "16_lesanet_tables", "17_lesanet_in_mining"} <= set(steps())
 
 
-def steps_to(target: str, data: Path, root: Path) -> set[str]:
-    """The rules that lead to a target from nothing, for real data in a folder."""
-    environment = {**os.environ, "LENSNB_ROOT": str(root), "LENSNB_DATA": str(data)}
-    environment["PYTHONPATH"] = str(runfolder.repository())
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(targets.SNAKEFILE), "--directory", str(root)]
-    command += ["--nolock", "--cores", "1", "--dry-run", "--config", f"profile={PROFILE}", "--", target]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    return set(re.findall(r"^rule (\w+):", ran.stdout, re.MULTILINE))
+def steps() -> dict[str, set[str]]:
+    """The steps of a run on real data, each with the names of those that it waits for."""
+    found = story.steps(PROFILE)
+    return {step.name: {other.name for other in story.before(step, found)} for step in found}
 
 
 def plan(data: Path, root: Path) -> list[str]:

@@ -70,7 +70,7 @@ def test_merge_refuses_outputs_of_something_else(source, run, message):
 
 
 def test_publish_refuses_an_incomplete_run():
-    made, missing = Product("a", "a", Path("a"), "rule", True), Product("b", "b", Path("b"), "rule", False)
+    made, missing = Product("a", Path("a"), "step"), Product("b", Path("b"), "step", "not made yet")
     with pytest.raises(RunError, match=r"1 of 2 targets .* are not made or out of date \(b\)"):
         publishing.publish([made, missing])
 

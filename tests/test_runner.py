@@ -1,4 +1,4 @@
-"""The runner asks Snakemake again while that helps, and never calls a run without its targets a success."""
+"""The runner asks Snakemake for what is out of date, and never calls a run without its targets a success."""
 
 from dataclasses import replace
 
@@ -10,61 +10,50 @@ from lensnb.run.targets import Product, RunError
 
 @pytest.fixture
 def snakemake(tmp_path, monkeypatch):
-    """An engine that makes the targets of these names, one tuple a call, and ends with `status`; counts its calls."""
+    """An engine that makes the targets of these names and ends with `status`; keeps what it was asked for."""
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
-    targets = [Product(name, name, tmp_path / name, "rule", False) for name in ("one", "two", "three")]
+    found = [Product(name, tmp_path / name, f"step-{name}", "not made yet") for name in ("one", "two", "three")]
 
-    def install(*rounds: tuple[str, ...], status: int = 0) -> list[Product]:
-        made = set()
+    def install(*made: str, status: int = 0) -> list[Product]:
+        done = set()
 
         def call(command, runs, log) -> int:
-            install.calls += 1
+            install.commands.append(command)
             log.write_text("")
-            made.update(rounds[install.calls - 1])
-            for name in made:
-                (tmp_path / name).write_text("made")
+            done.update(made)
             return status
 
-        monkeypatch.setattr(engine, "_run_engine", call)
-        monkeypatch.setattr(
-            engine,
-            "targets",
-            lambda profile, seed: [replace(target, up_to_date=target.name in made) for target in targets],
-        )
-        return targets
+        def targets(profile, seed):
+            return [replace(target, reason="" if target.name in done else target.reason) for target in found]
 
-    install.calls = 0
+        monkeypatch.setattr(engine, "_run_engine", call)
+        monkeypatch.setattr(engine, "targets", targets)
+        monkeypatch.setattr(engine, "mark", lambda profile, seed, waiting: install.marked.append(set(waiting)))
+        return found
+
+    install.commands, install.marked = [], []
     return install
 
 
-def test_a_plan_that_stops_early_is_continued(snakemake):
-    chosen = snakemake(("one",), ("two", "three"))
+def test_the_steps_that_are_out_of_date_are_run(snakemake):
+    chosen = snakemake("one", "two", "three")
     engine.run("smoke", None, chosen, 1)
-    assert snakemake.calls == 2
-    assert all(target.path.exists() for target in chosen)
+    assert snakemake.marked == [{"step-one", "step-two", "step-three"}]
+    assert snakemake.commands[0][-3:] == ["done/step-one", "done/step-two", "done/step-three"]
 
 
-def test_what_is_there_but_out_of_date_is_made_too(snakemake):
-    chosen = snakemake(("one",), ("two", "three"))
-    for target in chosen:
-        target.path.write_text("old")
-    engine.run("smoke", None, chosen, 1)
-    assert [target.path.read_text() for target in chosen] == ["made"] * 3
-
-
-def test_no_progress_is_a_failure(snakemake):
-    with pytest.raises(RunError, match="stopped before every target was made"):
-        engine.run("smoke", None, snakemake(("one",), ()), 1)
-    assert snakemake.calls == 2
+def test_a_run_without_its_targets_is_a_failure_that_says_why(snakemake):
+    with pytest.raises(RunError, match="(?s)stopped before every target was made.*two is still out of date: not made"):
+        engine.run("smoke", None, snakemake("one"), 1)
 
 
 def test_a_failed_engine_is_not_asked_again(snakemake):
     with pytest.raises(RunError):
-        engine.run("smoke", None, snakemake(("one",), ("two", "three"), status=1), 1)
-    assert snakemake.calls == 1
+        engine.run("smoke", None, snakemake("one", "two", "three", status=1), 1)
+    assert len(snakemake.commands) == 1
 
 
 def test_only_what_is_asked_for_counts(snakemake):
-    chosen = snakemake(("two",))
+    chosen = snakemake("two")
     engine.run("smoke", ["two"], chosen[1:2], 1)
-    assert snakemake.calls == 1
+    assert len(snakemake.commands) == 1

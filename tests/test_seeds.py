@@ -9,7 +9,7 @@ import pytest
 from lensnb import __main__ as cli
 from lensnb import runfolder
 from lensnb.evaluation import seeds
-from lensnb.run import options, targets
+from lensnb.run import options, story, targets
 from lensnb.runfolder import Run
 
 
@@ -49,8 +49,8 @@ def test_no_seed(wrong, capsys):
     assert "is not a whole number of at least 0" in capsys.readouterr().err
 
 
-def test_the_plan_of_another_seed_stays_in_its_folders(tmp_path, monkeypatch):
-    """What Snakemake would run for seed 12: every file and every command is that seed's."""
+def test_the_steps_of_another_seed_stay_in_its_folders(tmp_path, monkeypatch):
+    """Every file and every command of seed 12 is that seed's, and so is what Snakemake would run."""
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(runfolder.repository()))
     monkeypatch.delenv("LENSNB_DATA", raising=False)
@@ -59,14 +59,14 @@ def test_the_plan_of_another_seed_stays_in_its_folders(tmp_path, monkeypatch):
     assert command[:3] == [sys.executable, "-m", "snakemake"]
     planned = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert planned.returncode == 0, planned.stderr[-2000:]
-    steps = [line for line in planned.stdout.splitlines() if "lensnb.run.step" in line]
-    assert len(steps) > 20 and all("--seed 12 " in line for line in steps)
-    modules = [line.split("--module")[1] for line in steps if "--module" in line]
-    assert len(modules) == 3 and all(line.endswith("--profile smoke --seed 12") for line in modules)
-    assert "experiments/multi-seed12/weights.safetensors" in planned.stdout
-    assert f"{tmp_path}/figures/smoke-seed12/" in planned.stdout
-    for name in ("figures", "data/prepared"):
-        assert f"{tmp_path}/{name}/smoke/" not in planned.stdout
+    commands = [line for line in planned.stdout.splitlines() if "lensnb.run.step" in line]
+    steps = story.steps("smoke", 12)
+    assert len(commands) == len(steps) > 20 and all(line.endswith("--seed 12") for line in commands)
+    modules = [step.module for step in steps if step.module]
+    assert len(modules) == 3 and all(module[-4:] == ("--profile", "smoke", "--seed", "12") for module in modules)
+    made = [str(path) for step in steps for path in step.makes]
+    assert any("experiments/multi-seed12/weights.safetensors" in path for path in made)
+    assert all("smoke-seed12/" in path for path in made)
 
 
 def test_runs_are_found_by_seed(figures):

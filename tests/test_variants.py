@@ -1,8 +1,6 @@
 """Variants of a profile, and folders that borrow another one's files."""
 
-import json
 import os
-from base64 import urlsafe_b64encode
 
 import numpy as np
 import pandas as pd
@@ -11,7 +9,7 @@ import pytest
 from lensnb import runfolder
 from lensnb.evaluation.differences import changed_tables, row_differences, write_differences
 from lensnb.files import atomic_write, write_table
-from lensnb.run.variant import METADATA, borrow_metadata, report_differences
+from lensnb.run.variant import report_differences
 from lensnb.runfolder import Run
 from lensnb.settings import load_profile
 from lensnb.variants import write_variant
@@ -107,31 +105,6 @@ def test_work_by_hand_has_folders_of_its_own(root, monkeypatch):
     assert "0.5" in table.read_text()
     runfolder.work_by_hand("smoke", 0)  # another notebook: what was written stays
     assert "0.9" in own.read_text()
-
-
-def test_snakemakes_records_follow_the_borrowed_files(root):
-    reference, own = root / "runs" / "p", root / "runs" / "p+v"
-    moves = [(reference, own), (root / "figures" / "p", root / "figures" / "p+v")]
-    outputs = ["mined/x.csv", str(root / "figures" / "p" / "t.csv"), "long/" + "n" * 300 + ".csv", "own.csv"]
-    for output in outputs:
-        short = output if len(output) < 300 else "long/n.csv"
-        for folder, path in ((reference, reference / short), (own, own / short)):
-            if not short.startswith("/"):
-                with atomic_write(path) as temporary:
-                    temporary.write_text("x")
-                os.utime(path, ns=(5, 5 if short != "own.csv" or folder == reference else 6))
-    for folder in (moves[1][0], moves[1][1]):
-        write_table(pd.DataFrame({"a": [1]}), folder / "t.csv")
-        os.utime(folder / "t.csv", ns=(7, 7))
-    for output in outputs[:2] + outputs[3:]:
-        record = reference / METADATA / urlsafe_b64encode(output.encode()).decode()
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({"params": ["'abc'"], "input": ["a.csv", str(moves[1][0] / "t.csv")]}))
-    borrow_metadata(reference, own, moves)
-    found = {path.name: json.loads(path.read_text()) for path in (own / METADATA).iterdir()}
-    wanted = ["mined/x.csv", str(root / "figures" / "p+v" / "t.csv")]
-    assert sorted(found) == sorted(urlsafe_b64encode(output.encode()).decode() for output in wanted)
-    assert all(record["input"] == ["a.csv", str(moves[1][1] / "t.csv")] for record in found.values())
 
 
 @pytest.mark.parametrize("change", ["mining.sigma=0.05", "phantom.studies=3"])

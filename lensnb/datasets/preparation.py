@@ -24,7 +24,7 @@ from lensnb.streams import Stream, generator
 KEYS = ["dataset", "patient", "study", "series"]
 VOLUME_COLUMNS = [*KEYS, "volume", "split", "depth", "height", "width", "spacing_x_mm", "spacing_y_mm",
                   "spacing_z_mm", "first_slice", "grid_to_original", "original_to_mm", "original_shape", "file",
-                  "scope", "note"]  # fmt: skip
+                  "content", "scope", "note"]  # fmt: skip
 TRUTH_COLUMNS = [*COLUMNS, "identity", "type", "organ", "marked"]
 
 
@@ -117,6 +117,7 @@ def _volume_row(row: pd.Series, record: dict) -> dict:
     values |= {name: json.dumps(record[name]) for name in ("grid_to_original", "original_to_mm", "original_shape")}
     values["first_slice"] = record["first_slice"]
     values["file"] = f"store/{row['dataset']}/{row['volume']}.npy"
+    values["content"] = record["array"]["checksum"][:16]
     values["note"] = "; ".join(record["notes"])
     return values
 

@@ -1,6 +1,7 @@
 """The store of prepared volumes: memory-mapped HU on the grid, and the tables that belong to them."""
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,7 +12,18 @@ from lensnb.boxes import COLUMNS
 from lensnb.ct.grid import Geometry
 from lensnb.files import read_table
 
-NEEDED = ("dataset", "patient", "volume", "split", "depth", "height", "width", "file", "note")  # of volumes.csv
+NEEDED = (
+    "dataset",
+    "patient",
+    "volume",
+    "split",
+    "depth",
+    "height",
+    "width",
+    "file",
+    "content",
+    "note",
+)  # of volumes.csv
 
 
 class Store:
@@ -43,6 +55,12 @@ class Store:
         """The way from the grid of a volume to its original voxels and millimetres."""
         self._check(volume)
         return geometry_of(self.volumes.loc[volume])
+
+    def contents(self, volumes: Sequence[str]) -> list[tuple[str, str]]:
+        """Each volume with the fingerprint of its voxels: what a result that read them follows from."""
+        for volume in volumes:
+            self._check(volume)
+        return [(volume, str(self.volumes.at[volume, "content"])) for volume in volumes]
 
     def _check(self, volume: str) -> None:
         if volume not in self.volumes.index:

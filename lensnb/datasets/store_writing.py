@@ -1,7 +1,9 @@
 """The volumes of the store: each raw volume normalised and written by itself, many at a time.
 
-A volume's array appears whole or not at all, then its record, which says what it was made from. A start that follows
-an interrupted one finds the records and goes on with the rest. Memory does not grow with the number of volumes: each
+A volume's array appears whole or not at all, then its record, which says what it was made from: the code that read it,
+the grid, and the size and time of each of its files. A later start finds the records and makes only what is missing, no
+longer whole, or of files that have been added, replaced or repaired since. That costs a look at each file, no reading.
+Memory does not grow with the number of volumes: each
 process holds one at a time, and needs up to 2 GB for a real scan of 900 slices.
 """
 
@@ -13,6 +15,8 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import lru_cache
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +26,12 @@ from lensnb.ct.grid import normalise
 from lensnb.ct.grid_boxes import clip_to_image, key_boxes_to_grid, pad_boxes, slice_boxes_to_grid
 from lensnb.datasets import DATASETS
 from lensnb.datasets.readers import READERS
-from lensnb.files import read_json, write_array, write_json
+from lensnb.files import fingerprint, read_json, write_array, write_json
+from lensnb.provenance.product import checksum
+from lensnb.provenance.recipe import BY_VALUE, code, text
 from lensnb.system import available_cores, progress
 
 DISK_SAMPLE = 5  # volumes of each dataset that are read in order to estimate the disk space for all
-RECIPE = 1  # raise it when prepared volumes of older code must not be used any more
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,6 @@ class Task:
 def settings(spacing_mm: tuple[float, float, float], box_padding_mm: float) -> dict:
     """How volumes are prepared, as records and reports have it."""
     return {
-        "recipe": RECIPE,
         "spacing_mm": list(map(float, spacing_mm)),
         "box_padding_mm": float(box_padding_mm),
     }
@@ -172,17 +176,53 @@ def _finished(task: Task) -> dict | None:
         record = read_json(task.record_file)
     except ValueError:  # a broken record is as good as none: the volume is made again
         return None
-    return record if record.get("recipe") == _recipe(task) else None
+    if record.get("recipe") != _recipe(task):
+        return None
+    state = _state(task.array_file)
+    if record["array"]["state"] == state:
+        return record
+    if record["array"]["checksum"] != checksum(task.array_file):
+        print(f"{task.array_file}: is not as it was written; made again", flush=True)
+        return None
+    record["array"]["state"] = state  # copied, or touched
+    write_json(record, task.record_file)
+    return record
 
 
 def _recipe(task: Task) -> dict:
-    """All that the prepared volume follows from: the settings, and the state of its source."""
+    """All that the prepared volume follows from: the settings, the code, and the state of its files."""
     source = {
         "path": task.row["path"],
-        "changed": task.source.stat().st_mtime_ns,
+        "files": fingerprint([(str(file), _state(file)) for file in _sources(task)]),
         "annotations": json.dumps(task.row["annotations"]),
+        "code": _code(task.dataset),
     }
     return settings(task.spacing_mm, task.box_padding_mm) | source
+
+
+@lru_cache
+def _code(dataset: str) -> str:
+    """A text for the code that prepares a dataset's volumes; another dataset's reader does not count."""
+    own = (__name__, f"lensnb.datasets.{DATASETS[dataset].reader}")
+    return text(code(own, aside=(*BY_VALUE, "lensnb.datasets.readers")))
+
+
+def _sources(task: Task) -> list[Path]:
+    """The files that a volume is read from: of a folder all, of an image those of the same name, and its mask."""
+    source = task.source
+    if source.is_dir():
+        files = sorted(path for path in source.iterdir() if path.is_file())
+    else:
+        stem = source.name.split(".nii")[0].removesuffix(source.suffix)
+        files = sorted(path for path in source.parent.glob(f"{escape(stem)}.*") if path.is_file())
+    mask = task.raw_root / task.row["mask"] if task.row.get("mask") else None
+    return [*files, mask] if mask and mask.is_file() else files
+
+
+def _state(path: Path) -> list[int]:
+    """Size and time of change of a file, which another content can hardly share."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def write_volume(task: Task) -> dict:
@@ -196,6 +236,7 @@ def write_volume(task: Task) -> dict:
         return record
     task.record_file.unlink(missing_ok=True)
     write_array(hu, task.array_file)
+    record["array"] = {"checksum": checksum(task.array_file), "state": _state(task.array_file)}
     write_json(record, task.record_file)
     return record
 

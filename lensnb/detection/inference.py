@@ -7,14 +7,15 @@ import pandas as pd
 import torch
 from torchvision.ops import batched_nms
 
-from lensnb.boxes import BOX, BOX3D, nms_table, stack_to_tracklets, tracklets_to_3d, trim_tracklets
+from lensnb.boxes import BOX, BOX3D, MARK, nms_table, stack_to_tracklets, tracklets_to_3d, trim_tracklets
 from lensnb.ct.grid import boxes3d_to_original, grid_to_mm
 from lensnb.datasets.store import Store
-from lensnb.evaluation.luna import POSITION
-from lensnb.files import fingerprint, read_table, write_table
+from lensnb.files import read_table, write_table
 from lensnb.models.inputs import pad, to_grey
 from lensnb.models.lens import LENS
 from lensnb.models.weights import weights_fingerprint
+from lensnb.provenance.product import is_made, write_record
+from lensnb.provenance.recipe import code, text, values
 from lensnb.runfolder import part_of
 from lensnb.settings import Inference, to_dict
 from lensnb.system import progress
@@ -73,15 +74,19 @@ def detect(
 ) -> pd.DataFrame:
     """Detect in many volumes and write the table to `out` (.npz): volume, z, x1, y1, x2, y2, expert, score.
 
-    Interrupted, it goes on from the last finished part of 64 volumes if network, volumes and numbers are the same. An
-    existing `out` is read, not made again.
+    What is there is read, not made again, if network, volumes, numbers and code are the same (see
+    provenance/product.py); interrupted, it goes on from the last finished part of 64 volumes.
     """
     out = Path(out)
-    if out.exists():
+    recipe = code([__name__]) | values(
+        weights=weights_fingerprint(model), network=to_dict(model.network), inference=to_dict(inference),
+        volumes=store.contents(volumes),
+    )  # fmt: skip
+    if is_made([out], recipe):
         return read_table(out)
-    parts, recipe = [], fingerprint([weights_fingerprint(model), to_dict(inference), volumes])
+    parts = []
     for start in progress(range(0, len(volumes), 64), label):
-        part = part_of(out, recipe, start)
+        part = part_of(out, text(recipe), start)
         if not part.exists():
             tables = [
                 detect_volume(model, store.hu(v), inference).assign(volume=v) for v in volumes[start : start + 64]
@@ -93,6 +98,7 @@ def detect(
     table["expert"] = pd.Categorical(table["expert"], list(model.experts))  # one who reports nothing, too
     table["volume"] = pd.Categorical(table["volume"])
     write_table(table, out)
+    write_record([out], recipe)
     for part in parts:
         part.unlink()
     return read_table(out)
@@ -137,5 +143,5 @@ def to_marks(grid_detections: pd.DataFrame, store: Store) -> pd.DataFrame:
     for volume in pd.unique(volumes):
         here = volumes == volume
         millimetres[here] = grid_to_mm(centres[here], store.geometry(volume))
-    marks[POSITION] = millimetres
+    marks[MARK] = millimetres
     return marks.assign(probability=grid_detections["score"].to_numpy(dtype=float))

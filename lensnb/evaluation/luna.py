@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb.boxes import MARK as POSITION
 from lensnb.evaluation.froc import RATES, require_columns
 from lensnb.files import read_csv, write_json
 from lensnb.streams import Stream, generator
 
-POSITION = ["coordX", "coordY", "coordZ"]
 MAX_MARKS = 100
 DIAMETER_IF_UNKNOWN_MM = 10.0
 EXCLUDED_SOURCE = "it comes in the evaluation script of https://luna16.grand-challenge.org"

@@ -16,6 +16,7 @@ from lensnb.files import atomic_write, read_json
 from lensnb.lesanet import ontology
 
 PUBLISHED = "text_mined_labels_171_and_split.json"
+COMPLETE = "hand_labeled_test_set.json"
 SPLITS = ("train", "val", "test")
 RELATIONS = ("relevant", "uncertain", "irrelevant")
 
@@ -24,6 +25,12 @@ def has_labels(folder: Path) -> bool:
     """Whether LesaNet can learn from a DeepLesion folder: it has an ontology, and mined labels or sentences to mine."""
     labels = any((folder / name).exists() for name in (PUBLISHED, "sentences.csv"))
     return labels and any((folder / name).exists() for name in ontology.FILES)
+
+
+def files(folder: Path) -> list[Path]:
+    """What a DeepLesion folder may hold that says something of labels, there or not."""
+    names = (PUBLISHED, COMPLETE, *ontology.FILES, "sentences.csv", "relations.csv", "DL_info.csv")
+    return [folder / name for name in names]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from lensnb.lesanet.text_mining import (
     read_sentences,
     with_kinds,
 )
+from lensnb.provenance.product import checksum, is_made, write_record
+from lensnb.provenance.recipe import code, values
 from lensnb.settings import load_profile
 
 # lesions of each split that a label must have; the paper says 2 of val, its published file has labels with 1
@@ -86,18 +88,24 @@ def find_labels(profile_name: str, seed: int = 0) -> Path | None:
 def mined_labels_file(profile_name: str, seed: int = 0) -> Path:
     """The label file of a profile: the published one if it is there, else one mined from the phantoms' sentences.
 
-    The mined one is written to runs/lesanet/text_mined_labels.json, if it is not there yet, with relations.csv
-    beside it: every mention in the sentences of training lesions and what became of it. The profile's
-    lesanet.least_train says how many training lesions a label must have.
+    The mined one is written to runs/lesanet/text_mined_labels.json, unless it is there (see
+    provenance/product.py). relations.csv beside it has every mention in the sentences of training lesions and what
+    became of it. The profile's lesanet.least_train says how many training lesions a label must have.
     """
     run = runfolder.Run(profile_name, seed)
     folder, path = run.raw / UNIVERSAL, run.mined_labels
     if (folder / PUBLISHED).exists():
         return folder / PUBLISHED
-    if not path.exists():
-        mined, mentions = mine(folder, seed, LEAST | {"train": load_profile(profile_name).lesanet.least_train})
-        write_table(mentions, path.with_name("relations.csv"))
+    least = LEAST | {"train": load_profile(profile_name).lesanet.least_train}
+    learned_from = [find_ontology(folder), *(folder / name for name in ("sentences.csv", "relations.csv"))]
+    recipe = code([__name__]) | values(seed=seed, least=least)
+    recipe |= {f"file {file.name}": checksum(file) for file in learned_from if file.is_file()}
+    product = [path, path.with_name("relations.csv")]
+    if not is_made(product, recipe):
+        mined, mentions = mine(folder, seed, least)
+        write_table(mentions, product[1])
         write_mined(mined, path)
+        write_record(product, recipe)
     return path
 
 

@@ -14,17 +14,17 @@ from lensnb.datasets import UNIVERSAL
 from lensnb.datasets.store import Store
 from lensnb.files import read_table, write_json, write_table
 from lensnb.lesanet import metrics, prediction, training
-from lensnb.lesanet.label_files import MinedLabels, read_complete, read_mined
+from lensnb.lesanet.label_files import COMPLETE, MinedLabels, read_complete, read_mined
 from lensnb.lesanet.lesions import LabelledLesions, labelled_lesions, resplit
 from lensnb.lesanet.methods import MethodRun
 from lensnb.lesanet.metrics import TEXT_MINED, Result
 from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
 from lensnb.lesanet.report_labels import mined_labels_file
 from lensnb.lesanet.targets import excluded, scoring_targets
+from lensnb.provenance.product import checksum, is_made, write_record
+from lensnb.provenance.recipe import code, values
 from lensnb.runfolder import NAMING, WEIGHTS, Run
 from lensnb.settings import Profile, load_profile, to_dict
-
-COMPLETE = "hand_labeled_test_set.json"
 
 
 @dataclass(frozen=True)
@@ -150,28 +150,34 @@ def train_run(
     """Train a run into `folder`, if it is not trained, ask it about every lesion, and write its answers.
 
     Returns them, and their file, <parent of folder>/predictions/<name>.npz: lesion, "label <name>" (scores) and
-    "embedding <i>". Written answers are read again.
+    "embedding <i>". Answers that are there are read, if they are of the same network and code (see
+    provenance/product.py).
     """
     own, columns = of_run(study, run)
     out = folder.parent / "predictions" / f"{folder.name}.npz"
-    if out.exists() and (folder / WEIGHTS).exists():
-        return read_table(out), out
     training.train_method(run.method, own.train, own.ontology, store, profile, seed + run.split, folder)
     model, config = prediction.load_network(folder, "notebook 15")
     table = study.tables()
+    recipe = code([prediction.__name__]) | values(
+        weights=checksum(folder / WEIGHTS), settings=to_dict(config), network=to_dict(profile.network),
+        labels=[study.ontology.labels[c] for c in columns], lesions=table.to_csv(index=False),
+        volumes=store.contents(sorted(set(table["volume"].astype(str)))),
+    )  # fmt: skip
+    if is_made([out], recipe):
+        return read_table(out), out
     embedding, scores = prediction.predict(model, store, table, config, profile.network, label=folder.name)
     answers = {f"label {study.ontology.labels[c]}": scores[:, i] for i, c in enumerate(columns)}
     answers |= {f"embedding {i}": values for i, values in enumerate(embedding.T)}
     answers = pd.DataFrame({"lesion": table["lesion"].astype(str)} | answers)
     write_table(answers, out)
+    write_record([out], recipe)
     return answers, out
 
 
 def train_lesanet(study: LabelStudy, store: Store, profile: Profile, seed: int, folder: Path) -> pd.DataFrame:
     """`train_run` of LesaNet itself, into `folder`, and labels.json beside its weights; returns its answers."""
     answers, _ = train_run(MethodRun("lesanet"), study, store, profile, seed, folder)
-    if not (folder / NAMING).exists():
-        write_labels(folder, answers, study, profile)
+    write_labels(folder, answers, study, profile)
     return answers
 
 

@@ -4,7 +4,7 @@ LesaNet Sec. 4 and 5.2, Tables 1 and 3. Everything that is random follows from t
 on to the same weights.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from lensnb.lesanet.targets import Targets, most_specific, training_targets
 from lensnb.lesanet.views import random_views
 from lensnb.models.lesanet import LesaNet, load_imagenet
 from lensnb.models.weights import device_of_choice, weights_fingerprint
-from lensnb.runfolder import CONFIG, WEIGHTS
+from lensnb.provenance.recipe import code, values
 from lensnb.settings import Lesanet, Network, Profile, to_dict
 from lensnb.streams import Stream, generator
 from lensnb.training.loop import Course, fit, stepped, without_decay
@@ -39,9 +39,6 @@ def train_method(
     alone, on all lesions (see `method_losses`). A finished training is left alone. The profile's section `lesanet`
     has the numbers, but for those that the method fixes. Raises ValueError if no lesion is left.
     """
-    if (out_dir / CONFIG).exists() and (out_dir / WEIGHTS).exists():
-        print(f"{out_dir.name}: already trained")
-        return out_dir
     method = METHODS[name]
     config = replace(profile.lesanet, **method.settings)
     use_threads(profile.training.threads)
@@ -70,7 +67,12 @@ def train_method(
 
     about = {"labels": list(ontology.labels), "method": name, "seed": seed, "lesions": len(lesions), **to_dict(config)}
     learned = [getattr(targets, part).tolist() for part in ("labels", "unknown", "reliable")]
-    recipe = [to_dict(profile.network), weights_fingerprint(model), lesions.table.to_csv(index=False), learned]
+    recipe = code([__name__]) | values(
+        network=to_dict(profile.network), method=about, initial_weights=weights_fingerprint(model),
+        parts={**asdict(method), "title": ""}, lesions=lesions.table.to_csv(index=False), targets=learned,
+        relations=[known_relations.tolist() for known_relations in (ontology.parents, ontology.exclusive)],
+        volumes=store.contents(sorted(set(lesions.table["volume"].astype(str)))),
+    )  # fmt: skip
     batches = ViewsOfLesions(config, profile.network, store, lesions.table, seed)
     fit(model, batches, losses_of, optimizer, course, out_dir, about, recipe)
     return out_dir

@@ -6,16 +6,20 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from lensnb.datasets import SINGLE_TYPE
+from lensnb.datasets import NAMES, SINGLE_TYPE
 from lensnb.files import read_json, write_json
 from lensnb.phantom.annotations import write_annotations
 from lensnb.phantom.marking import mark
 from lensnb.phantom.patients import Patient, deeplesion_patients, single_type_patients
-from lensnb.phantom.report_files import GROUPS, complete, write_report_files
+from lensnb.phantom.report_files import GROUPS, write_report_files
 from lensnb.phantom.writing import write_patient
+from lensnb.provenance import inventory
+from lensnb.provenance.recipe import Recipe, code, differences, text
 from lensnb.settings import Phantom
 from lensnb.system import available_cores, progress
 
+RECORD = "made.json"  # what the phantoms were made from, and their files
+OURS = (RECORD, "complete.json", "started.json")  # what is written beside them
 SETTINGS = (
     "pixels",
     "spacing_mm",
@@ -42,23 +46,21 @@ def write(root: Path | str, spec: Phantom, seed: int, workers: int = 2) -> dict:
 
     `spec` has the attributes SETTINGS (a profile's `phantom` section). Training and validation data follow `seed`,
     the test set spec.test_seed. The same spec and seed give the same bytes whatever `workers` is. An interrupted call
-    is continued by the next one; a finished folder is left as it is, but for files of reports that it lacks. Raises
-    ValueError if a setting is missing, or if `root` was written with other settings or another seed: what was made
-    from it would then mix two benchmarks, so the folder is never replaced silently. `workers` = 0: all cores.
+    is continued by the next one. A finished folder is left as it is, unless a file of it was changed, added or lost,
+    or the code is another: then a line says so, and it is written again. Raises ValueError if a setting is missing, or
+    if `root` was written with other settings or another seed: what was made from it would then mix two benchmarks, so
+    the folder is never replaced silently. `workers` = 0: all cores.
     """
     root, workers = Path(root), workers or available_cores()
     asked = _stamp(spec, seed)
     for name in ("complete.json", "started.json"):
         if (root / name).exists():
             _check_same(read_json(root / name), asked, root)
-    finished = (root / "complete.json").exists()
-    if finished and complete(root):
+    recipe = code([__name__])
+    if not _to_write(root, recipe):
         return read_json(root / "truth" / "summary.json")
     patients = {group: deeplesion_patients(spec, seed, group) for group in GROUPS}
-    if finished:  # by a version that wrote no ontology
-        write_report_files(root, patients, _marks(spec, patients))
-        return read_json(root / "truth" / "summary.json")
-    write_json(asked, root / "started.json")
+    write_json(asked | {"code": text(recipe)}, root / "started.json")
     patients |= {dataset: single_type_patients(spec, seed, dataset) for dataset in SINGLE_TYPE}
     marked = _marks(spec, patients)
     jobs = [(p, m) for group in patients for p, m in zip(patients[group], marked[group], strict=True)]
@@ -72,10 +74,38 @@ def write(root: Path | str, spec: Phantom, seed: int, workers: int = 2) -> dict:
             work(job)
     write_annotations(root, spec, patients, marked)
     write_report_files(root, patients, marked)
-    write_json(asked, root / "complete.json")
     (root / "started.json").unlink()
     shutil.rmtree(root / "truth" / "parts")
+    write_json({"recipe": recipe, "files": inventory.take(root, OURS)}, root / RECORD)
+    write_json(asked, root / "complete.json")
     return read_json(root / "truth" / "summary.json")
+
+
+def _to_write(root: Path, recipe: Recipe) -> bool:
+    """Whether the phantoms of a folder must be written; takes away what another code or a damage has left there."""
+    if (root / "complete.json").exists():
+        reason = _why_not(root, recipe)
+        if not reason:
+            return False
+        print(f"{root}: the phantoms are written again, because {reason}", flush=True)
+        (root / "complete.json").unlink()
+    elif not (root / "started.json").exists() or read_json(root / "started.json").get("code") == text(recipe):
+        return True  # begin, or go on
+    for name in (*NAMES, "truth"):
+        shutil.rmtree(root / name, ignore_errors=True)
+    return True
+
+
+def _why_not(root: Path, recipe: Recipe) -> str:
+    """Why finished phantoms can not stay, or nothing."""
+    try:
+        record = read_json(root / RECORD)
+        known, files = record["recipe"], record["files"]
+    except (OSError, ValueError, KeyError):
+        return "nothing says what they were made from"
+    reasons = differences(known, recipe) or inventory.faults(root, files, OURS)
+    more = f" and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    return ", ".join(reasons[:3]) + more
 
 
 def _marks(spec: Phantom, patients: dict[str, list[Patient]]) -> dict[str, list]:

@@ -10,8 +10,7 @@ In the folder truth:
     labels.csv                  row, group, labels: every label of every marked lesion
     relations.csv               the mentions of all sentences, with the group and the sentence's template
 
-They draw from random streams of their own and are written after everything else, so a folder of phantoms that is
-older than they are gets them without any other change.
+They draw from random streams of their own and are written after everything else.
 """
 
 import json
@@ -34,13 +33,6 @@ GROUPS = ("train", "val", "test")
 WITHOUT_SENTENCE = 0.08  # share of marked lesions that the report does not mention
 TOGETHER = 0.65  # share of pairs of marked lesions that share a sentence
 UNSEEN = 0.5  # share of the test set's sentences that follow templates of its own
-FILES = ("lesion_ontology.csv", "sentences.csv", "relations.csv", "hand_labeled_test_set.json")
-
-
-def complete(root: Path) -> bool:
-    """Whether a folder of phantoms has all files of this module."""
-    paths = [root / UNIVERSAL / name for name in FILES]
-    return all(path.exists() for path in [*paths, root / "truth" / "labels.csv", root / "truth" / "relations.csv"])
 
 
 def write_report_files(root: Path, patients: dict[str, list[Patient]], marked: dict[str, list]) -> None:

@@ -17,15 +17,15 @@ from pathlib import Path
 from lensnb import runfolder
 from lensnb.datasets import DATASETS, NAMES, UNIVERSAL, present
 from lensnb.run import gpus, options, processes, publishing
-from lensnb.run.targets import Product, RunError, snakemake, targets
+from lensnb.run.targets import Product, RunError, mark, markers, snakemake, targets
 from lensnb.run.variant import report_differences, start_variant
 
 
 def choose(found: Sequence[Product], wanted: Sequence[str]) -> list[Product]:
-    """The targets with these names: of a target, of its file, or of its rule. RunError names the nearest if none."""
+    """The targets with these names: of a target, of its file, or of its step. RunError names the nearest if none."""
     chosen = []
     for name in wanted:
-        matching = [target for target in found if name in (target.name, target.path.name, target.rule)]
+        matching = [target for target in found if name in (target.name, target.path.name, target.step)]
         if not matching:
             near = difflib.get_close_matches(name, sorted({target.name for target in found}), n=3, cutoff=0.4)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -40,27 +40,23 @@ def plan(profile: str, only: Sequence[str] | None, seed: int = 0) -> list[Produc
 
 
 def run(profile: str, only: Sequence[str] | None, chosen: Sequence[Product], cores: int, seed: int = 0) -> None:
-    """Make the chosen targets; RunError with the notebook, the cell and the error if that fails.
-
-    Behind an input that is marked `ancient` Snakemake plans nothing in a start that makes this input, whatever else
-    is missing there, and ends in success. So it is asked again until nothing is out of date or nothing changes.
-    """
+    """Make the chosen targets; RunError with the notebook, the cell and the error if that fails."""
     files = runfolder.Run(profile, seed)
     started = time.time()
     engine_log = files.log("snakemake")
     engine_log.parent.mkdir(parents=True, exist_ok=True)
-    command = snakemake(profile, seed, *gpu_limit(), "--cores", str(cores), *(target.file for target in chosen))
-    before, waiting = None, out_of_date(chosen)
-    while waiting and waiting != before:
-        if _run_engine(command, files.folder, engine_log):
-            raise RunError(failure_report(files, engine_log, started))
-        before, waiting = waiting, out_of_date(plan(profile, only, seed))
-    if not all(target.path.exists() for target in chosen):
+    mark(profile, seed, {target.step for target in targets(profile, seed) if not target.up_to_date})
+    command = snakemake(profile, seed, *gpu_limit(), "--cores", str(cores), *markers(chosen))
+    if _run_engine(command, files.folder, engine_log):
         raise RunError(failure_report(files, engine_log, started))
+    if waiting := [target for target in plan(profile, only, seed) if not target.up_to_date]:
+        raise RunError(
+            f"{failure_report(files, engine_log, started)}\n{waiting[0].name} is still out of date: {waiting[0].reason}"
+        )
 
 
 def out_of_date(chosen: Sequence[Product]) -> list[str]:
-    """The names of the targets that are missing or older than what they are made from."""
+    """The names of the targets that are missing, damaged, or not what would be made today."""
     return [target.name for target in chosen if not target.up_to_date]
 
 
@@ -121,10 +117,11 @@ def failure_report(files: runfolder.Run, engine_log: Path, started: float) -> st
 
 
 def show(found: Sequence[Product]) -> None:
-    """Print the targets by the step that makes them."""
-    for rule in dict.fromkeys(target.rule for target in found):
-        print(rule)
-        for target in (target for target in found if target.rule == rule):
+    """Print the targets by the step that makes them, and why a step is out of date."""
+    for step in dict.fromkeys(target.step for target in found):
+        own = [target for target in found if target.step == step]
+        print(step if own[0].up_to_date else f"{step}: {own[0].reason}")
+        for target in own:
             print(f"  {'made' if target.up_to_date else '    '}  {target.name:42} {os.path.relpath(target.path)}")
 
 

@@ -1,7 +1,10 @@
 """Runs one step of the story, a notebook or a command, so that it either makes what it declares or says why not.
 
+    python -m lensnb.run.step 04_training_lens-multi --profile P --seed N
     python -m lensnb.run.step NOTEBOOK.ipynb --profile P --expect FILE... --output OUT.ipynb -p name value
     python -m lensnb.run.step NAME --profile P --expect FILE... --module lensnb pretext --profile P
+
+The first form runs a step of the story (story.py), unless it is up to date (work.py), and leaves a receipt.
 
 papermill alone calls too much a success: parameters that the notebook does not know, a kernel that left by
 sys.exit, a result that was never written. Here each of these is a failure of one line, which names the notebook,
@@ -10,7 +13,6 @@ the cell and the error, on the console and in data/runs/<profile>/failures/.
 
 import argparse
 import ast
-import json
 import os
 import re
 import signal
@@ -24,11 +26,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from lensnb import runfolder
-from lensnb.files import fingerprint
-from lensnb.run import gpus, processes
+from lensnb.provenance import sight
+from lensnb.provenance.product import is_product
+from lensnb.run import gpus, processes, provenance, story, work
+from lensnb.run.story import Step
 from lensnb.settings import load_profile, to_dict
-from lensnb.show.parameters import CannotStart, assignments
+from lensnb.show.parameters import CannotStart
 from lensnb.show.parameters import check as check_parameters
+from lensnb.show.parameters import declared as parameters_of
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
                     "VECLIB_MAXIMUM_THREADS")  # fmt: skip
@@ -67,20 +72,6 @@ class Log:
         """papermill calls this after every write."""
 
 
-def digest(notebook: Path, profile: str, sections: Sequence[str] = ()) -> str:
-    """A short fingerprint of what a notebook does: its code, and the named sections of the profile (none: all)."""
-    content = json.loads(notebook.read_text())
-    cells = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
-    own = _own_parameters(notebook, to_dict(load_profile(profile)))
-    return fingerprint([cells, profile_digest(profile, sections), *([own] if own else [])])
-
-
-def profile_digest(profile: str, sections: Sequence[str] = ()) -> str:
-    """A short fingerprint of the named sections of a profile (none: all)."""
-    numbers = to_dict(load_profile(profile))
-    return fingerprint({name: numbers[name] for name in sections or numbers})
-
-
 def _own_parameters(notebook: Path, settings: dict) -> dict:
     return settings.get("notebooks", {}).get(notebook.stem, {})
 
@@ -91,7 +82,10 @@ def parameters(notebook: Path, profile: str, given: dict[str, str], seed: int = 
     Values given as text become the type of the notebook's own default. Raises StepError for a name that the
     notebook does not declare, and for a value of another type: papermill would run the default in silence.
     """
-    declared = declared_parameters(notebook)
+    try:
+        declared = parameters_of(notebook)
+    except ValueError as error:
+        raise StepError(f"{notebook.stem}: {error}") from error
     settings = to_dict(load_profile(profile))
     values = {"profile": profile, "seed": seed, **_own_parameters(notebook, settings)}
     try:
@@ -101,16 +95,6 @@ def parameters(notebook: Path, profile: str, given: dict[str, str], seed: int = 
     except CannotStart as error:
         raise StepError(f"{notebook.stem}: {error}") from error
     return values
-
-
-def declared_parameters(notebook: Path) -> dict:
-    """The parameters that a notebook declares, in the cell with that tag, and their defaults."""
-    cells = json.loads(notebook.read_text())["cells"]
-    code = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    try:
-        return assignments(code[0]) if code else {}
-    except ValueError as error:
-        raise StepError(f"{notebook.stem}: {error}") from error
 
 
 def _typed(text: str, default: object, where: str) -> object:
@@ -194,10 +178,7 @@ def _execute(notebook: Path, partial: Path, values: dict, log: Log, timeout: int
 
 
 def check_outputs(name: str, expect: Sequence[Path]) -> None:
-    """Raise StepError unless each declared file exists and holds something.
-
-    Snakemake removes what an earlier run left of them before the step starts.
-    """
+    """Raise StepError unless each declared file exists and holds something."""
     missing = [path.name for path in expect if not path.exists() or (path.is_file() and path.stat().st_size == 0)]
     if missing:
         raise StepError(f"{name}: ran to its end but did not write {', '.join(missing)}")
@@ -259,45 +240,73 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeout", type=int, help="seconds that one cell may take")
     parser.add_argument("--module", nargs=argparse.REMAINDER, help="module and arguments to run instead of a notebook")
     options = parser.parse_args(arguments)
-    if bool(options.module) == bool(options.output):
+    if options.module and options.output:
         parser.error("give a notebook with --output, or a step with --module")
+    run = runfolder.Run(options.profile, options.seed)
+    if options.module or options.output:
+        return perform(_step_of(options), run, options.timeout)
+    found = {step.name: step for step in story.steps(options.profile, options.seed)}
+    if options.step not in found:
+        parser.error(f"{options.step} is no step of the story; there are {', '.join(found)}")
+    return perform(found[options.step], run, options.timeout, receipt=True)
 
+
+def _step_of(options: argparse.Namespace) -> Step:
+    """The step that options describe; it has no receipt."""
     expect = [path.resolve() for path in options.expect if path != options.output]
-    name = options.output.stem if options.output else options.step
-    files = runfolder.Run(options.profile, options.seed)
-    failure = files.failures / f"{name}.txt"
+    if options.module:
+        return Step(options.step, (), tuple(expect), module=tuple(options.module), gpu=options.gpu)
+    makes = (options.output.resolve(), *expect)
+    return Step(
+        options.output.stem, (), makes, notebook=Path(options.step), parameters=dict(options.p), gpu=options.gpu
+    )
+
+
+def perform(step: Step, run: runfolder.Run, timeout: int | None = None, receipt: bool = False) -> int:
+    """Run one step, alone among all that work on the run; return 0 if it made what it declares, else 1.
+
+    With `receipt`, a step that is up to date is left alone, and what was made is noted.
+    """
+    failure = run.failures / f"{step.name}.txt"
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     os.environ[processes.JOB] = processes.identity()
-    os.environ[processes.FOLDER] = str(files.folder)
+    os.environ[processes.FOLDER] = str(run.folder)
     os.environ["PYTHONPATH"] = str(runfolder.repository())  # the kernel starts in another folder
-    if threads := load_profile(options.profile).training.threads:  # 0: torch decides, which libgomp does not know
+    if threads := load_profile(run.profile).training.threads:  # 0: torch decides, which libgomp does not know
         for variable in THREAD_VARIABLES:
             os.environ[variable] = str(threads)
     if owner := os.environ.get(processes.OWNER):
         threading.Thread(target=_end_with_owner, args=(owner,), daemon=True).start()
 
-    processes.end_abandoned(files.folder)
-    with processes.lock(files.lock(name), f"[{name}] process {{holder}} is working on this; waiting"):
-        log = Log(name, files.log(name))
+    processes.end_abandoned(run.folder)
+    with processes.lock(run.lock(step.name), f"[{step.name}] process {{holder}} is working on this; waiting"):
+        log = Log(step.name, run.log(step.name))
         start = time.monotonic()
         failure.unlink(missing_ok=True)
         failure.with_suffix(".ipynb").unlink(missing_ok=True)
-        log.say("started")
         try:
-            with gpus.own_gpu(log.say) if options.gpu else nullcontext():
-                if options.module:
-                    run_module(options.module, expect, log)
-                else:
-                    run_notebook(
-                        Path(options.step), options.output.resolve(), options.profile, dict(options.p), expect, log,
-                        options.timeout, options.seed,
-                    )  # fmt: skip
-            runfolder.remove_leftovers(expect)
+            if receipt:
+                why = work.reasons(run, step)
+                if not why:
+                    log.say("up to date")
+                    return 0
+                log.say(f"started: {'; '.join(why[:3])}{' ...' if len(why) > 3 else ''}")
+                recipe = work.recipe_of(run, step)  # as it is now: what changes meanwhile makes it out of date again
+                _remove_old(step, run)
+            else:
+                log.say("started")
+                _limit_sight(step, run)
+            with gpus.own_gpu(log.say) if step.gpu else nullcontext():
+                _run(step, run, log, timeout)
+            runfolder.remove_leftovers(step.makes)
+            if receipt:
+                work.write_receipt(run, step, recipe)
+                provenance.write(run)
         except Exception as error:
             if not isinstance(error, StepError):
                 traceback.print_exc()
-                error = StepError(f"{name}: {type(error).__name__}: {error}")
+                error = StepError(f"{step.name}: {type(error).__name__}: {error}")
             failure.parent.mkdir(parents=True, exist_ok=True)
             failure.write_text(f"{error}\n")
             log.say(f"FAILED: {error}")
@@ -307,6 +316,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _end_children()
         log.say(f"done in {time.monotonic() - start:.0f} s")
         return 0
+
+
+def _run(step: Step, run: runfolder.Run, log: Log, timeout: int | None) -> None:
+    if step.module:
+        run_module(step.module, step.makes, log)
+        return
+    output, *expect = step.makes
+    run_notebook(step.notebook, output, run.profile, step.parameters, expect, log, timeout, run.seed)
+
+
+def _limit_sight(step: Step, run: runfolder.Run) -> None:
+    """Let the step's process read, of all that the run has made, only what the step needs or makes."""
+    path = run.folder / "sight" / f"{step.name}.json"
+    free = [run.prepared / "store"]  # volumes.csv, which must be declared, has a fingerprint of each
+    sight.write_list(path, step.name, (run.folder, run.figures, run.prepared), (*step.needs, *step.makes), free)
+    os.environ[sight.VARIABLE] = str(path)
+
+
+def _remove_old(step: Step, run: runfolder.Run) -> None:
+    """Remove what an earlier run made, so that it is not taken for this one's.
+
+    Products with a record of their own stay, and so do the phantoms: who makes them decides.
+    """
+    work.receipt(run, step).unlink(missing_ok=True)
+    for path in step.makes:
+        if not path.is_relative_to(run.raw) and not is_product(path):
+            path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""What a run can make: Snakemake's command and the files that the Snakefile declares."""
+"""What a run can make, what of it is out of date and why, and Snakemake's command to make it."""
 
-import csv
-import os
-import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lensnb import runfolder
+from lensnb.run import story, work
+from lensnb.runfolder import Run
 
 SNAKEFILE = runfolder.repository() / "notebooks" / "Snakefile"
+DONE = "done"  # folder of Snakemake's markers: the steps that need not be run
 
 
 class RunError(Exception):
@@ -22,43 +23,64 @@ class RunError(Exception):
 
 @dataclass(frozen=True)
 class Product:
-    """A file that the Snakefile declares."""
+    """A file that a step makes. name: what --only calls it; reason: why it must be made (again), or nothing."""
 
-    name: str  # what --only calls it
-    file: str  # as the Snakefile writes it
+    name: str
     path: Path
-    rule: str
-    up_to_date: bool
+    step: str
+    reason: str = ""
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether it is there and is what would be made today."""
+        return not self.reason
 
 
 def snakemake(profile: str, seed: int, *arguments: str) -> list[str]:
-    """The Snakemake command for a profile and a seed.
+    """Snakemake's command for a profile and a seed: it runs the steps that have no marker, and what follows from them.
 
-    It needs no lock of its own (`run` holds one), and redoes whatever was interrupted. A file is made again when
-    something that it is made from changed: its inputs, the notebook's code or the profile's numbers.
+    It needs no lock of its own (`run` holds one) and no records: receipts tell what a step was made from.
     """
-    folder = runfolder.runs(profile, seed)
     return [
-        sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder), "--nolock",
-        "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "--scheduler", "greedy", "--nocolor",
+        sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE),
+        "--directory", str(runfolder.runs(profile, seed)), "--nolock", "--rerun-incomplete", "--drop-metadata",
+        "--rerun-triggers", "params", "--scheduler", "greedy", "--nocolor",
         "--config", f"profile={profile}", f"seed={seed}", *arguments,
     ]  # fmt: skip
 
 
 def targets(profile: str, seed: int = 0) -> list[Product]:
-    """Every file that the Snakefile declares for this profile and seed, in the order of the story."""
-    runs, figures = runfolder.runs(profile, seed), runfolder.figures(profile, seed)
-    runs.mkdir(parents=True, exist_ok=True)
-    result = subprocess.run(snakemake(profile, seed, "--summary"), capture_output=True, text=True)
-    if result.returncode:
-        raise RunError(f"Snakemake cannot plan the run (status {result.returncode}):\n{result.stderr.strip()}")
+    """Every file that the steps of this profile and seed make, in the order of the story."""
+    run, steps = Run(profile, seed), story.steps(profile, seed)
+    why = work.survey(run, steps)
     found = []
-    for row in csv.DictReader(result.stdout.splitlines(), delimiter="\t"):
-        path = runs / row["output_file"]
-        # notebooks, figures and tables go by their own names, what lies deeper by its place
-        shown = path.stem if path.parent == figures else str(Path(row["output_file"]).with_suffix(""))
-        shown = os.path.relpath(shown, runfolder.root() / "data") if Path(shown).is_absolute() else shown
-        made = row["status"] == "ok" and row["plan"] == "no update"
-        found.append(Product(shown, row["output_file"], path, row["rule"], made))
-    notebooks = {target.rule: target.name for target in found if target.path.suffix == ".ipynb"}
-    return sorted(found, key=lambda target: (notebooks.get(target.rule, "steps without a notebook"), target.path))
+    for step in steps:
+        reason = "; ".join(why[step.name])
+        found += [Product(_shown(run, path), path, step.name, reason) for path in step.makes]
+    return found
+
+
+def _shown(run: Run, path: Path) -> str:
+    """Notebooks, figures and tables go by their own names, what lies deeper by its place."""
+    if path.parent in (run.figures, run.folder):
+        return path.stem
+    for folder in (run.folder, runfolder.root() / "data"):
+        if path.is_relative_to(folder):
+            return str(path.relative_to(folder).with_suffix(""))
+    return path.stem
+
+
+def mark(profile: str, seed: int, waiting: Iterable[str]) -> None:
+    """Leave a marker for every step but those `waiting`, which Snakemake then runs."""
+    folder, waiting = runfolder.runs(profile, seed) / DONE, set(waiting)
+    folder.mkdir(parents=True, exist_ok=True)
+    for step in story.steps(profile, seed):
+        marker = folder / step.name
+        marker.unlink(missing_ok=True)
+        if step.name not in waiting:
+            marker.touch()
+
+
+def markers(chosen: Iterable[Product]) -> list[str]:
+    """What Snakemake is asked for: the markers of the steps that make these files."""
+    return list(dict.fromkeys(f"{DONE}/{target.step}" for target in chosen))

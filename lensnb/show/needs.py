@@ -6,9 +6,9 @@ from pathlib import Path
 
 from lensnb import runfolder
 from lensnb.lesanet.methods import TABLE1
-from lensnb.mining.strategies import STRATEGIES
 from lensnb.runfolder import WEIGHTS, Run
 from lensnb.show.parameters import CannotStart
+from lensnb.training.experiments import MINED
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ _ALL = (
     ),
     Need(
         "mined boxes",
-        lambda run: [run.mined(strategy.name) for strategy in STRATEGIES],
+        lambda run: [run.mined(strategy) for strategy, _ in MINED["mined"]],
         "08_cross_dataset_mining",
     ),
     Need(
         "audits of mining",
-        lambda run: [run.audit(strategy.name) for strategy in STRATEGIES],
+        lambda run: [run.audit(strategy) for strategy, _ in MINED["mined"]],
         "08_cross_dataset_mining",
     ),
     Need(

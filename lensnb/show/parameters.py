@@ -5,7 +5,9 @@ notebook would show results of other numbers than it was asked for.
 """
 
 import ast
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 INJECTED = "# Parameters"  # how papermill's cell begins
 
@@ -28,6 +30,16 @@ def assignments(code: str) -> dict[str, object]:
             except (ValueError, TypeError) as error:
                 raise ValueError(f"parameter {name} is not a literal: {ast.unparse(line.value)}") from error
     return found
+
+
+def declared(notebook: Path) -> dict[str, object]:
+    """The parameters that a notebook declares, in the cell with that tag, and their defaults.
+
+    ValueError for one that is computed.
+    """
+    cells = json.loads(notebook.read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    return assignments(code[0]) if code else {}
 
 
 def check(given: dict[str, object], declared: dict[str, object]) -> None:

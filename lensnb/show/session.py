@@ -19,6 +19,7 @@ from lensnb import runfolder
 from lensnb.datasets import UNIVERSAL, present
 from lensnb.datasets.store import Store
 from lensnb.evaluation.markdown import markdown
+from lensnb.provenance import sight
 from lensnb.settings import Profile, load_profile
 from lensnb.show import needs
 from lensnb.show.parameters import CannotStart, check_injected
@@ -110,6 +111,8 @@ def start(profile: str, seed: int, interactive: bool = False) -> Session:
         raise CannotStart(str(error)) from None
     if runfolder.STEP not in os.environ:
         runfolder.work_by_hand(profile, seed)
+    else:
+        sight.limit()
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110})
     pd.set_option("display.max_columns", 30, "display.width", 160)
     warnings.filterwarnings("ignore", message=".*IProgress not found.*")

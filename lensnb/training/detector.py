@@ -1,6 +1,6 @@
 """Training LENS (LENS Sec. VI-B): batches of one dataset, RAdam, one run folder for each experiment."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from lensnb.models.inputs import slice_group, to_grey
 from lensnb.models.lens import LENS, total_loss
 from lensnb.models.targets import Target
 from lensnb.models.weights import device_of_choice, initialise, weights_fingerprint
-from lensnb.runfolder import WEIGHTS, Run
+from lensnb.provenance.recipe import Recipe, code, values
+from lensnb.runfolder import Run
 from lensnb.settings import Network, Profile, Training, load_profile, to_dict
 from lensnb.streams import Stream, generator, number
 from lensnb.training.augment import canvas_size, draw, place_batch
@@ -42,15 +43,13 @@ class Batch:
 def train_experiment(experiment_name: str, profile_name: str, seed: int = 0, run_dir: Path | None = None) -> Path:
     """Make one experiment's run: weights.safetensors, config.json and log.csv in `run_dir`, which is returned.
 
-    A finished run is left alone, an interrupted one goes on from its last checkpoint and ends with the same weights.
+    A finished run is left alone as long as it follows from today's code, numbers, labels and volumes; an interrupted
+    one goes on from its last checkpoint and ends with the same weights.
     Raises ValueError for an unknown experiment, FileNotFoundError if the volumes are not prepared.
     """
     profile = load_profile(profile_name)
     run = Run(profile_name, seed)
     asked, run_dir = named(experiment_name), Path(run_dir or run.experiment(experiment_name))
-    if (run_dir / WEIGHTS).exists():
-        print(f"{run_dir.name}: already trained")
-        return run_dir
     store = Store(run.prepared)
     experiment = of(experiment_name, store)
     for name in sorted(set(asked.datasets) - set(experiment.datasets)):
@@ -69,7 +68,12 @@ def train_experiment(experiment_name: str, profile_name: str, seed: int = 0, run
         "spacing_mm": list(profile.grid.spacing_mm), "iterations": len(batches), "phantom": store.truth is not None,
         "torch": torch.__version__,
     }  # fmt: skip
-    recipe = [weights_fingerprint(model), labels.to_csv(index=False)]
+    train = store.volumes.index[store.volumes["split"] == "train"]
+    recipe = code([__name__]) | values(
+        plan={**asdict(experiment), "name": "", "title": ""}, network=config["network"], training=config["training"],
+        spacing_mm=config["spacing_mm"], seed=seed, initial_weights=weights_fingerprint(model),
+        labels=labels.to_csv(index=False), volumes=store.contents(train),
+    )  # fmt: skip
     fit_lens(model, batches, profile.training, run_dir, config, recipe)
     return run_dir
 
@@ -82,7 +86,7 @@ def command(experiment_name: str, profile_name: str, seed: int) -> Path:
 
 
 def fit_lens(
-    model: LENS, batches: torch.utils.data.Dataset, training: Training, run_dir: Path, config: dict, recipe: object,
+    model: LENS, batches: torch.utils.data.Dataset, training: Training, run_dir: Path, config: dict, recipe: Recipe,
     kept: tuple[str, ...] = ("",),
 ) -> None:  # fmt: skip
     """Train LENS on batches (of type Batch) with RAdam and LENS Eq. 3; config, recipe and kept as in `loop.fit`."""

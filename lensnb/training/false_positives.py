@@ -16,6 +16,7 @@ from lensnb.datasets.store import Store
 from lensnb.files import read_json
 from lensnb.models.fpr import FPR, focal_loss, load_imagenet
 from lensnb.models.weights import device_of_choice, load_weights, weights_fingerprint
+from lensnb.provenance.recipe import code, values
 from lensnb.runfolder import CONFIG, WEIGHTS
 from lensnb.settings import Fpr, Network, Profile, from_dict, to_dict
 from lensnb.streams import Stream, generator
@@ -60,9 +61,6 @@ def train_fpr(
     detections: volume, x1, y1, z1, x2, y2, z2 in grid coordinates; labels (n,): 1, 0 or -1, see `label_proposals`.
     Raises ValueError if there is no true or no false proposal.
     """
-    if (out_dir / WEIGHTS).exists():
-        print("fpr: already trained")
-        return out_dir
     config = profile.fpr
     names = (("true", TRUE), ("false", FALSE), ("excluded", EXCLUDED))
     counts = {name: int((labels == value).sum()) for name, value in names}
@@ -85,9 +83,16 @@ def train_fpr(
         *inputs, label = (part.to(device) for part in batch)
         return {"focal": focal_loss(network(*inputs), label)}
 
-    recipe = [to_dict(profile.network), weights_fingerprint(model), detections.to_csv(index=False), labels.tolist()]
+    recipe = code([__name__]) | values(
+        network=to_dict(profile.network), fpr=about, initial_weights=weights_fingerprint(model),
+        detections=detections.to_csv(index=False), labels=labels.tolist(), volumes=store.contents(_volumes(detections)),
+    )  # fmt: skip
     fit(model, batches, losses_of, optimizer, course, out_dir, about, recipe)
     return out_dir
+
+
+def _volumes(table: pd.DataFrame) -> list[str]:
+    return sorted(set(table["volume"].astype(str)))
 
 
 class Patches(torch.utils.data.Dataset):

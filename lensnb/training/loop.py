@@ -5,6 +5,7 @@ losses. One process or several (see parallel.py), in float32 or, where asked for
 """
 
 import io
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lensnb.files import atomic_write, fingerprint, write_json, write_table
+from lensnb.files import atomic_write, read_json, write_json, write_table
 from lensnb.models.weights import first_words, save_weights
+from lensnb.provenance.product import is_made, write_record
+from lensnb.provenance.recipe import Recipe, text
 from lensnb.runfolder import CHECKPOINT, CONFIG, LOG, WEIGHTS
 from lensnb.training.parallel import average, is_first, shared, wait_for_all
 
@@ -48,27 +51,31 @@ def fit(
     course: Course,
     run_dir: Path,
     config: dict,
-    recipe: object = None,
+    recipe: Recipe,
     total: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
     kept: tuple[str, ...] = ("",),
 ) -> None:
     """Train `model` in place on batches 0 .. len(batches) - 1; write its run into `run_dir`.
 
-    The run is log.csv, config.json and, last, weights.safetensors: where the weights are, the rest is.
+    The run is log.csv, config.json and, last, weights.safetensors with its record (see provenance/product.py). A run
+    that is there and was made from `recipe` is left alone, and then `model` is not trained.
 
     batches[t] is the batch of iteration t and follows from t and a seed alone. losses_of(module, batch) gives its named
     losses, `total` what is minimised, by default their sum; with several processes they must come from a call of
     `module`, which then is `model` with gradients averaged over the processes. config: what config.json says of the
-    network and its training; recipe: everything else that the weights follow from, as JSON can hold it. A checkpoint of
-    another config or recipe is not continued. kept: what the names of written weights begin with.
+    network and its training; recipe: all that the weights follow from. A checkpoint of another recipe is not continued.
+    kept: what the names of written weights begin with.
 
     A stopped training goes on from its last checkpoint to the same weights. The checkpoint is left in `run_dir`: if the
     weights get lost, it brings them back at once; `remove_checkpoint` removes it. Raises FloatingPointError if a loss
     is no number.
     """
     label, iterations, checkpoint = run_dir.name, len(batches), run_dir / CHECKPOINT
-    recipe = fingerprint([config, recipe])
-    start, rows, recent = restore(checkpoint, model, optimizer, recipe)
+    product = [run_dir / name for name in (WEIGHTS, CONFIG, LOG)]
+    if is_made(product, recipe):
+        _already(product, recipe, config)
+        return
+    start, rows, recent = restore(checkpoint, model, optimizer, text(recipe))
     device = next(model.parameters()).device
     model.train()
     module = shared(model)
@@ -102,12 +109,24 @@ def fit(
             left = (said - clock) / (t + 1 - start) * (iterations - t - 1)
             print(f"{label}: iteration {t + 1}/{iterations}, loss {values[-1]:.3f}, {left:.0f} s left", flush=True)
         if first and ((t + 1) % course.checkpoint_every == 0 or last):
-            save_checkpoint(checkpoint, model, optimizer, t + 1, rows, recent, recipe)
+            save_checkpoint(checkpoint, model, optimizer, t + 1, rows, recent, text(recipe))
     model.eval()
     if first:
         write_table(pd.DataFrame(rows), run_dir / LOG)
         write_json(config, run_dir / CONFIG)
         save_weights(model, run_dir / WEIGHTS, kept)
+        write_record(product, recipe)
+    wait_for_all()
+
+
+def _already(product: list[Path], recipe: Recipe, config: dict) -> None:
+    """Say that a run is there; config.json also tells what the weights do not follow from, and is kept true."""
+    wait_for_all()  # every process has looked at the files
+    if is_first():
+        print(f"{product[0].parent.name}: already trained", flush=True)
+        if read_json(product[1]) != json.loads(json.dumps(config)):
+            write_json(config, product[1])
+            write_record(product, recipe)
     wait_for_all()
 
 

@@ -19,6 +19,8 @@ from lensnb.datasets.store import Store
 from lensnb.models.build import build_lens
 from lensnb.models.inputs import slice_group, to_grey
 from lensnb.models.weights import save_weights
+from lensnb.provenance.product import is_made, write_record
+from lensnb.provenance.recipe import code, values
 from lensnb.runfolder import Run
 from lensnb.settings import Network, Training, load_profile, to_dict
 from lensnb.streams import Stream, generator, number
@@ -36,9 +38,6 @@ def train_pretext(profile_name: str, seed: int = 0) -> Path:
     profile = load_profile(profile_name)
     run = Run(profile_name, seed)
     folder = run.pretext.parent
-    if run.pretext.exists():
-        print("pretext: already trained")
-        return folder
     use_threads(profile.training.threads)
     store = Store(run.prepared)
     torch.manual_seed(seed)
@@ -51,13 +50,19 @@ def train_pretext(profile_name: str, seed: int = 0) -> Path:
             )
         model.backbone.load_imagenet()
         trunk = tuple(f"backbone.{part}" for part in model.backbone.imagenet_parts)
-        save_weights(model, run.pretext, trunk)
+        recipe = code([__name__]) | values(network=to_dict(profile.network))
+        if not is_made([run.pretext], recipe):
+            save_weights(model, run.pretext, trunk)
+            write_record([run.pretext], recipe)
         return folder
     model = build_lens(replace(profile.network, freeze_batch_norm=False), ["pretext"])
     training = replace(profile.training, **asdict(profile.pretext))
     batches = PastedBlobs(profile.network, training, profile.grid.spacing_mm, store, seed, model.backbone.multiple)
     config = {"profile": profile_name, "seed": seed, "network": to_dict(profile.network)}
-    recipe = [to_dict(training), list(profile.grid.spacing_mm), batches.volumes]
+    recipe = code([__name__]) | values(
+        network=config["network"], training=to_dict(training), spacing_mm=list(profile.grid.spacing_mm), seed=seed,
+        volumes=store.contents(batches.volumes),
+    )  # fmt: skip
     fit_lens(model, batches, training, folder, config, recipe, kept=("backbone.", "head.fc1.", "head.fc2."))
     return folder
 
