@@ -1,5 +1,7 @@
 """The whole chain, from making phantoms to Table II, at the smoke profile; killed twice on the way (see conftest)."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import psutil
 
 from lensnb import runfolder
 from lensnb.evaluation import froc, table2
+from lensnb.provenance.commit import commit
 from lensnb.run import processes, publishing, targets
 from lensnb.training.experiments import available
 
@@ -45,9 +48,8 @@ def test_every_declared_file_is_there_and_every_figure_declared(chain, monkeypat
     monkeypatch.setenv("PYTHONPATH", str(runfolder.repository()))
     found = targets.targets("smoke")
     assert [target.name for target in found if not target.path.stat().st_size] == []
-    assert {path.name for path in chain.figures.iterdir()} == {
-        target.path.name for target in found if target.path.parent == chain.figures
-    }
+    made = {target.path.name for target in found if target.path.parent == chain.figures}
+    assert {path.name for path in chain.figures.iterdir()} == made | {"made.json"}
     for experiment in [*available(phantoms=True), "multi-mined-simpler"]:
         assert (chain.runs / "experiments" / f"{experiment}-seed0" / "weights.safetensors").exists()
     assert not list(chain.runs.rglob("checkpoint.pt")) and not list(chain.runs.rglob("*.part*"))
@@ -147,13 +149,48 @@ def test_a_second_start_does_nothing(chain):
     assert times(chain) == before
 
 
+def test_every_table_and_figure_says_what_made_it(chain):
+    made = json.loads((chain.figures / "made.json").read_text())
+    assert set(made) == {path.name for path in chain.figures.iterdir()} - {"made.json"}
+    for name, about in made.items():
+        assert about["sha256"] == hashlib.sha256((chain.figures / name).read_bytes()).hexdigest(), name
+        assert (about["profile"], about["seed"], len(about["date"])) == ("smoke", 0, 25), name
+        assert about["commit"] == commit()
+    assert made["table2.csv"]["step"] == "11_froc_and_table2"
+
+
+def test_what_was_damaged_is_named_and_made_again(chain):
+    """Flipped weights, a deleted volume, a cut table: the same bytes as before, and what follows is not made again."""
+    weights = chain.runs / "experiments" / "oracle-mined-seed0" / "weights.safetensors"
+    volume = next((chain.root / "data" / "prepared" / "smoke" / "store" / "LiTS").glob("*.npy"))
+    table = chain.figures / "table2.csv"
+    before = {path: path.read_bytes() for path in (weights, volume, table)}
+    flipped = bytearray(before[weights])
+    flipped[-4000:] = bytes(byte ^ 1 for byte in flipped[-4000:])
+    weights.write_bytes(flipped)
+    volume.unlink()
+    table.write_bytes(before[table][:100])
+    listed = chain.start("--list").stdout
+    for text in (f"store/LiTS/{volume.name} is missing", "figures/table2.csv is not as it was written",
+                 "experiments/oracle-mined-seed0/weights.safetensors is not as it was written"):  # fmt: skip
+        assert text in listed
+    result = chain.start()
+    assert result.returncode == 0, result.stdout[-2000:]
+    assert {path: path.read_bytes() for path in before} == before
+    done = {line.split("]")[0].lstrip("[") for line in result.stdout.splitlines() if "] done in" in line}
+    assert done == {"02_preparing_ct", "04_training_lens-oracle-mined", "11_froc_and_table2"}
+    assert "oracle-mined-seed0/weights.safetensors: made again, because" in result.stdout
+
+
 def test_undisturbed_it_gives_the_same_bytes(chain):
     """What the killed starts made is made again without disturbance, from the mined labels' training on."""
     names = ("table2.csv", "claims.csv", "mining_audit.csv", "lesanet_row_g.csv")
     disturbed = {name: (chain.figures / name).read_bytes() for name in names}
     weights = chain.runs / "experiments" / "multi-mined-seed0" / "weights.safetensors"
     of_training = weights.read_bytes()
-    weights.unlink()
+    for path in (weights, *chain.runs.glob("proposals/multi-mined-*.npz"), *chain.runs.glob("fpr/*"),
+                 *(chain.figures / name for name in names)):  # fmt: skip
+        path.unlink()
     result = chain.start()
     assert result.returncode == 0 and "multi-mined-seed0: iteration 6/60" in result.stdout
     assert "[10_false_positive_reduction] done" in result.stdout
@@ -228,7 +265,7 @@ def test_a_variant_makes_what_depends_on_its_change_and_nothing_else(chain):
     sigma = round(of_reference["score"].median(), 4)
     result = chain.start("--variant", "low", "--set", f"mining.sigma={sigma}", "--only", "table4_counts")
     assert result.returncode == 0, result.stdout[-2000:]
-    started = {line.split("]")[0].lstrip("[") for line in result.stdout.splitlines() if line.endswith("] started")}
+    started = {line.split("]")[0].lstrip("[") for line in result.stdout.splitlines() if "] started" in line}
     mining = {"06_cross_slice_mining", "07_intra_patient_mining", "08_cross_dataset_mining"}
     assert started == mining
     assert "tables hold the same numbers" in result.stdout and "difference" in result.stdout

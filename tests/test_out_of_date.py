@@ -245,7 +245,7 @@ CHANGES = [
     ("torch's version", version("torch"), "03 04 05 06 07 09 10 11 12 13 14 15 16 17 embedding lesanet pretext",
      "detectors start detections classifier lesanet answers labels"),
     ("matplotlib's version", version("matplotlib"), "00 01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17", ""),
-    ("pydicom's version", version("pydicom"), "01 02 13", ""),
+    ("pydicom's version", version("pydicom"), "01 02 13", "phantoms"),
     ("a table deleted", result(lambda run: run.table("table2"), Path.unlink), "11", ""),
     ("a table cut", result(lambda run: run.table("table2"), cut), "11", ""),
     ("a figure flipped", result(lambda run: run.figure("fig6"), flip), "11", ""),
