@@ -97,7 +97,7 @@ def test_detections_with_shared_features_equal_slice_by_slice(small):
     groups = [torch.from_numpy(slice_group(grey, z, small.slices))[None] for z in range(len(hu))]
     with torch.no_grad():
         features = torch.cat([model.backbone(group) for group in groups])
-    naive = detect_on_features(model, features, hu.shape, inference)
+    naive = detect_on_features(model, features.split(inference.slices_at_once), hu.shape, inference)
     assert len(shared) > 10
     assert shared["expert"].tolist() == naive["expert"].tolist()
     numbers = ["z", "x1", "y1", "x2", "y2", "score"]

@@ -1,5 +1,6 @@
 """Inference: every slice of a volume, all experts, fused and stacked to 3D (LENS Sec. IV-C)."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,23 +28,37 @@ def detect_volume(model: LENS, hu: np.ndarray, inference: Inference) -> pd.DataF
 
     hu: HU (z, y, x) on the grid. inference: score (lowest score kept), nms, per_slice (kept for a slice and expert).
     Returns z, x1, y1, x2, y2, expert, score in grid coordinates, by slice, expert and falling score.
+    Raises FloatingPointError where the network's numbers are not finite.
+
+    Only the features of `inference.slices_at_once` slices and of the images that they share with the next ones are held
+    (`Backbone.stream_features`), so memory does not depend on the number of slices: beside the weights about
+    (slices_at_once + 3) x 190 MB x (y x / 512^2) at full size, 2.1 GB for 512 x 512 pixels and 8 slices at once.
     """
-    grey = pad(to_grey(hu, model.network), model.backbone.multiple).to(next(model.parameters()).device)
-    return detect_on_features(model, model.backbone.volume_features(grey), hu.shape, inference)
+
+    def read(first: int, end: int) -> torch.Tensor:
+        return pad(to_grey(hu[first:end], model.network), model.backbone.multiple).to(device)
+
+    device = next(model.parameters()).device
+    parts = model.backbone.stream_features(read, len(hu), inference.slices_at_once)
+    return detect_on_features(model, parts, hu.shape, inference)
 
 
 @torch.no_grad()
 def detect_on_features(
-    model: LENS, features: torch.Tensor, shape: tuple[int, ...], inference: Inference
+    model: LENS, parts: Iterable[torch.Tensor], shape: tuple[int, ...], inference: Inference
 ) -> pd.DataFrame:
-    """What `detect_volume` returns, from features (z, channels, y, x) of all slices; shape: (z, y, x) of the volume."""
-    parts = []
-    for start in range(0, len(features), inference.slices_at_once):
-        part = features[start : start + inference.slices_at_once]
+    """What `detect_volume` returns, from features of all slices.
+
+    parts: features (n, channels, y, x) of consecutive slices, each part looked at at once; shape: (z, y, x) of the
+    volume.
+    """
+    found, start = [], 0
+    for part in parts:
         proposals, scores, boxes = model.from_features(part)
         z = torch.arange(len(part)).repeat_interleave(torch.tensor([len(p) for p in proposals]))
-        parts.append(_select(scores.cpu(), boxes.cpu(), z + start, shape, inference))
-    result = pd.DataFrame(np.concatenate(parts), columns=["z", *BOX, "expert", "score"])
+        found.append(_select(scores.cpu(), boxes.cpu(), z + start, shape, inference))
+        start += len(part)
+    result = pd.DataFrame(np.concatenate(found), columns=["z", *BOX, "expert", "score"])
     result["z"] = result["z"].astype(np.int32)
     result["expert"] = pd.Categorical.from_codes(result["expert"].astype(np.int8), list(model.experts))
     return result.sort_values(["z", "expert", "score"], ascending=[True, True, False], kind="stable", ignore_index=True)

@@ -4,7 +4,7 @@ Nine slices are three images of three channels: below (A), central (B), above (C
 2D network; their features meet twice: after the second transition, and after the pyramid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class Backbone(nn.Module):
     (6, 12, 24), 64 and 512 make DenseNet-121 without its last block. `freeze_batch_norm`: see `train`.
 
     Like every backbone it says its `stride` (pixels from one feature cell to the next), its `channels`, and the
-    `multiple` that the sides of its slices must be of; and it has `volume_features`.
+    `multiple` that the sides of its slices must be of; and it has `stream_features` and `volume_features`.
     """
 
     stride, multiple = 4, 16
@@ -90,37 +90,55 @@ class Backbone(nn.Module):
         return self.lateral2(c2) + F.interpolate(p3, scale_factor=2, mode="nearest")
 
     @torch.no_grad()
-    def volume_features(self, volume: Tensor, chunk: int = 48) -> Tensor:
-        """Features of every slice of a volume, each computed once: equal to `forward` on every group of slices.
+    def stream_features(self, read: Callable[[int, int], Tensor], depth: int, at_once: int) -> Iterator[Tensor]:
+        """Features of every slice of a volume of `depth` slices, in order, `at_once` slices at a time.
+
+        read(first, end): the slices first .. end - 1, (n, y, x), y and x multiples of 16. Yields (at most at_once,
+        channels, y / 4, x / 4), equal to `forward` on every group of slices.
 
         Only for eval mode, where an image's features depend on nothing but the image. The windows of neighbouring
-        slices overlap: the three-slice image around slice s serves as B for s, as C for s - 3, as A for s + 3.
+        slices overlap: the three-slice image around slice s serves as B for s, as C for s - 3, as A for s + 3. Each is
+        computed once and kept until the last slice that needs it.
         The final fusion and the laterals are 1 x 1 convolutions and commute with the nearest upsampling and the sums,
         so they fold into one convolution per level (about half of the work of the naive computation at full size).
 
-        volume: (z, y, x), y and x multiples of 16. Returns (z, channels, y / 4, x / 4).
+        Memory does not depend on `depth`: at most at_once + 6 images are held with nine slices to a group (at_once with
+        three), each with its features at strides 4, 8 and 16; at full size 30 MB for 512 x 512 pixels.
         """
-        depth, reach = len(volume), 3 * (self.images // 2)
+        reach = 3 * (self.images // 2)
         folded = [self._fold(lateral) for lateral in (self.lateral2, self.lateral3, self.lateral4)]
         bias = self._folded_bias()
-        maps = []
-        for start in range(0, depth, chunk):
-            centres = torch.arange(start, min(start + chunk, depth))
-            first = start - reach
-            # images around all slices that serve the chunk; one beyond an end repeats the last slice
-            around = torch.arange(first, int(centres[-1]) + reach + 1)[:, None] + torch.tensor([-1, 0, 1])
-            c2, c3, middle = self._lower(volume[around.clamp(0, depth - 1)])
-            places = [centres - first + offset for offset in range(-reach, reach + 1, 3)]  # of A, B, C of each slice
+        held: list[Tensor] = []
+        done = -reach  # the images before this one have been computed
+        for start in range(0, depth, at_once):
+            count = min(at_once, depth - start)
+            # images around all slices that serve these; one beyond an end repeats the last slice
+            end = start + count + reach
+            around = (torch.arange(done, end)[:, None] + torch.tensor([-1, 0, 1])).clamp(0, depth - 1)
+            if len(around) == 1 < at_once and reach:
+                # a batch of one image takes another road through the libraries and ends a few bits beside the others
+                around = around.repeat(2, 1)
+            first = int(around.min())
+            c2, c3, middle = self._lower(read(first, int(around.max()) + 1)[around - first])
+            new = [part[: end - done] for part in (c2, c3, middle, self.denseblock3(middle))]
+            done = end
+            held = [torch.cat(pair) for pair in zip(held, new, strict=True)] if held else new
+            c2, c3, middle, alone = held  # from image start - reach on
+            places = [slice(offset, offset + count) for offset in range(0, 2 * reach + 1, 3)]  # of A, B, C of each
             fused = self.fuse_middle(torch.cat([middle[place] for place in places], dim=1))
-            alone = self.denseblock3(middle)
             seen = [alone[place] for place in places]
             seen[self.images // 2] = self.denseblock3(fused)
             e4 = F.conv2d(torch.cat(seen, dim=1), folded[2])
             e3 = F.conv2d(torch.cat([c3[place] for place in places], dim=1), folded[1])
             e3 = e3 + F.interpolate(e4, scale_factor=2)
             e2 = F.conv2d(torch.cat([c2[place] for place in places], dim=1), folded[0], bias)
-            maps.append(e2 + F.interpolate(e3, scale_factor=2))
-        return torch.cat(maps)
+            held = [part[count:] for part in held] if reach else []
+            yield e2 + F.interpolate(e3, scale_factor=2)
+
+    def volume_features(self, volume: Tensor, chunk: int = 48) -> Tensor:
+        """`stream_features` of a whole volume (z, y, x) at once: (z, channels, y / 4, x / 4), 33.5 MB a slice at full
+        size for 512 x 512 pixels. For a few slices; `detection.inference` holds no volume's features."""
+        return torch.cat([*self.stream_features(lambda first, end: volume[first:end], len(volume), chunk)])
 
     def _fold(self, lateral: nn.Conv2d) -> Tensor:
         """The weights of `fuse_final` after `lateral` on A, B, C, as one 1 x 1 convolution of all three."""
