@@ -58,6 +58,26 @@ def all_or_none(folder: Path, names: Sequence[str]) -> Iterator[None]:
         raise
 
 
+def check_output(path: Path | str, option: str, endings: Sequence[str] = ()) -> None:
+    """ValueError, which names the command line's `option`, if a file can not be written to `path`.
+
+    endings: those that it may have; none for any. For before a long work, which would be lost. The folder need not be
+    there: what is there of its path decides.
+    """
+    path = Path(path)
+    if endings and path.suffix not in endings:
+        raise ValueError(f"{option}: {path} must end with {' or '.join(endings)}")
+    if path.is_dir():
+        raise ValueError(f"{option}: {path} is a folder, where a file is to be written; name another place")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{option}: {path} is a device, which would be replaced; name a file")
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{option} {path}: {existing} is a file; name a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"{option} {path}: {existing} may not be written to; name another folder")
+
+
 def files_below(folder: Path | str) -> Iterator[Path]:
     """Every file below a folder in a fixed order, also through links to folders, as Path.rglob does not go.
 

@@ -109,6 +109,7 @@ def ct(array: np.ndarray, matrix: np.ndarray):
 
     def replace(at: Place) -> None:
         image = nibabel.Nifti1Image(array, None)
+        image.header.set_zooms([*np.linalg.norm(matrix[:3, :3], axis=0), *([1.0] * (array.ndim - 3))])
         image.header.set_sform(matrix, code=1)
         nibabel.save(image, at / "ct.nii.gz")
 
@@ -194,7 +195,8 @@ CASES = [
         ("volume of another split", lambda at: cell(at / "mine.csv", "volume", "zz"),
          refused("mine.csv", "the first is zz", "choose the right split")),
         ("disk full", full_at("out/result.json"), refused("result.json", "No space left", status=1)),
-        ("a file where the folder of the result belongs", write("out", ""), refused("out: ", status=1)),
+        ("a file where the folder of the result belongs", write("out", ""),
+         refused("--json", "out is a file; name a folder")),
     ),
     *table(
         "evaluate, pickle", boxes, PICKLE,

@@ -9,7 +9,7 @@ import pandas as pd
 from lensnb import runfolder
 from lensnb.datasets import DATASETS, FOUND, HANDLED, INCOMPLETE, LEFT_OUT
 from lensnb.datasets.readers import READERS
-from lensnb.files import write_table
+from lensnb.files import check_output, write_table
 from lensnb.system import available_cores, progress
 
 COUNTS = ["dataset", "what", "found", "expected"]
@@ -152,10 +152,13 @@ def _problem_lines(problems: pd.DataFrame) -> list[str]:
 def command(action: str, root: Path | None, read: bool, workers: int | None, problems: Path | None) -> int:
     """The command `data check`: print the report; the exit status is 1 unless everything is there and whole.
 
-    `action` is "check", the only one. FileNotFoundError if `root` is no folder.
+    `action` is "check", the only one. FileNotFoundError if `root` is no folder, ValueError if
+    `problems` can not be written or is no .csv or .npz.
     """
     if root and not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; --root names the folder that holds the datasets")
+    if problems:
+        check_output(problems, "--list", (".csv", ".npz"))
     root = root or runfolder.real_data()
     result = check(root, read, workers or available_cores())
     print(report(result, root))

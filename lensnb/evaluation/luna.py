@@ -22,7 +22,7 @@ import pandas as pd
 
 from lensnb.boxes import MARK as POSITION
 from lensnb.evaluation.froc import RATES, require_columns
-from lensnb.files import read_csv, write_json
+from lensnb.files import check_output, read_csv, write_json
 from lensnb.streams import Stream, generator
 
 MAX_MARKS = 100
@@ -318,6 +318,8 @@ def evaluate_files(annotations: Path, excluded: Path, seriesuids: Path, submissi
 
 def command(annotations: Path, excluded: Path, seriesuids: Path, submission: Path, json: Path | None) -> str:
     """The command `evaluate-luna`: the sensitivities and the CPM; the whole result is written to `json`."""
+    if json:
+        check_output(json, "--json")
     result = evaluate_files(annotations, excluded, seriesuids, submission)
     if result["candidates_on_other_scans"]:
         sys.stderr.write(

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lensnb.datasets.manual_boxes import load_manual_boxes
 from lensnb.evaluation import froc
-from lensnb.files import read_csv, write_json
+from lensnb.files import check_output, read_csv, write_json
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 
@@ -137,6 +137,8 @@ def report(result: dict) -> str:
 
 def command(truth: Path, predictions: Path, split: str, overlap: str, threshold: float, json: Path | None) -> str:
     """The command `evaluate`: the report; the whole result is written to `json`."""
+    if json:
+        check_output(json, "--json")
     result = evaluate_files(truth, predictions, split, overlap, threshold)
     if json:
         write_json(result, json)
