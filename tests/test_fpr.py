@@ -176,7 +176,7 @@ def test_training_learns_resumes_and_scores(tmp_path, monkeypatch):
 
     weights = whole / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="weights.safetensors does not hold its network .* delete it"):
+    with pytest.raises(ValueError, match="weights.safetensors does not hold the network of .*config.json .* delete it"):
         load_fpr(whole)
 
 

@@ -5,18 +5,20 @@ A part is added by a line in BACKBONES or PROPOSAL_NETWORKS, and chosen by `netw
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from lensnb.datasets import NAMES
 from lensnb.files import read_json
 from lensnb.models.afp import AFP
 from lensnb.models.backbone import Backbone
 from lensnb.models.heads import DetectionHead
 from lensnb.models.lens import LENS
 from lensnb.models.rpn import RPN
-from lensnb.models.weights import device_of_choice, load_weights
+from lensnb.models.weights import build_trained, device_of_choice
 from lensnb.runfolder import CONFIG, WEIGHTS
 from lensnb.settings import Network, from_dict
 
@@ -64,24 +66,45 @@ def build_lens(network: Network, experts: Sequence[str], proposal_network: str =
     return LENS(backbone, proposal_networks, head, network)
 
 
+def weights_file(path: Path | str) -> Path:
+    """The weights file of a trained LENS, which may be named by its run's folder."""
+    path = Path(path)
+    return path / WEIGHTS if path.is_dir() or not path.suffix else path
+
+
 def load_lens(path: Path | str, device: torch.device | str | None = None) -> LENS:
     """A trained LENS in eval mode, by its run's folder or its weights file, which config.json lies beside.
 
     device: None for `weights.device_of_choice`. Raises FileNotFoundError naming the file that is missing, ValueError
-    if the two do not fit together.
+    if one is broken or the two do not fit together.
     """
-    path = Path(path)
-    path = path / WEIGHTS if path.is_dir() or not path.suffix else path
+    path = weights_file(path)
     config_path = path.with_name(CONFIG)
     for needed in (path, config_path):
-        if not needed.exists():
-            raise FileNotFoundError(f"{needed} is missing; a finished training run has it")
+        if not needed.is_file():
+            raise FileNotFoundError(
+                f"{needed} is {'a folder' if needed.is_dir() else 'missing'}; a finished training run has it as a file"
+            )
     config = read_json(config_path)
     try:
-        network = from_dict(Network, config["network"], f"{config_path}: network")
-        model = build_lens(network, config["datasets"], config["proposal_network"])
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        experts = config["datasets"]
+        if not isinstance(experts, list) or not experts or len(set(map(str, experts))) < len(experts):
+            raise ValueError(f"datasets is {experts!r}; it must list the experts, each once")
+        unknown = [expert for expert in experts if expert not in NAMES]
+        if unknown:
+            raise ValueError(f"datasets has {unknown[0]!r}, which is none of {', '.join(NAMES)}")
+        network = from_dict(Network, config["network"], "network")
+        with torch.device("meta"):  # without memory and random numbers
+            build_lens(replace(network, block_config=(1, 1, 1)), experts, config["proposal_network"])
+        layers = sum(network.block_config)
+    except Exception as error:
         raise ValueError(f"{config_path} does not describe a network: {type(error).__name__}, {error}") from error
-    load_weights(model, path, f"the network that {config_path} describes", advice="")
+    model = build_trained(
+        lambda: build_lens(network, experts, config["proposal_network"]),
+        path,
+        f"the network that {config_path} describes",
+        layers,
+        advice="copy both again from the run that made them, or train again",
+    )
     # the faster layout for convolutions, as in training
     return model.to(device or device_of_choice(), memory_format=torch.channels_last).eval()

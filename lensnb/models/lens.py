@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image, nms
 
 from lensnb.models.targets import Target
+from lensnb.models.weights import require_finite
 from lensnb.settings import Network
 
 LAMBDA_SIZE, LAMBDA_BOX = 0.1, 10.0  # lambda_1 and lambda_2 of LENS Eq. 3
@@ -53,12 +54,17 @@ class LENS(nn.Module):
 
         features: (n, channels, y / stride, x / stride). Returns the pooled proposals of each image (a list of (k, 4)
         in pixels), and for all of them the experts' scores (all k, experts) and boxes (all k, experts, 4). With
-        `targets` the terms of LENS Eq. 3: {"center", "size", "class", "box"}, see `total_loss`.
+        `targets` the terms of LENS Eq. 3: {"center", "size", "class", "box"}, see `total_loss`. Without them raises
+        FloatingPointError for numbers that are not finite: they would drop out of all comparisons, and the image look
+        as if there was nothing in it.
         """
         if targets is None:
             cells = [network(features) for network in self.proposal_networks]
+            require_finite("features or proposals", features, *(part for raw in cells for part in raw))
             proposals = self.propose(cells, features)
-            return proposals, *self.head.detect(features, proposals)
+            scores, boxes = self.head.detect(features, proposals)
+            require_finite("scores or boxes", scores, boxes)
+            return proposals, scores, boxes
         own = self.proposal_networks[dataset](features)
         with torch.no_grad():  # the others propose, but do not learn from another dataset's labels
             cells = [own if i == dataset else other(features) for i, other in enumerate(self.proposal_networks)]

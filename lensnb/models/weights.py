@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save
@@ -10,17 +12,67 @@ from torch import Tensor, nn
 
 from lensnb.files import atomic_write
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def load_weights(model, path: Path, network: str = "its network", advice: str = "; delete it to make it again") -> None:
-    """Load a safetensors file into a network (torch's).
 
-    ValueError names a file that is cut off or of another network than `network`, and gives `advice`.
+def read_weights(path: Path, network: str, advice: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name.
+
+    ValueError says why a file cannot be `network`, and gives `advice`: it is no such file or cut off, holds a value
+    that is not finite, or a matrix or kernel whose values are all the same, as a hole in a file of zeros is.
     """
-
     try:
-        model.load_state_dict(load_file(path))
+        weights = load_file(path)
     except Exception as error:
-        raise ValueError(f"{path} does not hold {network} ({first_words(error)}){advice}") from error
+        raise ValueError(f"{path} does not hold {network} ({first_words(error)}); {advice}") from error
+    require_sound(weights, path, advice)
+    return weights
+
+
+def require_sound(weights: Mapping[str, Tensor], source: Path | str, advice: str) -> None:
+    """ValueError, which names `source` and a tensor and gives `advice`, if values are not finite or all the same.
+
+    Comparisons with such numbers are false, so a damaged network would say that there is nothing. Biases and norms may
+    be all the same, but no random start or training makes a weight of two or more dimensions so.
+    """
+    for name, value in weights.items():
+        if not value.is_floating_point():
+            continue
+        wrong = value.numel() - int(torch.isfinite(value).sum())
+        if wrong:
+            raise ValueError(f"{source}: {wrong} of {value.numel()} values of {name} are not finite; {advice}")
+        if value.ndim > 1 and value.numel() > 1 and bool((value == value.flatten()[0]).all()):
+            raise ValueError(f"{source}: all values of {name} are {float(value.flatten()[0]):g}; {advice}")
+
+
+def require_finite(what: str, *parts: Tensor) -> None:
+    """FloatingPointError if a number that a network computed is not finite; `what` are these numbers."""
+    if not all(bool(torch.isfinite(part).all()) for part in parts):
+        raise FloatingPointError(
+            f"the network's {what} are not finite; its weights are damaged or do not fit the grey values "
+            "(network.hu, network.grey): take other weights, or train again"
+        )
+
+
+def build_trained(
+    build: Callable[[], Network], path: Path, network: str, layers: int, advice: str = "delete it to have it made again"
+) -> Network:
+    """The network that `build` makes, with the weights of a file. `layers`: how many `build` makes at least.
+
+    The weights are compared with a network without memory first, because a config.json may ask for layers of any size.
+    ValueError says what is wrong with the file, as `read_weights` does, or that it is of another network.
+    """
+    weights = read_weights(path, network, advice)
+    if layers > len(weights):
+        raise ValueError(f"{path} does not hold {network} ({len(weights)} tensors for {layers} layers); {advice}")
+    try:
+        with torch.device("meta"):
+            build().load_state_dict(weights, assign=True)
+        model = build()
+        model.load_state_dict(weights)
+    except Exception as error:
+        raise ValueError(f"{path} does not hold {network} ({first_words(error)}); {advice}") from error
+    return model
 
 
 def first_words(error: Exception, length: int = 160) -> str:
@@ -45,13 +97,16 @@ def imagenet_weights(published, network: str, switch: str) -> dict[str, Tensor]:
     Raises RuntimeError, which says what to do, if they cannot be had.
     """
     try:
-        return published.get_state_dict(progress=True)
+        weights = published.get_state_dict(progress=True)
     except Exception as error:
         raise RuntimeError(
             f"the ImageNet weights of {network} cannot be had ({error}); download {published.url.rsplit('/', 1)[-1]} "
             "from the PyTorch model zoo into the folder `checkpoints` below torch.hub.get_dir(), or set "
             f"{switch}: false in the profile"
         ) from error
+    file = published.url.rsplit("/", 1)[-1]
+    require_sound(weights, file, f"delete it from `checkpoints` below torch.hub.get_dir() ({torch.hub.get_dir()})")
+    return weights
 
 
 def weights_fingerprint(model: nn.Module) -> str:
@@ -64,17 +119,20 @@ def weights_fingerprint(model: nn.Module) -> str:
 
 
 def initialise(model: nn.Module, weights: Path) -> None:
-    """Start from the initial weights that all experiments share: ImageNet's or the pretext task's (see pretext.py)."""
+    """Start from the initial weights that all experiments share: ImageNet's or the pretext task's (see pretext.py).
+
+    FileNotFoundError if they are missing, ValueError if they are no sound weights of this network.
+    """
+    advice = "delete it to make it again"
     if not weights.exists():
         raise FileNotFoundError(f"{weights} is missing; `python -m lensnb pretext` makes it")
+    start = read_weights(weights, "the weights to start from", advice)
     try:
-        unexpected = model.load_state_dict(load_file(weights), strict=False).unexpected_keys
-    except Exception as error:  # cut off, no weights, or of another size
-        raise ValueError(f"{weights}: {first_words(error)}; delete it to make it again") from error
+        unexpected = model.load_state_dict(start, strict=False).unexpected_keys
+    except Exception as error:  # of another size
+        raise ValueError(f"{weights}: {first_words(error)}; {advice}") from error
     if unexpected:
-        raise ValueError(
-            f"{weights} does not fit the network, which has no {unexpected[0]}; delete it to make it again"
-        )
+        raise ValueError(f"{weights} does not fit the network, which has no {unexpected[0]}; {advice}")
 
 
 def save_weights(model: nn.Module, path: Path, prefixes: tuple[str, ...] = ("",)) -> None:

@@ -15,7 +15,7 @@ from lensnb.boxes import BOX3D, same_slice_pairs
 from lensnb.datasets.store import Store
 from lensnb.files import read_json
 from lensnb.models.fpr import FPR, focal_loss, load_imagenet
-from lensnb.models.weights import device_of_choice, load_weights, weights_fingerprint
+from lensnb.models.weights import build_trained, device_of_choice, require_finite, weights_fingerprint
 from lensnb.provenance.recipe import code, values
 from lensnb.runfolder import CONFIG, WEIGHTS
 from lensnb.settings import Fpr, Network, Profile, from_dict, to_dict
@@ -126,27 +126,35 @@ class Patches(torch.utils.data.Dataset):
 
 
 def load_fpr(run_dir: Path) -> FPR:
-    """The trained FPR network of a folder, in eval mode; FileNotFoundError if it is not there."""
+    """The trained FPR network of a folder, in eval mode.
+
+    FileNotFoundError if it is not there, ValueError if its files are broken or do not fit together.
+    """
     path = run_dir / CONFIG
     if not path.exists():
         raise FileNotFoundError(
             f"{run_dir} has no trained FPR network; the notebook on false positive reduction makes it"
         )
     config = {name: value for name, value in read_json(path).items() if name not in ("proposals", "seed")}
-    model = FPR(from_dict(Fpr, config, str(path)))
-    load_weights(model, run_dir / WEIGHTS)
+    config = from_dict(Fpr, config, str(path))
+    model = build_trained(lambda: FPR(config), run_dir / WEIGHTS, f"the network of {path}", sum(config.blocks))
     return model.to(device_of_choice(), memory_format=torch.channels_last_3d).eval()  # as in training
 
 
 @torch.no_grad()
 def score_fpr(model: FPR, store: Store, detections: pd.DataFrame, profile: Profile, batch: int = 64) -> np.ndarray:
-    """Lesion probability of 3D detections (volume, x1, y1, z1, x2, y2, z2 on the grid): float32 (n,)."""
+    """Lesion probability of 3D detections (volume, x1, y1, z1, x2, y2, z2 on the grid): float32 (n,).
+
+    `batch` detections are looked at at once, whatever n is. FloatingPointError if a score is not finite.
+    """
     result, device = np.zeros(len(detections), dtype=np.float32), next(model.parameters()).device
     order = np.argsort(detections["volume"].astype(str).to_numpy(), kind="stable")
     for start in progress(range(0, len(detections), batch), "fpr"):
         rows = order[start : start + batch]
         inputs = _inputs(store, detections.iloc[rows], profile.fpr, profile.network, None)
-        result[rows] = model(*(part.to(device) for part in inputs)).sigmoid().cpu().numpy()
+        scores = model(*(part.to(device) for part in inputs)).sigmoid().cpu()
+        require_finite("scores", scores)
+        result[rows] = scores.numpy()
     return result
 
 

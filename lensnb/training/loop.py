@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lensnb.files import atomic_write, read_json, write_json, write_table
-from lensnb.models.weights import first_words, save_weights
+from lensnb.files import atomic_write, check_output, read_json, write_json, write_table
+from lensnb.models.weights import first_words, require_sound, save_weights
 from lensnb.provenance.product import is_made, write_record
 from lensnb.provenance.recipe import Recipe, text
 from lensnb.runfolder import CHECKPOINT, CONFIG, LOG, WEIGHTS
@@ -68,8 +68,9 @@ def fit(
 
     A stopped training goes on from its last checkpoint to the same weights. The checkpoint is left in `run_dir`: if the
     weights get lost, it brings them back at once; `remove_checkpoint` removes it. Raises FloatingPointError if a loss
-    is no number.
+    is no number, ValueError if a weight is none after the last step, or if `run_dir` can not be written to.
     """
+    check_output(run_dir / WEIGHTS, "training")  # not after hours
     label, iterations, checkpoint = run_dir.name, len(batches), run_dir / CHECKPOINT
     product = [run_dir / name for name in (WEIGHTS, CONFIG, LOG)]
     if is_made(product, recipe):
@@ -111,6 +112,7 @@ def fit(
         if first and ((t + 1) % course.checkpoint_every == 0 or last):
             save_checkpoint(checkpoint, model, optimizer, t + 1, rows, recent, text(recipe))
     model.eval()
+    require_sound(model.state_dict(), label, "the last step failed; lower the learning rate")
     if first:
         write_table(pd.DataFrame(rows), run_dir / LOG)
         write_json(config, run_dir / CONFIG)
@@ -144,8 +146,9 @@ def save_checkpoint(
     }
     content = io.BytesIO()
     torch.save(state, content)  # into memory: writing a file itself, torch does not say when the disk is full
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+    # not write_bytes: an error's traceback would keep its view of the buffer, and Python 3.12.1's collector crash on it
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        file.write(content.getbuffer())
 
 
 def restore(
@@ -162,6 +165,7 @@ def restore(
         if state["recipe"] != recipe:
             print(f"{path.parent.name}: begins again; {path.name} is of other settings, labels or initial weights")
             return 0, [], []
+        require_sound(state["model"], path.name, "it is damaged")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         return state["done"], state["rows"], state["recent"]
