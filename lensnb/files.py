@@ -105,7 +105,7 @@ def read_json(path: Path | str) -> dict:
     """Read a JSON file that holds names and values; ValueError names the file if it does not."""
     try:
         content = json.loads(Path(path).read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} should hold names and values ({{...}}), not a {type(content).__name__}")

@@ -117,14 +117,15 @@ def check_names(folder, work, answers):
     store, lesions = TinyStore(), work.exams["complete"].table
     one = lesions[lesions["volume"] == lesions["volume"].iloc[0]]
     spacing = tuple(store.volumes.loc[one["volume"].iloc[0], [f"spacing_{a}_mm" for a in "xyz"]])
-    named = naming.name_lesions(folder, np.asarray(store.hu(one["volume"].iloc[0])), spacing, one)
+    namer = naming.load_namer(folder)
+    named = naming.name_lesions(namer, np.asarray(store.hu(one["volume"].iloc[0])), spacing, one)
     scores, thresholds = study.scores_of(answers, one, NAMES), study.thresholds_of(answers, work)
     chosen = metrics.decide(scores, thresholds, work.ontology.parents)
     for text, own, score in zip(named, chosen, scores, strict=True):
         listed = {part.rsplit(" ", 1)[0]: float(part.rsplit(" ", 1)[1]) for part in text.split(", ") if part}
         assert {NAMES[c] for c in np.flatnonzero(own)} - set(listed) <= {"abdomen"}, "only a parent may be left out"
         assert all(value == pytest.approx(score[NAMES.index(name)], abs=0.006) for name, value in listed.items())
-    assert naming.name_lesions(folder, np.zeros((3, 9, 9), np.int16), spacing, one.head(0)) == []
+    assert naming.name_lesions(namer, np.zeros((3, 9, 9), np.int16), spacing, one.head(0)) == []
     other = json.loads((folder / "labels.json").read_text()) | {"labels": ["x", "y", "z", "u"]}
     (folder / "labels.json").write_text(json.dumps(other))
     with pytest.raises(ValueError, match="has other labels than config.json"):

@@ -23,7 +23,7 @@ POSITION = ["x_mm", "y_mm", "z_mm"]
 def markups(table: pd.DataFrame, sizes_mm: np.ndarray, geometry: Geometry) -> dict:
     """The content of a markups file: a list of the centres, then one box (ROI) for each detection.
 
-    table: lesion, score, x_mm, y_mm, z_mm, long_mm, short_mm (see detect.describe), best first. sizes_mm (n, 3): sides
+    table: lesion, score, x_mm, y_mm, z_mm, long_mm, short_mm (see scan.describe), best first. sizes_mm (n, 3): sides
     of the boxes along the axes of the grid.
     """
     to_mm = geometry.original_to_mm @ geometry.grid_to_original
