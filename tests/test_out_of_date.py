@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PRODUCTS = {
     "detectors": ["lensnb.training.detector"],
     "start": ["lensnb.training.pretext"],
-    "detections": ["lensnb.detection.inference"],
+    "detections": ["lensnb.detection.inference", "lensnb.models.build"],  # the latter makes the network
     "classifier": ["lensnb.training.false_positives"],
     "lesanet": ["lensnb.lesanet.training"],
     "answers": ["lensnb.lesanet.prediction"],
@@ -208,9 +208,9 @@ CHANGES = [
      "00 01 03 04 05 07 09 10 11 12 15 16 17", ""),
     ("the rows of Table II", edit("evaluation/table2.py", "ROWS = ", "ROWS = () + "), "04 05 09 10 11 12 17", ""),
     ("a claim", append("evaluation/claims.py", "X = 1\n"), "09 11 16 17", ""),
-    ("the head of the network", append("models/heads.py", "X = 1\n"), f"{LENS}", "detectors start"),
+    ("the head of the network", append("models/heads.py", "X = 1\n"), LENS, "detectors start detections"),
     ("the proposal network's constant", edit("models/afp.py", "CENTER_RATIO", "CENTRE = 1\nCENTER_RATIO"), LENS,
-     "detectors start"),
+     "detectors start detections"),
     ("a comment in it", append("models/afp.py", "# words\n"), "", ""),
     ("its docstring", edit("models/afp.py", '"""', '"""Words. '), "", ""),
     ("its layout", append("models/afp.py", "\n\n\n"), "", ""),

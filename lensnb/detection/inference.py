@@ -93,7 +93,9 @@ def detect(
     provenance/product.py); interrupted, it goes on from the last finished part of 64 volumes.
     """
     out = Path(out)
-    recipe = code([__name__]) | values(
+    # the network's own modules too: it came from elsewhere
+    modules = {type(part).__module__ for part in model.modules()}
+    recipe = code([__name__, *(name for name in modules if name.startswith("lensnb."))]) | values(
         weights=weights_fingerprint(model), network=to_dict(model.network), inference=to_dict(inference),
         volumes=store.contents(volumes),
     )  # fmt: skip

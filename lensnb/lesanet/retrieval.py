@@ -13,7 +13,8 @@ def nearest(
     query (n, d) and database (m, d) are unit embeddings; of equally near lesions the first comes first. Raises
     ValueError if some query has fewer than k lesions of other patients to choose from.
     """
-    distance = np.sqrt(np.maximum(2 - 2 * query.astype(np.float64) @ database.astype(np.float64).T, 0))
+    # to six places: the last bits of a matrix product depend on the processor, the order of lesions must not
+    distance = np.sqrt(np.maximum(2 - 2 * query.astype(np.float64) @ database.astype(np.float64).T, 0)).round(6)
     same = np.asarray(query_patients)[:, None] == np.asarray(database_patients)[None, :]
     if len(query) and (~same).sum(1).min() < k:
         raise ValueError(f"some query has {(~same).sum(1).min()} lesions of other patients to choose from, not {k}")

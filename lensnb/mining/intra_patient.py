@@ -137,10 +137,15 @@ def tracklets_over(tracklets: pd.DataFrame, known: pd.DataFrame, theta: float) -
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """L2 distance of every row of `a` (n, d) to every row of `b` (m, d): (n, m)."""
+    """L2 distance of every row of `a` (n, d) to every row of `b` (m, d): (n, m), to six places.
+
+    The last bits of a matrix product depend on the processor and the number of threads; what is decided by distances
+    must not.
+    """
+    a, b = a.astype(np.float64), b.astype(np.float64)
     # for unit vectors and general ones alike; clipped because rounding can make a zero distance negative
     squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2 * a @ b.T
-    return np.sqrt(squared.clip(0))
+    return np.sqrt(squared.clip(0)).round(6)
 
 
 def audit(mined: pd.DataFrame, patients: Patients, truth: pd.DataFrame | None, theta: float) -> dict:

@@ -49,9 +49,13 @@ def run(profile: str, only: Sequence[str] | None, chosen: Sequence[Product], cor
     command = snakemake(profile, seed, *gpu_limit(), "--cores", str(cores), *markers(chosen))
     if _run_engine(command, files.folder, engine_log):
         raise RunError(failure_report(files, engine_log, started))
-    if waiting := [target for target in plan(profile, only, seed) if not target.up_to_date]:
+    waiting = [target for target in plan(profile, only, seed) if not target.up_to_date]
+    if any(not target.path.exists() for target in waiting):
+        raise RunError(failure_report(files, engine_log, started))
+    if waiting:  # somebody edited something meanwhile
         raise RunError(
-            f"{failure_report(files, engine_log, started)}\n{waiting[0].name} is still out of date: {waiting[0].reason}"
+            f"{len(waiting)} targets are out of date again, {waiting[0].name} because {waiting[0].reason}; "
+            "the same command makes them"
         )
 
 
