@@ -176,7 +176,14 @@ def test_a_short_training_says_little(tmp_path, capsys):
         course = Course(lambda t: 0.0, gradient_clip=1.0, checkpoint_every=1000, quiet_s=quiet_s)
         ones = [torch.ones(1, 1)] * 100
         fit(
-            model, ones, lambda module, x: {"loss": module(x).sum()}, optimizer, course, tmp_path / str(lines) / "x", {}
+            model,
+            ones,
+            lambda module, x: {"loss": module(x).sum()},
+            optimizer,
+            course,
+            tmp_path / str(lines) / "x",
+            {},
+            {},
         )
         said = capsys.readouterr().out.splitlines()
         assert len(said) == lines and said[-1].startswith("x: iteration 100/100")
