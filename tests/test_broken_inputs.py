@@ -81,11 +81,13 @@ def grey_8_bit(at: Place) -> None:
 
 
 def nifti(name: str, array: np.ndarray, matrix: np.ndarray = MATRIX):
-    """Write an array (x, y, z) exactly as it is, with its matrix as sform."""
+    """Write an array (x, y, z) exactly as it is, with its matrix as sform and its pixdim."""
 
     def write(at: Place) -> None:
         image = nibabel.Nifti1Image(array, None)
         image.header.set_sform(matrix, code=1)
+        sides = np.linalg.norm(matrix[:3, :3], axis=0)
+        image.header["pixdim"][1:4] = np.where(sides > 0, sides, 1)
         nibabel.save(image, at / LITS / name)
 
     return write

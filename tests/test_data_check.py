@@ -16,7 +16,7 @@ from lensnb.datasets.readers import READERS
 from lensnb.files import read_table, write_json
 
 MATRIX = np.diag([0.8, 0.8, 2.0, 1.0])
-CUBE = np.zeros((4, 12, 14), int)
+CUBE = np.arange(4 * 12 * 14).reshape(4, 12, 14)
 
 
 def kinds(result: data_check.Check, dataset: str) -> list[tuple[str, str]]:
@@ -38,7 +38,7 @@ def whole(tmp_path, monkeypatch):
     write_deeplesion(tmp_path, rows, manual)
     labels = {f"{split}_lesion_idxs": [n] for n, split in enumerate(("train", "val", "test"))}
     write_json(labels, tmp_path / "DeepLesion" / "text_mined_labels_171_and_split.json")
-    nodes = CUBE.copy()
+    nodes = np.zeros_like(CUBE)
     nodes[2, 3, 4] = 1
     write_luna(tmp_path, {"1.2": (CUBE, MATRIX), "1.3": (CUBE, MATRIX)}, [("1.2", 3.0, 3.0, 2.0, 2.0)])
     (tmp_path / "LUNA16" / "CSVFILES" / "annotations_excluded.csv").write_text("head\n1.2,1,1,1,-1\n")
@@ -152,7 +152,7 @@ def test_reading_finds_what_listing_can_not(whole):
     png = whole / "DeepLesion" / "Images_png" / "000001_01_01" / "010.png"
     png.write_bytes(png.read_bytes()[:-30])
     (whole / "LUNA16" / "subset0" / "1.2.raw").write_bytes(b"short")
-    write_lits(whole, 0, CUBE, CUBE, MATRIX, labels_matrix=np.diag([1.0, 1, 3, 1]))
+    write_lits(whole, 0, CUBE, CUBE * 0, MATRIX, labels_matrix=np.diag([1.0, 1, 3, 1]))
     assert check(whole).complete
     for workers in (1, 2):
         result = check(whole, read=True, workers=workers)

@@ -209,7 +209,7 @@ def test_luna_spheres_worked_out_by_hand():
 
 
 def test_luna_lists_missing_scans_and_keeps_negatives(tmp_path):
-    scan = (np.zeros((5, 6, 7)), np.diag([1.0, 1, 1, 1]))
+    scan = (np.arange(210).reshape(5, 6, 7), np.diag([1.0, 1, 1, 1]))
     write_luna(
         tmp_path,
         {"1.2": scan, "1.3": scan},
@@ -234,7 +234,7 @@ def test_luna_lists_missing_scans_and_keeps_negatives(tmp_path):
 
 
 def test_luna_loses_no_nodule_silently(tmp_path):
-    scan = (np.zeros((5, 6, 7)), np.diag([1.0, 1, 1, 1]))
+    scan = (np.arange(210).reshape(5, 6, 7), np.diag([1.0, 1, 1, 1]))
     write_luna(tmp_path, {"1.2": scan, "1.3": scan}, [("1.2", 3.0, 3.0, 20.0, 2.0), ("1.8", 1.0, 1.0, 1.0, 4.0)])
     folder = tmp_path / "LUNA16"
     (folder / "CSVFILES" / "seriesuids.csv").unlink()
@@ -292,7 +292,7 @@ LABELS[5, 15, 13] = 2  # touches the first tumour at a corner only
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_lits_components(tmp_path, suffix):
-    write_lits(tmp_path, 3, np.full(LABELS.shape, 60), LABELS, MATRIX, suffix=suffix)
+    write_lits(tmp_path, 3, 60 + LABELS, LABELS, MATRIX, suffix=suffix)
     row = one(lits.find(tmp_path), "volume-3")
     ct, boxes = lits.read(tmp_path, row)
     np.testing.assert_allclose(ct.index_to_mm, MATRIX, atol=1e-6)
@@ -305,17 +305,17 @@ def test_lits_components(tmp_path, suffix):
 
 def test_lits_disagreeing_matrices_are_matched_by_index(tmp_path):
     other = affine(np.diag([-0.8, 0.8, 2.5]), np.array([500.0, 0, 0]))
-    write_lits(tmp_path, 48, np.full(LABELS.shape, 60), LABELS, MATRIX, labels_matrix=other)
-    write_lits(tmp_path, 5, np.full(LABELS.shape, 60), LABELS, MATRIX)
+    write_lits(tmp_path, 48, 60 + LABELS, LABELS, MATRIX, labels_matrix=other)
+    write_lits(tmp_path, 5, 60 + LABELS, LABELS, MATRIX)
     found = lits.find(tmp_path)
     ct, boxes = lits.read(tmp_path, one(found, "volume-48"))
     _, right = lits.read(tmp_path, one(found, "volume-5"))
     np.testing.assert_array_equal(boxes.drop(columns="lesion"), right.drop(columns="lesion"))
     assert ct.notes[0].startswith("matrices disagree")
-    write_lits(tmp_path, 49, np.full(LABELS.shape, 60), LABELS[:5], MATRIX)
+    write_lits(tmp_path, 49, 60 + LABELS, LABELS[:5], MATRIX)
     with pytest.raises(ValueError, match="sizes differ: segmentation-49.nii"):
         lits.read(tmp_path, one(lits.find(tmp_path), "volume-49"))
-    write_lits(tmp_path, 50, np.full(LABELS.shape, 60), LABELS * 3, MATRIX)
+    write_lits(tmp_path, 50, 60 + LABELS, LABELS * 3, MATRIX)
     with pytest.raises(ValueError, match="segmentation-50.nii: labels other than 0, 1"):
         lits.read(tmp_path, one(lits.find(tmp_path), "volume-50"))
 
@@ -324,7 +324,7 @@ def test_lits_trusts_indices_where_the_published_matrices_are_wrong(tmp_path):
     """A mirrored matrix that covers the same place turns the labels elsewhere, but not in volumes 48 to 52."""
     mirrored = MATRIX @ affine(np.diag([-1.0, 1, 1]), np.array([LABELS.shape[2] - 1.0, 0, 0]))
     for number in (47, 48, 52, 53):
-        write_lits(tmp_path, number, np.full(LABELS.shape, 60), LABELS, MATRIX, labels_matrix=mirrored)
+        write_lits(tmp_path, number, 60 + LABELS, LABELS, MATRIX, labels_matrix=mirrored)
     found = lits.find(tmp_path)
     for number in (48, 52, 53):
         ct, boxes = lits.read(tmp_path, one(found, f"volume-{number}"))
@@ -335,8 +335,8 @@ def test_lits_trusts_indices_where_the_published_matrices_are_wrong(tmp_path):
 
 
 def test_lits_keeps_volumes_without_tumour_and_labels_stored_as_floats(tmp_path):
-    write_lits(tmp_path, 32, np.full(LABELS.shape, 60), np.minimum(LABELS, 1), MATRIX)
-    write_lits(tmp_path, 33, np.full(LABELS.shape, 60), LABELS, MATRIX)
+    write_lits(tmp_path, 32, 60 + LABELS, np.minimum(LABELS, 1), MATRIX)
+    write_lits(tmp_path, 33, 60 + LABELS, LABELS, MATRIX)
     file = tmp_path / "LiTS" / "Training_Batch1" / "segmentation-33.nii"
     write_image(file, LABELS.astype(np.float32) * 0.99999, MATRIX)
     found = lits.find(tmp_path)
@@ -348,7 +348,7 @@ def test_lits_keeps_volumes_without_tumour_and_labels_stored_as_floats(tmp_path)
         lits.read(tmp_path, found.loc[1])
     labels = LABELS.copy()
     labels[7, 0, 0] = 3  # one voxel
-    write_lits(tmp_path, 33, np.full(LABELS.shape, 60), labels, MATRIX)
+    write_lits(tmp_path, 33, 60 + LABELS, labels, MATRIX)
     with pytest.raises(ValueError, match="labels other than 0, 1"):
         lits.read(tmp_path, found.loc[1])
 
@@ -356,7 +356,7 @@ def test_lits_keeps_volumes_without_tumour_and_labels_stored_as_floats(tmp_path)
 def test_lits_one_millimetre_is_false_in_the_volumes_that_lost_their_headers_only(tmp_path):
     one_mm = affine(np.eye(3), np.array([5.0, 6.0, 7.0]))
     for number in (30, 60):
-        write_lits(tmp_path, number, np.full(LABELS.shape, 60), LABELS, one_mm)
+        write_lits(tmp_path, number, 60 + LABELS, LABELS, one_mm)
     found = lits.find(tmp_path)
     lost, right = (lits.read(tmp_path, one(found, f"volume-{n}"))[0] for n in (30, 60))
     assert lost.notes[0].startswith("lost header") and right.notes == ()
@@ -380,7 +380,7 @@ def test_lits_lost_headers_are_replaced_by_what_the_anatomy_shows(tmp_path, flip
 
 
 def test_lits_reports_half_pairs_and_ignores_other_files(tmp_path):
-    write_lits(tmp_path, 3, np.full(LABELS.shape, 60), LABELS, MATRIX)
+    write_lits(tmp_path, 3, 60 + LABELS, LABELS, MATRIX)
     folder = tmp_path / "LiTS" / "Training_Batch1"
     write_image(folder / "volume-4.nii", LABELS.astype(np.int16), MATRIX)
     write_image(folder / "segmentation-5.nii", LABELS.astype(np.uint8), MATRIX)
@@ -456,11 +456,11 @@ def test_nih_reads_by_position_and_instance(tmp_path):
 def test_nih_refuses_masks_of_another_ct_and_reports_counts(tmp_path):
     nodes = np.zeros((6, 10, 12), int)
     nodes[2, 3, 4] = 1
-    write_nih(tmp_path, "MED_LYMPH_001", nodes * 0, nodes, MATRIX, mask_matrix=affine(MATRIX[:3, :3], np.zeros(3)))
+    write_nih(tmp_path, "MED_LYMPH_001", nodes * 50, nodes, MATRIX, mask_matrix=affine(MATRIX[:3, :3], np.zeros(3)))
     annotation(tmp_path, "MED_LYMPH_001", "indices").unlink()
     with pytest.raises(ValueError, match="mask and CT do not coincide"):
         nih_ln.read(tmp_path, nih_ln.find(tmp_path).loc[0])
-    write_nih(tmp_path, "MED_LYMPH_001", nodes * 0, nodes, MATRIX)
+    write_nih(tmp_path, "MED_LYMPH_001", nodes * 50, nodes, MATRIX)
     annotation(tmp_path, "MED_LYMPH_001", "indices").write_text("4 3 2\n5 5 3\n")
     ct, _ = nih_ln.read(tmp_path, nih_ln.find(tmp_path).loc[0])
     assert ct.notes == ("node counts differ: 1 in the mask, 2 in the annotations",)
@@ -470,7 +470,7 @@ def test_nih_mask_with_a_wrong_place_is_used_if_the_annotations_confirm_it(tmp_p
     nodes = np.zeros((6, 10, 12), int)
     nodes[1, 2, 2], nodes[4, 7, 9] = 1, 2
     elsewhere = affine(MATRIX[:3, :3], np.zeros(3))
-    write_nih(tmp_path, "ABD_LYMPH_001", nodes * 0, nodes, MATRIX, mask_matrix=elsewhere)
+    write_nih(tmp_path, "ABD_LYMPH_001", nodes * 50, nodes, MATRIX, mask_matrix=elsewhere)
     ct, boxes = nih_ln.read(tmp_path, nih_ln.find(tmp_path).loc[0])
     assert boxes[["z", "x1", "y1"]].to_numpy().tolist() == [[1, 1.5, 1.5], [4, 8.5, 6.5]]
     assert [note.split(":")[0] for note in ct.notes] == ["matrices disagree"]
@@ -509,7 +509,7 @@ def test_nih_annotations_with_one_and_two_columns(tmp_path):
 def test_nih_segmentation_beside_the_images_and_a_second_series(tmp_path):
     nodes = np.zeros((4, 10, 12), int)
     nodes[2, 3, 4] = 1
-    write_nih(tmp_path, "MED_LYMPH_003", nodes * 0, nodes, MATRIX)
+    write_nih(tmp_path, "MED_LYMPH_003", nodes * 50, nodes, MATRIX)
     study = tmp_path / "NIH-LN" / "CT Lymph Nodes" / "MED_LYMPH_003" / "1.2.3"
     (study / "1.2.3.9").mkdir()
     (study / "1.2.3.9" / "1-1.dcm").write_bytes(b"a DICOM-SEG")
@@ -523,7 +523,7 @@ def test_nih_segmentation_beside_the_images_and_a_second_series(tmp_path):
 def test_nih_says_where_texts_and_files_disagree(tmp_path):
     nodes = np.zeros((6, 10, 12), int)
     nodes[1, 2, 2], nodes[4, 7, 9] = 1, 2
-    write_nih(tmp_path, "ABD_LYMPH_001", nodes * 0, nodes, MATRIX)
+    write_nih(tmp_path, "ABD_LYMPH_001", nodes * 50, nodes, MATRIX)
     annotation(tmp_path, "ABD_LYMPH_001", "indices").write_text("2 2 1\n2 9 1\n")
     right = (MATRIX @ [2, 2, 1, 1])[:3]
     text = " ".join(f"{v:.6g}" for v in right)

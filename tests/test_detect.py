@@ -262,10 +262,12 @@ def test_nothing_found(weights, tmp_path, monkeypatch):
 def test_weights_of_real_data_carry_no_warning(tmp_path, monkeypatch):
     weights = write_weights(tmp_path / "run", phantom=False)
     monkeypatch.setattr(detect.inference, "detect_volume", bright_blocks)
-    sitk.WriteImage(sitk.GetImageFromArray(np.full((12, 40, 40), 40, np.int16)), str(tmp_path / "ct.mha"))
+    hu = np.full((12, 40, 40), 40, np.int16)
+    hu[6] = 45
+    sitk.WriteImage(sitk.GetImageFromArray(hu), str(tmp_path / "ct.mha"))
     detect.detect(tmp_path / "ct.mha", tmp_path / "out", weights)
     (warning,) = json.loads((tmp_path / "out/about.json").read_text())["warnings"]
-    assert "phantom" not in warning and "values reach from 40 to 40; a CT in HU" in warning
+    assert "phantom" not in warning and "values reach from 40 to 45; a CT in HU" in warning
 
 
 def test_values_unlike_hu_are_told():

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+SIDES_MM = (0.02, 50.0)  # of a voxel, from the finest detector to the thickest slices
+
 
 @dataclass(frozen=True)
 class CT:
@@ -34,8 +36,23 @@ def affine(matrix: np.ndarray, origin: np.ndarray) -> np.ndarray:
     return result
 
 
+def check_sides(index_to_mm: np.ndarray, path: Path) -> None:
+    """ValueError if a matrix from index to mm gives voxels no size, or one that no CT of a patient has."""
+    sides = np.linalg.norm(index_to_mm[:3, :3], axis=0)
+    if not np.isfinite(index_to_mm).all() or abs(np.linalg.det(index_to_mm[:3, :3])) < 1e-9 * sides.prod():
+        raise ValueError(
+            f"{path}: its matrix from voxels to millimetres is degenerate: {index_to_mm[:3, :3].round(4).tolist()}"
+        )
+    if sides.min() < SIDES_MM[0] or sides.max() > SIDES_MM[1]:
+        shown = " x ".join(f"{side:.5g}" for side in sides)
+        raise ValueError(
+            f"{path}: voxels of {shown} mm are no CT's ({SIDES_MM[0]:g} to {SIDES_MM[1]:g} mm); the header is wrong"
+        )
+
+
 def to_int16(hu: np.ndarray, path: Path) -> np.ndarray:
-    """HU as int16, clipped to what fits. ValueError if a value is not finite or the type is not a number."""
+    """HU as int16, clipped to what fits, which `values.check_hu` then counts. ValueError if a value is not finite or
+    the type is not a number."""
     if hu.dtype == np.int16:
         return hu
     if hu.dtype.kind not in "iuf":
