@@ -82,10 +82,11 @@ def files_below(folder: Path | str) -> Iterator[Path]:
     """Every file below a folder in a fixed order, also through links to folders, as Path.rglob does not go.
 
     People whose disks are too small for a dataset link parts of it. No folder is entered twice: a link that leads back
-    makes no circle, and two to the same folder double nothing.
+    makes no circle, and two to the same folder double nothing. None if there is no such folder; OSError if one may not
+    be entered, so that its files are not taken for absent.
     """
     entered = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_unless_missing):
         status = os.stat(parent)
         if (status.st_dev, status.st_ino) in entered:
             folders.clear()
@@ -93,6 +94,16 @@ def files_below(folder: Path | str) -> Iterator[Path]:
         entered.add((status.st_dev, status.st_ino))
         folders.sort()
         yield from (Path(parent, name) for name in sorted(names))
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+def is_macos(path: Path) -> bool:
+    """Whether a file is what macOS adds to folders and zip files: ._NAME beside NAME, .DS_Store, all in __MACOSX."""
+    return path.name.startswith("._") or path.name == ".DS_Store" or "__MACOSX" in path.parts
 
 
 def write_json(content: object, path: Path | str) -> None:

@@ -54,11 +54,14 @@ def read_pixels(header: Header) -> Pixels:
     path, tags = header.path, header.tags
     if int(tags.get("SamplesPerPixel") or 1) != 1:
         raise ValueError(f"{path}: {tags.SamplesPerPixel} values per pixel, no grey ones; remove this picture")
+    bits, top = tags.get("BitsStored"), tags.get("HighBit")
+    if None not in (bits, top) and int(top) != int(bits) - 1:
+        raise ValueError(f"{path}: HighBit {top} does not go with BitsStored {bits}; export the series again")
     stored = _read_plain(header)
     if stored is None:
         stored = _decode(path)
     lossy = str(tags.get("LossyImageCompression", "")) == "01"
-    return Pixels(path, stored.reshape(-1, *stored.shape[-2:]), _padding(tags), lossy)
+    return Pixels(path, stored.reshape(-1, *stored.shape[-2:]), _padding(path, tags), lossy)
 
 
 def _read_plain(header: Header) -> np.ndarray | None:
@@ -93,13 +96,42 @@ def _decode(path: Path) -> np.ndarray:
     if "TransferSyntaxUID" not in dataset.file_meta:  # an old file without preamble
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     try:
-        return dataset.pixel_array
+        stored = dataset.pixel_array
     except (NotImplementedError, RuntimeError):
-        return _read_by_simpleitk(path, dataset)
+        stored = _read_by_simpleitk(path, dataset)
+    except MemoryError as error:
+        raise ValueError(f"{path}: there is not enough memory for its pixels") from error
     except Exception as error:  # a damaged file raises almost anything here
         raise ValueError(
-            f"{path}: the pixels can not be read ({error}); it may be cut off or damaged, copy it again"
+            f"{path}: the pixels can not be read ({' '.join(str(error).split())}); it may be cut off or damaged, copy "
+            "it again"
         ) from error
+    return _with_sign(path, dataset, stored)
+
+
+def _with_sign(path: Path, dataset: object, stored: np.ndarray) -> np.ndarray:
+    """Stored values as BitsStored and PixelRepresentation mean them, whatever a compressed stream says of its sign.
+
+    Some writers compress signed values as unsigned numbers of 16 bits, so that decoders give -1000 in 13 bits as 7192.
+    ValueError if a value does not fit the bits in either way.
+    """
+    bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation) == 1
+    low, high = int(stored.min()), int(stored.max())
+    whole = 1 << bits
+    lowest = -(whole >> 1) if signed else 0
+    if low < lowest or high >= whole:
+        raise ValueError(
+            f"{path}: its pixels are {low} to {high}, but BitsStored is {bits} and PixelRepresentation {int(signed)}; "
+            "header and compressed pixels contradict each other. Export the series uncompressed"
+        )
+    if not signed or high < whole >> 1:
+        return stored
+    if low < 0:
+        raise ValueError(
+            f"{path}: its pixels are {low} to {high}, more than {bits} signed bits can hold; export it uncompressed"
+        )
+    stored = stored.astype(np.int32)
+    return np.where(stored >= whole >> 1, stored - whole, stored)
 
 
 def to_hu(pixels: Pixels, frame: int, slope: float, intercept: float) -> np.ndarray:
@@ -122,14 +154,17 @@ def to_hu(pixels: Pixels, frame: int, slope: float, intercept: float) -> np.ndar
     return hu
 
 
-def _padding(dataset: object) -> tuple[int, int] | None:
+def _padding(path: Path, dataset: object) -> tuple[int, int] | None:
     value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
     if value is None:
         return None
     bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation) == 1
     ends = []
     for end in (value, value if limit is None else limit):
-        end = int.from_bytes(end, "little") if isinstance(end, bytes) else int(end)
+        try:
+            end = int.from_bytes(end, "little") if isinstance(end, bytes) else int(end)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: PixelPaddingValue is {end}, no whole number; export the series again") from error
         end &= (1 << bits) - 1  # a signed value may be written as an unsigned one
         ends.append(end - (1 << bits) if signed and end >> (bits - 1) else end)
     return min(ends), max(ends)
@@ -149,8 +184,11 @@ def _read_by_simpleitk(path: Path, dataset: object) -> np.ndarray:
     copy.PhotometricInterpretation, copy.SamplesPerPixel = "MONOCHROME2", 1
     copy.NumberOfFrames = int(dataset.get("NumberOfFrames") or 1)
     copy.RescaleSlope, copy.RescaleIntercept = 1, 0
-    for name in ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData"):
+    for name in ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PixelData"):
+        if name not in dataset:
+            raise ValueError(f"{path}: {name} is missing, so the pixels can not be read; export the series again")
         copy[name] = dataset[name]
+    copy.HighBit = int(dataset.BitsStored) - 1
     with tempfile.TemporaryDirectory() as folder:
         copy.save_as(Path(folder) / "copy.dcm")
         try:
