@@ -6,9 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from lensnb.ct.values import BELOW_HU, FEW, TISSUE_HU, share
+
+NEARLY_HU = BELOW_HU, TISSUE_HU[1]  # a slice may be all padding, a volume not
+
 
 def read_png(path: Path) -> np.ndarray:
-    """HU int16 (y, x) of a 16-bit PNG: stored value - 32768. ValueError if it is broken or has 8 bits."""
+    """HU int16 (y, x) of a 16-bit PNG: stored value - 32768.
+
+    ValueError if it is broken, has 8 bits, or holds no HU, as where another offset than 32768 was added.
+    """
     from PIL import Image
 
     try:
@@ -21,7 +28,13 @@ def read_png(path: Path) -> np.ndarray:
         raise ValueError(f"{path.name}: {' '.join(str(error).split())}") from error
     if mode not in ("I;16", "I;16B", "I") or stored.ndim != 2:
         raise ValueError(f"{path.name}: mode {mode}, not 16-bit grey, so its values are not HU")
-    return (stored.astype(np.int32) - 32768).astype(np.int16)
+    hu = (stored.astype(np.int32) - 32768).astype(np.int16)
+    if share(hu, *NEARLY_HU) < FEW:
+        raise ValueError(
+            f"{path.name}: values from {hu.min()} to {hu.max()} are no HU; it should hold HU + 32768, as the published "
+            "PNGs do"
+        )
+    return hu
 
 
 def _check_sums(content: bytes) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from lensnb import runfolder
 from lensnb.datasets import DATASETS, FOUND, HANDLED, INCOMPLETE, LEFT_OUT
 from lensnb.datasets.readers import READERS
-from lensnb.files import check_output, write_table
+from lensnb.files import check_output, files_below, is_macos, write_table
 from lensnb.system import available_cores, progress
 
 COUNTS = ["dataset", "what", "found", "expected"]
@@ -63,6 +63,7 @@ def check(root: Path | str, read: bool = False, workers: int = 1) -> Check:
         ready = found[found["problem"] == ""]
         if listed:
             faults += READERS[name].faults(root, ready)
+            faults += _macos_files(root / name)
             ready = _without(ready, faults)
         if read:
             faults += _read_volumes(root, ready, workers)
@@ -88,6 +89,15 @@ def _without(ready: pd.DataFrame, faults: list[tuple]) -> pd.DataFrame:
     return ready[~ready["volume"].isin(left_out)]
 
 
+def _macos_files(folder: Path) -> list[tuple]:
+    number = sum(map(is_macos, files_below(folder)))
+    return (
+        [("", HANDLED, f"files of macOS: {number} that it added to folders or zip files are left out")]
+        if number
+        else []
+    )
+
+
 def _read_volumes(root: Path, ready: pd.DataFrame, workers: int) -> list[tuple]:
     """What is wrong with the volumes when they are read whole."""
     tasks = [(root, row) for _, row in ready.iterrows()]
@@ -108,7 +118,7 @@ def _read_volume(task: tuple) -> list[tuple]:
         ct, _ = READERS[row["dataset"]].read(root, row)
     except (ValueError, OSError) as error:
         return [(row["volume"], LEFT_OUT, f"unreadable: {error}")]
-    handled = ("matrices disagree", "lost header")
+    handled = ("matrices disagree", "lost header", "left out")
     notes = [note for note in ct.notes if not note.startswith("missing PNG")]  # listed before
     return [(row["volume"], HANDLED if note.startswith(handled) else INCOMPLETE, note) for note in notes]
 

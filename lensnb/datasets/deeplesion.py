@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lensnb.ct.png import read_png
+from lensnb.ct.values import check_hu
 from lensnb.ct.volume import CT
 from lensnb.datasets import DATASETS, FOUND, INCOMPLETE, LEFT_OUT, SLICE_BOXES
 from lensnb.datasets.manual_boxes import MANUAL_FILE, load_manual_boxes
@@ -226,7 +227,8 @@ def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
     notes += [f"lesion without its key slice: {lesion[0]}" for lesion in lesions if lesion[1] not in run]
     boxes = [[lesion[0], lesion[1] - run[0], *lesion[2:]] for lesion in lesions if lesion[1] in run]
     sx, sy, sz = spacing_mm
-    ct = CT(np.stack([images[number] for number in run]), np.diag([sx, sy, -sz, 1.0]), run[0], tuple(notes))
+    hu = np.stack([images[number] for number in run])
+    ct = CT(hu, np.diag([sx, sy, -sz, 1.0]), run[0], (*notes, *check_hu(hu, folder)))
     return ct, pd.DataFrame(boxes, columns=SLICE_BOXES)
 
 

@@ -11,7 +11,7 @@ from lensnb.ct.read import read_array, read_image
 from lensnb.ct.volume import CT, affine
 from lensnb.datasets import DATASETS, FOUND, SLICE_BOXES
 from lensnb.datasets.masks import align_mask, mask_boxes, whole_labels
-from lensnb.files import files_below
+from lensnb.files import files_below, is_macos
 
 NAME = "LiTS"
 LITS = DATASETS[NAME]
@@ -49,7 +49,7 @@ def _numbered(folder: Path, kind: str) -> dict[int, list[Path]]:
     files = {}
     for path in sorted(files_below(folder)):
         match = re.fullmatch(rf"{kind}-(\d+)\.nii(\.gz)?", path.name)
-        if match and path.is_file():
+        if match and path.is_file() and not is_macos(path):
             files.setdefault(int(match[1]), []).append(path)
     return files
 

@@ -8,7 +8,7 @@ import pandas as pd
 from lensnb.ct.read import read_image
 from lensnb.ct.volume import CT
 from lensnb.datasets import DATASETS, FOUND, SLICE_BOXES
-from lensnb.files import files_below, read_csv
+from lensnb.files import files_below, is_macos, read_csv
 
 NAME = "LUNA16"
 LUNA16 = DATASETS[NAME]
@@ -23,7 +23,7 @@ def find(root: Path | str) -> pd.DataFrame:
     folder = Path(root) / NAME
     nodules = read_annotations(csv_file(folder, "annotations.csv"))
     files, copies = {}, {}
-    inside = (path for subset in folder.glob("subset[0-9]") for path in files_below(subset))
+    inside = (path for subset in folder.glob("subset[0-9]") for path in files_below(subset) if not is_macos(path))
     for path in sorted(path for path in inside if path.suffix == ".mhd"):  # unpacking may make folders in folders
         uid = path.name.removesuffix(".mhd")
         if files.setdefault(uid, path) != path:

@@ -11,7 +11,7 @@ from lensnb.ct.read import read_array
 from lensnb.ct.volume import CT
 from lensnb.datasets import DATASETS, FOUND, SLICE_BOXES
 from lensnb.datasets.masks import align_mask, mask_boxes, whole_labels
-from lensnb.files import files_below
+from lensnb.files import files_below, is_macos
 
 NAME = "NIH-LN"
 NIH_LN = DATASETS[NAME]
@@ -64,7 +64,7 @@ def image_folders(case: Path) -> list[Path]:
     """The folders of DICOM slices below a case. Since 2023 a segmentation in a single file lies beside the images."""
     files: dict[Path, int] = {}
     for path in files_below(case):
-        if path.suffix == ".dcm":
+        if path.suffix == ".dcm" and not is_macos(path):
             files[path.parent] = files.get(path.parent, 0) + 1
     several = [folder for folder, count in files.items() if count > 1]
     return sorted(several or files)
