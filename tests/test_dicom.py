@@ -1,6 +1,8 @@
 """DICOM as it comes from hospitals: what is no slice, what can not be one volume, and how values are stored."""
 
 import base64
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -255,6 +257,13 @@ REFUSED = {
     "no HU": (setting(RescaleType="Z_EFF"), "838.dcm: .*RescaleType 'Z_EFF' do not give HU"),
     "no rows": (setting(Rows=None), "838.dcm: a CT image without Rows and Columns; it is cut off"),
     "colours": (setting(SamplesPerPixel=3), "838.dcm: 3 values per pixel"),
+    "no columns": (setting(Columns=0), "838.dcm: 4 rows and 0 columns; it is damaged"),
+    "high bit": (setting(HighBit=11), "838.dcm: HighBit 11 does not go with BitsStored 16"),
+    "voxels of a kilometre": (setting(None, PixelSpacing=[1e6, 1e6]), "are no CT's"),
+    "slope of a million": (setting(None, RescaleSlope=1e6), "are no HU: "),
+    "intercept of a million": (setting(None, RescaleIntercept=1e6), "are no HU: "),
+    "offset of 32768": (setting(None, RescaleIntercept=31744), "are no HU: "),
+    "slope nan": (setting(RescaleSlope="nan"), "838.dcm: RescaleSlope is nan"),
     "no bits": (setting(BitsAllocated=None), "838.dcm: the pixels can not be read"),
     "no pixels": (setting(PixelData=None), "838.dcm: the pixels can not be read"),
     "few pixels": (setting(PixelData=bytes(10)), "838.dcm: the pixels can not be read .*copy it again"),
@@ -266,6 +275,140 @@ def test_refused_with_file_reason_and_advice(name, tmp_path):
     edit, message = REFUSED[name]
     write_dicom(tmp_path, HU, MATRIX, edit=edit)
     with pytest.raises(ValueError, match=message):
+        read_ct(tmp_path)
+
+
+def alternating(tag: str, first: object, second: object):
+    """An edit for `write_dicom`: every other slice has another value."""
+    return lambda data, k: setattr(data, tag, second if k % 2 else first)
+
+
+def two_parts(tag: str, first: object, second: object):
+    """An edit for `write_dicom`: the upper half has another value."""
+    return lambda data, k: setattr(data, tag, second if k > 2 else first)
+
+
+ONE_SERIES_OF_TWO = {
+    "patients": ("PatientID", "4711", "4712"),
+    "names": ("PatientName", "Doe^Jane", "Roe^Jane"),
+    "birthdays": ("PatientBirthDate", "19500101", "19510101"),
+    "studies": ("StudyInstanceUID", "1.2.3", "1.2.4"),
+    "frames of reference": ("FrameOfReferenceUID", "1.2.3", "1.2.4"),
+    "series numbers": ("SeriesNumber", 3, 4),
+    "kernels": ("ConvolutionKernel", "B30f", "B70f"),
+    "kernels of two words": ("ConvolutionKernel", ["Br40", "3"], ["Br40", "4"]),
+    "positions": ("PatientPosition", "HFS", "FFS"),
+    "scanners": ("DeviceSerialNumber", "1", "2"),
+}
+ALTERNATING = {
+    "acquisitions": ("AcquisitionNumber", 1, 2),
+    "tube voltages": ("KVP", "80", "140"),
+    "kinds of image": ("ImageType", ["ORIGINAL", "PRIMARY"], ["DERIVED", "SECONDARY"]),
+    "descriptions": ("SeriesDescription", "native", "portal"),
+    "contrast": ("ContrastBolusAgent", "none", "iodine"),
+    "phases": ("NominalPercentageOfCardiacPhase", 30.0, 70.0),
+}
+
+
+@pytest.mark.parametrize("name", ONE_SERIES_OF_TWO | ALTERNATING)
+@pytest.mark.parametrize("series", [None, "1.2.3.4"])
+def test_one_series_that_hides_two_is_refused(name, series, tmp_path):
+    tag, first, second = (ONE_SERIES_OF_TWO | ALTERNATING)[name]
+
+    def edit(data, k):
+        alternating(tag, first, second)(data, k)
+        data.SeriesInstanceUID = series or ""
+
+    write_dicom(tmp_path, HU, MATRIX, edit=edit)
+    shown = [re.escape("\\".join(map(str, v)) if isinstance(v, list) else f"{v}") for v in (first, second)]
+    message = rf"(?i)one series of two .*: {tag} is '{shown[0]}' in .*dcm, but '{shown[1]}' in .*dcm\. Give a folder"
+    with pytest.raises(ValueError, match=message.replace(r"\.0'", "'")):
+        read_ct(tmp_path)
+
+
+@pytest.mark.parametrize("name", ONE_SERIES_OF_TWO)
+def test_two_of_what_a_ct_has_one_of_are_refused_in_two_parts_too(name, tmp_path):
+    write_dicom(tmp_path, HU, MATRIX, edit=two_parts(*ONE_SERIES_OF_TWO[name]))
+    with pytest.raises(ValueError, match="one series of two"):
+        read_ct(tmp_path)
+
+
+@pytest.mark.parametrize("name", ALTERNATING)
+def test_a_scan_in_two_parts_is_one_ct(name, tmp_path):
+    write_dicom(tmp_path, HU, MATRIX, edit=two_parts(*ALTERNATING[name]))
+    check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda data, k: setattr(data, "AcquisitionNumber", k + 1),  # a number for every rotation
+        alternating("PatientName", "Doe^Jane", "DOE^JANE^^"),
+        alternating("PatientID", "4711", " 4711 "),
+        alternating("KVP", "120", "120.0"),
+        lambda data, k: setattr(data, "PatientID", "") if k % 2 else None,
+        lambda data, k: setattr(data, "ExposureTime", 500 + k),
+    ],
+)
+def test_tags_that_say_the_same_or_nothing(edit, tmp_path):
+    write_dicom(tmp_path, HU, MATRIX, edit=edit)
+    check(tmp_path)
+
+
+def turned_by(degrees: float, only=lambda k: k % 2):
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    axes = [f"{v:.10g}" for v in (cosine, sine, 0, -sine, cosine, 0)]
+    return lambda data, k: setattr(data, "ImageOrientationPatient", axes) if only(k) else None
+
+
+@pytest.mark.parametrize("degrees", [0.0, 0.005])
+def test_rounded_orientations_are_alike(degrees, tmp_path):
+    write_dicom(tmp_path, HU, MATRIX, edit=turned_by(degrees))
+    check(tmp_path)
+    assert read_ct(tmp_path).notes == ()
+
+
+@pytest.mark.parametrize("degrees", [0.1, 1, 10])
+def test_orientations_that_move_no_pixel_by_a_millimetre_are_noted(degrees, tmp_path):
+    write_dicom(tmp_path, HU, MATRIX, edit=turned_by(degrees))  # 3.5 x 3.6 mm
+    check(tmp_path)
+    (note,) = read_ct(tmp_path).notes
+    assert note.startswith(f"turned slices: ImageOrientationPatient differs by up to {degrees:g} degrees")
+
+
+def test_orientations_that_move_a_pixel_by_more_are_refused(tmp_path):
+    hu = np.zeros((6, 400, 400), np.int16)
+    hu[:, 100:] = 70
+    write_dicom(tmp_path, hu, MATRIX, edit=turned_by(0.5))
+    with pytest.raises(ValueError, match=r"turned by 0.5 degrees, which moves the last pixel by \d.* mm \(1 is tol"):
+        read_ct(tmp_path)
+    write_dicom(tmp_path / "mirrored", HU, MATRIX, edit=turned_by(180, only=lambda k: k == 2))
+    with pytest.raises(ValueError, match="turned by 180 degrees"):
+        read_ct(tmp_path / "mirrored")
+
+
+def test_what_macos_adds_is_left_out(tmp_path):
+    write_dicom(tmp_path / "ct", HU, MATRIX)
+    debris = b"\0\x05\x16\x07\0\x02\0\0Mac OS X" + bytes(200)
+    for path in list((tmp_path / "ct").iterdir()):
+        path.with_name(f"._{path.name}").write_bytes(debris)
+        (tmp_path / "__MACOSX/ct").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "__MACOSX/ct" / path.name).write_bytes(path.read_bytes()[:300])
+    (tmp_path / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    check(tmp_path)
+    assert read_ct(tmp_path).notes == ("left out: 13 files that are no CT slice (13 of macOS)",)
+
+
+def test_links_without_a_file_and_closed_folders_are_told(tmp_path):
+    write_dicom(tmp_path, HU, MATRIX)
+    (tmp_path / "IM7").symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match="IM7 is a link whose file does not exist; bring"):
+        read_ct(tmp_path)
+    (tmp_path / "IM7").unlink()
+    (tmp_path / "closed").mkdir(mode=0)
+    if os.access(tmp_path / "closed", os.R_OK):
+        pytest.skip("this user may read everything")
+    with pytest.raises(PermissionError, match="closed"):
         read_ct(tmp_path)
 
 
@@ -425,6 +568,48 @@ def test_compressed_slices(compressor, syntax, signed, tmp_path):
 
     write_dicom(tmp_path / "ct", hu, MATRIX, edit=edit)
     check(tmp_path / "ct", hu)
+
+
+def in_a_stream_of_another_sign(folder: Path, values: np.ndarray, compressor: str, bits: int, signed: bool):
+    """Slices whose compressed numbers are `values`, with their sign, and whose header says `bits` and `signed`."""
+
+    def edit(data, k):
+        frame, syntax = compressed_by_simpleitk(folder.parent / "scratch", values[k], compressor)
+        data.PixelRepresentation, data.BitsStored, data.HighBit = int(signed), bits, bits - 1
+        data.RescaleIntercept = 0
+        data.file_meta.TransferSyntaxUID = syntax
+        data.PixelData = encapsulate([frame])
+        data["PixelData"].is_undefined_length = True
+
+    write_dicom(folder, values.astype(np.int16), MATRIX, edit=edit)
+
+
+@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000"])
+@pytest.mark.parametrize("bits", [12, 13, 15, 16])
+def test_signed_values_in_an_unsigned_stream(compressor, bits, tmp_path):
+    hu = np.random.default_rng(0).integers(-1024, 2000, (3, 16, 24))
+    stream = (hu & (1 << bits) - 1).astype(np.uint16)
+    in_a_stream_of_another_sign(tmp_path / "ct", stream, compressor, bits, signed=True)
+    check(tmp_path / "ct", hu)
+
+
+@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000"])
+def test_values_that_their_bits_can_not_hold_are_refused(compressor, tmp_path):
+    hu = np.random.default_rng(0).integers(0, 6000, (3, 16, 24)).astype(np.uint16)
+    in_a_stream_of_another_sign(tmp_path / "ct", hu, compressor, 12, signed=False)
+    with pytest.raises(ValueError, match=r"\.dcm: its pixels are \d+ to 59\d\d, but BitsStored is 12 and PixelRepr"):
+        read_ct(tmp_path / "ct")
+
+
+@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000"])
+def test_negative_values_in_a_header_without_sign_are_never_other_values(compressor, tmp_path):
+    hu = np.random.default_rng(0).integers(-1024, 2000, (3, 16, 24)).astype(np.int16)
+    in_a_stream_of_another_sign(tmp_path / "ct", hu, compressor, 16, signed=False)
+    if compressor == "JPEG2000":  # whose stream has a sign
+        with pytest.raises(ValueError, match="are no HU"):
+            read_ct(tmp_path / "ct")
+        return
+    assert any(note.startswith("values that are no HU: ") for note in read_ct(tmp_path / "ct").notes)
 
 
 def test_jpeg_ls_slices(tmp_path):

@@ -30,9 +30,8 @@ def check_stream(file: BinaryIO, at_least: int, at_most: int) -> None:
             try:
                 size += len(decoder.decompress(rest, PIECE))
             except zlib.error as error:
-                reason = (
-                    "its checksum is wrong" if "check" in str(error) else f"its compressed data are damaged ({error})"
-                )
+                wrong_sum = "data check" in str(error)
+                reason = "its checksum is wrong" if wrong_sum else f"its compressed data are damaged ({error})"
                 raise ValueError(f"{reason}; copy it again") from error
             rest = decoder.unconsumed_tail or (file.read(PIECE) if not decoder.eof else b"")
             if size > at_most:

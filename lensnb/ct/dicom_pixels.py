@@ -187,8 +187,11 @@ def _read_by_simpleitk(path: Path, dataset: object) -> np.ndarray:
     for name in ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PixelData"):
         if name not in dataset:
             raise ValueError(f"{path}: {name} is missing, so the pixels can not be read; export the series again")
-        copy[name] = dataset[name]
-    copy.HighBit = int(dataset.BitsStored) - 1
+        if name != "BitsStored":
+            copy[name] = dataset[name]
+    # by the header's number of bits, SimpleITK would cut off what the stream has beyond
+    copy.BitsStored = _precision(bytes(dataset.PixelData)) or int(dataset.BitsStored)
+    copy.HighBit = int(copy.BitsStored) - 1
     with tempfile.TemporaryDirectory() as folder:
         copy.save_as(Path(folder) / "copy.dcm")
         try:
@@ -199,3 +202,14 @@ def _read_by_simpleitk(path: Path, dataset: object) -> np.ndarray:
                 "Export the series uncompressed, or decompress it with gdcmconv --raw"
             ) from error
     return array
+
+
+def _precision(content: bytes) -> int:
+    """How many bits the values of the first JPEG or JPEG-LS stream have by its own header, 0 if it is none."""
+    at = content.find(b"\xff\xd8\xff") + 2
+    while at > 1 and at + 5 <= len(content) and content[at] == 0xFF:
+        kind, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
+        if kind == 0xF7 or (0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC)):
+            return content[at + 4]
+        at += 2 + length
+    return 0

@@ -13,7 +13,7 @@ import numpy as np
 from lensnb.ct.compression import check_size, check_stream
 
 LONGEST = 1 << 18  # bytes of a header
-SPARE = 1 << 16  # bytes that may follow the voxels
+SPARE = 512  # bytes that may follow the voxels: some programs fill a block of the disk
 ELEMENT_BYTES = {"MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4,
                  "MET_LONG": 4, "MET_ULONG": 4, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8, "MET_FLOAT": 4,
                  "MET_DOUBLE": 8}  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from lensnb.ct.compression import check_size, check_stream
 from lensnb.ct.volume import affine
 
-SPARE = 1 << 20  # bytes that may follow the voxels
+SPARE = 4096  # bytes that may follow the voxels
 MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by xyzt_units: not said (taken for mm), m, mm, micron
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # NIfTI's own millimetres are RAS
 SAME_MM = 0.1  # to which sform and qform must agree in every corner of the volume
@@ -42,15 +42,19 @@ def read_nifti(path: Path, strict: bool = True) -> tuple[np.ndarray, np.ndarray,
             shape = shape[:-1]
         check_size(shape)
         _check_bytes(path, image)
+        sides = _pixdim(path, type(image.header))
         array = np.asanyarray(image.dataobj).reshape(shape, order="A")
     except MemoryError as error:
         raise ValueError(f"{path} can not be read: there is not enough memory for its {image.shape} voxels") from error
     except Exception as error:  # OSError, EOFError, ImageFileError, zlib.error, ...
-        raise ValueError(f"{path} can not be read: {' '.join(str(error).split()) or type(error).__name__}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "w2 should be positive" in reason:  # nibabel's words for a quaternion that is longer than 1
+            reason = "its qform is no rotation"
+        raise ValueError(f"{path} can not be read: {reason}") from error
     if array.ndim != 3:
         raise ValueError(f"{path} is no CT volume: size {image.shape}; expected 3D")
     native = array.T if array.dtype.isnative else array.T.astype(array.dtype.newbyteorder("="))
-    matrix, notes = _place(path, image.header, strict)
+    matrix, notes = _place(path, image.header, sides, strict)
     return native, matrix, notes
 
 
@@ -74,19 +78,18 @@ def _check_bytes(path: Path, image: object) -> None:
         raise ValueError(f"it has {size} bytes, but its header tells of {needs}; one of them is wrong")
 
 
-def _place(path: Path, header: object, strict: bool) -> tuple[np.ndarray, list[str]]:
+def _place(path: Path, header: object, sides: np.ndarray, strict: bool) -> tuple[np.ndarray, list[str]]:
     """The matrix from index to LPS mm by ITK's rules, and notes; ValueError where the header contradicts itself."""
     unit = int(header["xyzt_units"]) & 7
     if unit not in MM_PER_UNIT:
         raise ValueError(f"{path}: its unit of length is number {unit}, which NIfTI does not know; write it in mm")
     to_mm = np.diag([MM_PER_UNIT[unit]] * 3 + [1.0])
-    sides = np.array(header["pixdim"][1:4], dtype=float)
     if not np.isfinite(sides).all() or sides.min() <= 0:
         if strict:
             raise ValueError(f"{path}: its voxel size (pixdim) is {_sides(sides)}; it must be above 0. Write it again")
         sides = np.where(np.isfinite(sides) & (sides != 0), np.abs(sides), 1.0)
     sform = header.get_sform() if int(header["sform_code"]) > 0 else None
-    qform = _qform(path, header) if int(header["qform_code"]) > 0 else None
+    qform = header.get_qform() if int(header["qform_code"]) > 0 else None
     notes = [] if unit in (0, 2) else [f"unit: the header is in {'m' if unit == 1 else 'micron'}, not in mm"]
     if sform is None and qform is None:
         return to_mm @ affine(np.diag(sides), np.zeros(3)), [*notes, NO_ORIENTATION]
@@ -107,11 +110,13 @@ def _place(path: Path, header: object, strict: bool) -> tuple[np.ndarray, list[s
     return matrix, notes
 
 
-def _qform(path: Path, header: object) -> np.ndarray:
-    try:
-        return header.get_qform()
-    except Exception as error:  # a quaternion longer than 1
-        raise ValueError(f"{path}: its qform can not be read: {error}") from error
+def _pixdim(path: Path, kind: type) -> np.ndarray:
+    """The voxel's sides (x, y, z) as the file has them: nibabel makes 0 to 1, and negative ones positive."""
+    from nibabel.openers import ImageOpener
+
+    with ImageOpener(path) as file:
+        header = kind(file.read(kind.template_dtype.itemsize), check=False)
+    return np.array(header["pixdim"][1:4], dtype=float)
 
 
 def _check_sform(path: Path, sform: np.ndarray, sides: np.ndarray) -> None:

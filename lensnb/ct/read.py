@@ -81,9 +81,11 @@ def _read_by_simpleitk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     import SimpleITK as sitk
 
     try:
+        str(path).encode()
+    except UnicodeError as error:  # bytes of another encoding; SimpleITK would end the whole process
+        raise ValueError(f"{str(path)!a}: the name is no UTF-8; rename the file") from error
+    try:
         image = sitk.ReadImage(str(path))
-    except UnicodeError as error:  # bytes of another encoding in the name
-        raise ValueError(f"{str(path)!a}: this name can not be passed on; rename the file") from error
     except RuntimeError as error:
         reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
         raise ValueError(f"{path} can not be read: {reason}") from error

@@ -28,16 +28,18 @@ def check_hu(hu: np.ndarray, where: object) -> list[str]:
         )
     if low == high:
         return [f"no image: every voxel is {low}"]
+    notes = []
     if low >= 0 and high > OFFSET_HU:
         # without an offset, nothing in a patient but bone is denser than 200, and air is not 0
         if share(hu, 0, 200) > 0.1 and share(hu, OFFSET_HU - 150, OFFSET_HU + 150) > 0.1:
             raise ValueError(f"{where}: the values, {low} to {high}, look like HU + {OFFSET_HU}, not HU. {advice}")
-        return [f"no value below 0: the values reach from {low} to {high}, where air would be -1000 HU"]
-    beyond = 1 - share(hu, BELOW_HU, ABOVE_HU)
-    if beyond:
-        voxels = round(beyond * hu.size)
-        return [f"values that are no HU: {voxels} voxels beyond {BELOW_HU} to {ABOVE_HU} are taken for air or metal"]
-    return []
+        notes.append(f"no value below 0: the values reach from {low} to {high}, where air would be -1000 HU")
+    if low < BELOW_HU or high > ABOVE_HU:
+        beyond = round((1 - share(hu, BELOW_HU, ABOVE_HU)) * hu.size)
+        notes.append(
+            f"values that are no HU: {beyond} voxels beyond {BELOW_HU} to {ABOVE_HU} are taken for air or metal"
+        )
+    return notes
 
 
 def share(hu: np.ndarray, low: int, high: int) -> float:
