@@ -44,4 +44,4 @@ def repository() -> Path:
 
 def root() -> Path:
     """The folder under which data/ and figures/ are read and written."""
-    return Path(os.environ.get("LENSNB_ROOT", repository())).resolve()
+    return Path(os.environ.get("LENSNB_ROOT") or repository()).resolve()

@@ -1,6 +1,7 @@
 """Setting up: run_all.sh's arguments, and which environment is good enough."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,16 +93,40 @@ def test_defaults():
     assert options.parse(["test", "-k", "froc"]).rest == ["-k", "froc"]
 
 
-def test_no_suitable_python_is_said_plainly(tmp_path):
-    tools = ("bash", "dirname", "env")
-    for tool in tools:
-        (tmp_path / tool).symlink_to(subprocess.check_output(["which", tool], text=True).strip())
-    for name in ("python3.11", "python3.12"):
-        (tmp_path / name).write_text("#!/usr/bin/env bash\necho 'not found' >&2; exit 127\n")
+PYTHON = """#!/bin/sh
+[ "$2" = -c ] || [ "$3" = -c ] && { printf '%s' "SAYS"; exit STATUS; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("pythons", "message"),
+    [
+        ({}, "found none on the PATH"),
+        ({"python3.11": ("pyenv: not found", 127), "python3.12": ("", 127)}, "found none on the PATH"),
+        (
+            {"python3.11": ("3.11.2 without pip", 1), "python3": ("3.14.1", 1)},
+            "found python3.11 (3.11.2 without pip), python3 (3.14.1)",
+        ),
+        ({"python3.13": ("", 139)}, "found python3.13 (does not start)"),
+        ({"python": ("2.7.18", 1)}, "found python (2.7.18)"),
+        ({"python3.10": ("3.10.13", 1)}, "found python3.10 (3.10.13)"),
+    ],
+    ids=["none", "pyenv's names", "pip and too new", "crashes", "Python 2", "too old"],
+)
+@pytest.mark.parametrize("shell", ["sh", "bash", None])
+def test_what_was_found_is_said(tmp_path, shell, pythons, message):
+    for tool in ("sh", "bash", "dirname", "env"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    for name, (says, status) in pythons.items():
+        (tmp_path / name).write_text(PYTHON.replace("SAYS", says).replace("STATUS", str(status)))
         (tmp_path / name).chmod(0o755)
-    result = subprocess.run([ROOT / "run_all.sh"], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
-    assert result.returncode == 1
-    assert result.stderr.startswith("run_all.sh: found no Python 3.11 or 3.12 with pip on the PATH")
+    command = [*([shell] if shell else []), ROOT / "run_all.sh"]
+    result = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr == (
+        f"run_all.sh: needs Python 3.11, 3.12 or 3.13 with pip; {message}. "
+        "Install one, or activate an environment that has it.\n"
+    )
 
 
 def run_all(*arguments: str) -> subprocess.CompletedProcess:

@@ -6,19 +6,20 @@ Only one run works on a profile at a time (a second waits); what an earlier, kil
 import difflib
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lensnb import runfolder
 from lensnb.datasets import DATASETS, NAMES, UNIVERSAL, present
-from lensnb.run import gpus, options, processes, publishing
+from lensnb.run import checks, ending, gpus, options, processes, publishing
 from lensnb.run.targets import Product, RunError, mark, markers, snakemake, targets
 from lensnb.run.variant import report_differences, start_variant
+from lensnb.settings import load_profile
 
 
 def choose(found: Sequence[Product], wanted: Sequence[str]) -> list[Product]:
@@ -90,29 +91,46 @@ def gpu_limit() -> list[str]:
     return ["--resources", f"gpu={found}"] if found else []
 
 
-def _follow(lines, log: Path) -> None:
-    """Keep Snakemake's own messages in its log, and show how many steps are done."""
-    with log.open("w") as file:
-        for line in lines:
+_said: dict[Path, deque[str]] = {}  # the end of each log, also of one that a full disk kept from being written
+
+
+def _follow(lines: Iterable[str], log: Path) -> None:
+    """Keep Snakemake's own messages in its log, and show how many steps are done.
+
+    On a full disk the log ends, but not the reading: Snakemake would wait for ever for its messages to be read.
+    """
+    last = deque(maxlen=200)
+    _said[log] = last
+    file = None
+    for line in lines:
+        last.append(line)
+        try:
+            file = file or log.open("w")
             file.write(line)
             file.flush()
-            if " steps (" in line and line.rstrip().endswith("done"):
-                print(f"--- {line.strip()} ---", flush=True)
+        except OSError:
+            file = None
+        if " steps (" in line and line.rstrip().endswith("done"):
+            ending.say(f"--- {line.strip()} ---")
 
 
 def failure_report(files: runfolder.Run, engine_log: Path, started: float) -> str:
     """What failed since `started`: one line for each step, and where its notebook and log are."""
     # file times can be coarser than the clock
     failures = [path for path in sorted(files.failures.glob("*.txt")) if path.stat().st_mtime >= started - 1]
-    engine = engine_log.read_text()
+    engine = "".join(_said.get(engine_log, ())) or engine_log.read_text()
     if not failures:
+        if told := re.findall(f"^{ending.FAILED}(.*)$", engine, re.MULTILINE):
+            return "\n".join(f"FAILED {line}" for line in dict.fromkeys(told))
         # a step that was killed could not say so itself
         first_outputs = re.findall(r"^Error in rule .*?^    output: ([^,\n]+)", engine, re.MULTILINE | re.DOTALL)
         killed = [Path(file).stem for file in first_outputs]
         if not killed:
-            last = "\n".join(engine.splitlines()[-15:])
-            return f"{last}\nFAILED Snakemake stopped before every target was made; its log: {engine_log}"
-        return "\n".join(f"FAILED {name}: was killed; log: {files.log(name)}" for name in killed)
+            return (f"FAILED Snakemake stopped before every target was made: {ending.reason(engine)}; "
+                    f"its log: {engine_log}")  # fmt: skip
+        return "\n".join(
+            f"FAILED {name}: was killed, or could not start; logs: {files.log(name)}, {engine_log}" for name in killed
+        )
     report = []
     for path in failures:
         as_far = path.with_suffix(".ipynb")
@@ -141,13 +159,14 @@ def check_datasets(folder: Path) -> None:
     for name in (name for name in NAMES if name not in there):
         notebook = DATASETS[name].notebook  # the Snakefile leaves it out
         needed = f", nor notebook {notebook}, which needs it" if notebook else ""
-        print(f"{folder} holds no {name}: there will be no {name} expert{needed}.", flush=True)
+        ending.say(f"{folder} holds no {name}: there will be no {name} expert{needed}.")
     if there == (UNIVERSAL,):
         print(f"With {UNIVERSAL} alone, joint training is the same as single: its rows of Table II will repeat those.")
 
 
 def make(asked: object) -> None:
     """Do what run_all.sh's options ask for."""
+    checks.check_names()
     os.environ["PYTHONPATH"] = str(runfolder.repository())  # lensnb need not be installed
     os.environ.pop(runfolder.BY_HAND, None)  # also when a notebook that is run by hand starts it
     if asked.data:
@@ -159,30 +178,33 @@ def make(asked: object) -> None:
         raise RunError(f"--data holds real datasets, which the profile {profile} does not read; use --profile paper", 2)
     if profile == "paper" and runfolder.has_real_data():
         check_datasets(runfolder.real_data())
+    checks.check_places((runfolder.runs(profile), runfolder.prepared(profile), runfolder.figures(profile)))
     if asked.variant:
         try:
             profile = start_variant(profile, asked.variant, asked.set, asked.seed)
         except ValueError as error:
             raise RunError(str(error), status=2) from error
+    load_profile(profile)  # what is wrong with it is said here, not by Snakemake
     files = runfolder.Run(profile, asked.seed)
+    checks.provide_home(files.folder / "home")
     if asked.list or asked.dry_run:
         show(plan(profile, asked.only, asked.seed))
         return
     waiting = f"Another run_all.sh (process {{holder}}) works on {files.folder.name}; waiting for it to end."
     with processes.lock(files.lock("run"), waiting):
         if processes.end_abandoned(files.folder):
-            print("Ended what an interrupted run had left at work; continuing from there.", flush=True)
+            ending.say("Ended what an interrupted run had left at work; continuing from there.")
         chosen = plan(profile, asked.only, asked.seed)
         if not out_of_date(chosen):
-            print(f"All {len(chosen)} targets were made already: {files.figures}", flush=True)
+            ending.say(f"All {len(chosen)} targets were made already: {files.figures}")
         else:
-            print(f"Profile {profile}, seed {asked.seed}, {asked.cores} cores; logs in {files.logs}", flush=True)
+            ending.say(f"Profile {profile}, seed {asked.seed}, {asked.cores} cores; logs in {files.logs}")
             start = time.monotonic()
             run(profile, asked.only, chosen, asked.cores, asked.seed)
             minutes = (time.monotonic() - start) / 60
-            print(f"All {len(chosen)} targets are made ({minutes:.1f} min): {files.figures}", flush=True)
+            ending.say(f"All {len(chosen)} targets are made ({minutes:.1f} min): {files.figures}")
         if asked.variant:
-            print(f"\n{report_differences(profile, asked.seed)}", flush=True)
+            ending.say(f"\n{report_differences(profile, asked.seed)}")
 
 
 def run_tests(arguments: Sequence[str]) -> None:
@@ -194,9 +216,7 @@ def run_tests(arguments: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command line; return its exit status."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup asks to ignore SIGHUP
-            signal.signal(number, signal.default_int_handler)
+    ending.answer_signals()
     asked = options.parse(arguments)
     try:
         if asked.command == "test":
@@ -206,11 +226,12 @@ def main(arguments: Sequence[str]) -> int:
         else:
             make(asked)
     except KeyboardInterrupt:
-        print("\nStopped. The same command continues.", flush=True)
-        return 130
+        return ending.stopped()
     except RunError as error:
-        print(f"run_all.sh: {error}" if error.status == 2 else f"\n{error}", file=sys.stderr, flush=True)
+        ending.complain(f"run_all.sh: {error}" if error.status == 2 else f"\n{error}")
         return error.status
+    except Exception as error:
+        return ending.tell(error)
     return 0
 
 

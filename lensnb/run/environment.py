@@ -8,13 +8,16 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from lensnb.run import options
+from lensnb.run import checks, ending, options
 
+OLDEST, NEWEST = (3, 11), (3, 13)  # run_all.sh and pyproject.toml say the same; tests/test_pins.py compares them
 REPOSITORY = Path(__file__).resolve().parents[2]
 REQUIREMENTS = REPOSITORY / "requirements.txt"
 VENV = REPOSITORY / ".venv"
@@ -58,19 +61,19 @@ def active() -> Path | None:
     if not folder or Path(folder).resolve() == VENV.resolve():
         return None
     check = (
-        "import sys; from lensnb.run.environment import unmet;"
-        "bad = [] if (3, 11) <= sys.version_info[:2] <= (3, 12) else ['Python %d.%d' % sys.version_info[:2]];"
+        "import sys; from lensnb.run.environment import NEWEST, OLDEST, unmet;"
+        "bad = [] if OLDEST <= sys.version_info[:2] <= NEWEST else ['Python %d.%d' % sys.version_info[:2]];"
         "print('; '.join((bad or unmet())[:3]))"
     )
     python = python_of(Path(folder))
     try:
         result = subprocess.run([python, "-c", check], capture_output=True, text=True)
     except OSError as error:
-        print(f"The active environment cannot be used ({error}); using .venv.", flush=True)
+        ending.say(f"The active environment cannot be used ({error}); using .venv.")
         return None
     difference = result.stdout.strip() or (result.stderr.strip().splitlines() or [""])[-1]
     if difference:
-        print(f"The active environment {folder} has {difference}; using .venv.", flush=True)
+        ending.say(f"The active environment {folder} has {difference}; using .venv.")
         return None
     return python
 
@@ -83,21 +86,28 @@ def stamp() -> str:
 def complete() -> bool:
     """Whether .venv was installed to its end from the present requirements and its Python still starts."""
     try:
-        return STAMP.read_text() == stamp() and not subprocess.run([python_of(VENV), "-c", ""]).returncode
-    except OSError:
+        if STAMP.read_text() != stamp():
+            return False
+        return not subprocess.run([python_of(VENV), "-c", ""], stderr=subprocess.DEVNULL).returncode
+    except (OSError, ValueError):
         return False
 
 
 def install() -> Path:
-    """Make .venv unless it is complete; return its interpreter. Exits with a message if pip fails."""
+    """Make .venv unless it is complete; return its interpreter.
+
+    RuntimeError says why pip failed. A complete one is used also where nothing can be written.
+    """
+    if complete():
+        return python_of(VENV)
     with (REPOSITORY / ".venv.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("Waiting for another installation into .venv to end.", flush=True)
+            ending.say("Waiting for another installation into .venv to end.")
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not complete():
-            print(f"Installing the packages of requirements.txt into {VENV} (some minutes).", flush=True)
+            ending.say(f"Installing the packages of requirements.txt into {VENV} (some minutes).")
             shutil.rmtree(VENV, ignore_errors=True)
             # pip inherits the lock: if this process is killed, the next start waits until its pip has ended
             _create(lock.fileno())
@@ -119,22 +129,36 @@ def _create(lock: int) -> None:
 
 
 def _call(command: list, lock: int) -> None:
-    status = subprocess.run(command, pass_fds=[lock]).returncode
-    if status:
-        sys.exit(f"run_all.sh: setting up .venv failed: {' '.join(map(str, command))} ended with {status}")
+    """Do a part of the installation; RuntimeError says why if it fails. It ends when this process is told to."""
+    lines = []
+    # a session of its own: Ctrl-C reaches only this process, and no other shows where it was interrupted
+    with subprocess.Popen(
+        command, pass_fds=[lock], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                if line.startswith("WARNING:"):  # as when the network is slow
+                    ending.say(line.rstrip())
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        errors = [line for line in lines if line.startswith("ERROR:")]
+        why = errors[-1].removeprefix("ERROR:") if errors else ending.reason("".join(lines))
+        if os.environ.get(ending.SHOW):
+            sys.stderr.writelines(lines)
+        done = " ".join(map(str, command))
+        raise RuntimeError(f"setting up .venv failed: {done} ended with {process.returncode}: {why.strip()}")
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Check the arguments, find or make the environment, and become the runner in it."""
-    options.parse(sys.argv[1:])
+    options.parse(arguments)
+    checks.check_names()
     python = active() or install()
     # the tools of this environment come first for whatever the notebooks start
     os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    os.execv(python, [str(python), "-m", "lensnb.run.engine", *sys.argv[1:]])
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until `start` can answer it
+    os.execv(python, [str(python), "-m", "lensnb.run.start", "engine", *arguments])

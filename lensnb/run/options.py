@@ -9,6 +9,9 @@ from pathlib import Path
 
 from lensnb.system import available_cores
 
+MOST_CORES = 9999
+LARGEST = 2**32 - 1  # of seeds; every generator of random numbers takes these
+
 DESCRIPTION = """From raw CT scans to LENS's Table II. Sets up what it needs, makes the phantom datasets where
 there are no real ones, runs every notebook, and writes figures/<profile>/. Interrupt it when you like: the same
 command continues."""
@@ -42,7 +45,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--only", action="append", metavar="TARGET", help="make this and what it needs; --list names all"
     )
     parser.add_argument(
-        "--cores", type=whole(1), default=available_cores(), metavar="N", help="how many to use (default: all)"
+        "--cores",
+        type=whole(1, MOST_CORES),
+        default=available_cores(),
+        metavar="N",
+        help="how many to use (default: all)",
     )
     parser.add_argument("--data", type=folder, metavar="DIR", help="where the real datasets lie (default: data/raw)")
     parser.add_argument(
@@ -65,15 +72,24 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """What reads an argument that is a whole number of at least `least`."""
+def whole(least: int, most: int = LARGEST) -> Callable[[str], int]:
+    """What reads an argument that is a whole number from `least` to `most`."""
 
     def convert(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {least}")
-        return int(text)
+        # Python refuses to read very many digits at all
+        digits = text.lstrip("0") or "0"
+        if not text.isdecimal() or (len(digits) <= len(str(least)) and int(digits) < least):
+            raise argparse.ArgumentTypeError(f"{shortened(text)} is not a whole number of at least {least}")
+        if len(digits) > len(str(most)) or int(digits) > most:
+            raise argparse.ArgumentTypeError(f"{shortened(text)} is more than {most}, the most that is possible")
+        return int(digits)
 
     return convert
+
+
+def shortened(text: str) -> str:
+    """A text as far as a message should repeat it."""
+    return text if len(text) <= 40 else f"{text[:20]}... ({len(text)} characters)"
 
 
 def fraction(text: str) -> float:

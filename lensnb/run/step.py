@@ -22,13 +22,13 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from lensnb import runfolder
 from lensnb.provenance import sight
 from lensnb.provenance.product import is_product
-from lensnb.run import gpus, processes, provenance, story, work
+from lensnb.run import ending, gpus, processes, provenance, story, work
 from lensnb.run.story import Step
 from lensnb.settings import load_profile, to_dict
 from lensnb.show.parameters import CannotStart
@@ -59,8 +59,9 @@ class Log:
 
     def say(self, line: str, console: bool = True) -> None:
         """Write one line."""
-        self.file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
-        self.file.flush()
+        with suppress(OSError):  # a full disk; what the step must keep fails by itself
+            self.file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+            self.file.flush()
         if console:
             try:
                 sys.stdout.write(f"[{self.name}] {line}\n")
@@ -307,8 +308,10 @@ def perform(step: Step, run: runfolder.Run, timeout: int | None = None, receipt:
             if not isinstance(error, StepError):
                 traceback.print_exc()
                 error = StepError(f"{step.name}: {type(error).__name__}: {error}")
-            failure.parent.mkdir(parents=True, exist_ok=True)
-            failure.write_text(f"{error}\n")
+            ending.complain(f"{ending.FAILED}{' '.join(str(error).split())}")
+            with suppress(OSError):
+                failure.parent.mkdir(parents=True, exist_ok=True)
+                failure.write_text(f"{error}\n")
             log.say(f"FAILED: {error}")
             return 1
         finally:
@@ -346,4 +349,8 @@ def _remove_old(step: Step, run: runfolder.Run) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except OSError as stopped:  # on a full disk not even its lock can be written
+        traceback.print_exc()
+        sys.exit(f"{ending.FAILED}{sys.argv[1]}: {ending.line_of(stopped)}")
