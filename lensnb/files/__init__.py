@@ -14,6 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb.files.cells import read_csv as read_csv
+from lensnb.files.text import read_json as read_json
+from lensnb.files.text import read_text as read_text
+from lensnb.files.text import refuse_special, require_file
+
 TEXT = ("patient", "study", "series", "volume", "lesion", "content")  # columns that are no numbers, all digits or not
 
 
@@ -22,9 +27,13 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not.
 
     The block may create a file or a folder. A reader never sees half a file, whenever the writer dies.
-    OSError names `path` when it can not be written, as on a full disk.
+    A link stays, and what it leads to is written. Raises ValueError if a pipe or a device is at `path`, and OSError
+    that names it when it can not be written, as on a full disk.
     """
     path = Path(path)
+    refuse_special(path)
+    if path.is_symlink():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
@@ -112,17 +121,6 @@ def write_json(content: object, path: Path | str) -> None:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def read_json(path: Path | str) -> dict:
-    """Read a JSON file that holds names and values; ValueError names the file if it does not."""
-    try:
-        content = json.loads(Path(path).read_text())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} should hold names and values ({{...}}), not a {type(content).__name__}")
-    return content
-
-
 def fingerprint(content: object) -> str:
     """A short text that is the same for the same content, which JSON must be able to hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -161,11 +159,7 @@ def read_table(path: Path | str, columns: Sequence[str] = ()) -> pd.DataFrame:
     Raises FileNotFoundError if the file is missing, ValueError that names it for another ending, a broken file
     or a missing column.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist; an earlier step makes it (./run_all.sh --list names the steps)"
-        )
+    path = require_file(path, "an earlier step makes it (./run_all.sh --list names the steps)")
     table = _read(path)
     absent = [name for name in columns if name not in table]
     if absent:
@@ -183,14 +177,6 @@ def _read(path: Path) -> pd.DataFrame:
         except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{path} is no table: {error}; delete it to have it made again") from error
     raise ValueError(f"{path}: a table is read from .csv or .npz")
-
-
-def read_csv(path: Path | str, **options) -> pd.DataFrame:
-    """`pandas.read_csv`, but its ValueError names the file: empty, not text, or rows of different length."""
-    try:
-        return pd.read_csv(path, **options)
-    except ValueError as error:
-        raise ValueError(f"{path} can not be read as a csv: {error}") from error
 
 
 def _to_arrays(table: pd.DataFrame) -> dict[str, np.ndarray]:
