@@ -10,6 +10,7 @@ from lensnb import runfolder
 from lensnb.datasets import DATASETS, FOUND, HANDLED, INCOMPLETE, LEFT_OUT
 from lensnb.datasets.readers import READERS
 from lensnb.files import check_output, files_below, is_macos, write_table
+from lensnb.files.cells import for_spreadsheet
 from lensnb.system import available_cores, progress
 
 COUNTS = ["dataset", "what", "found", "expected"]
@@ -51,7 +52,7 @@ def check(root: Path | str, read: bool = False, workers: int = 1) -> Check:
         found = pd.DataFrame(columns=FOUND)
         try:
             found = READERS[name].find(root)
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:
             if (root / name).is_dir():
                 faults.append(("", LEFT_OUT, f"whole dataset: {error}"))
             else:
@@ -61,8 +62,13 @@ def check(root: Path | str, read: bool = False, workers: int = 1) -> Check:
             found = found[found["problem"] != dataset.on_purpose]
         faults += [(row.volume, LEFT_OUT, row.problem) for row in found.itertuples() if row.problem]
         ready = found[found["problem"] == ""]
+        numbers = {}
         if listed:
-            faults += READERS[name].faults(root, ready)
+            try:
+                faults += READERS[name].faults(root, ready)
+                numbers = READERS[name].count(root, found)
+            except (OSError, ValueError) as error:  # a table that `find` does without
+                faults.append(("", INCOMPLETE, f"unreadable table: {error}"))
             faults += _macos_files(root / name)
             ready = _without(ready, faults)
         if read:
@@ -73,7 +79,6 @@ def check(root: Path | str, read: bool = False, workers: int = 1) -> Check:
             "lesions": int(ready["lesions"].sum()),
             "all lesions": int(found["lesions"].sum()),
         }
-        numbers = READERS[name].count(root, found) if listed else {}
         numbers[dataset.usable] = len(ready)
         expected = dict(dataset.expected)
         if listed:
@@ -173,5 +178,5 @@ def command(action: str, root: Path | None, read: bool, workers: int | None, pro
     result = check(root, read, workers or available_cores())
     print(report(result, root))
     if problems:
-        write_table(result.problems, problems)
+        write_table(for_spreadsheet(result.problems), problems)
     return 0 if result.complete else 1

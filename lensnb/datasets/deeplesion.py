@@ -12,20 +12,18 @@ from lensnb.ct.png import read_png
 from lensnb.ct.values import check_hu
 from lensnb.ct.volume import CT
 from lensnb.datasets import DATASETS, FOUND, INCOMPLETE, LEFT_OUT, SLICE_BOXES
+from lensnb.datasets.dl_info import SPLITS
+from lensnb.datasets.dl_info import read_info as read_info
 from lensnb.datasets.manual_boxes import MANUAL_FILE, load_manual_boxes
-from lensnb.files import read_csv, read_json
+from lensnb.files import read_json
 from lensnb.system import progress
 
 NAME = "DeepLesion"
 DEEPLESION = DATASETS[NAME]
 MANUAL_SOURCE = "https://github.com/viggin/DeepLesion_manual_test_set"
-SPLITS = {1: "train", 2: "official-val", 3: "official-test"}
 LABELS_FILE = "text_mined_labels_171_and_split.json"
 USUAL_DL_INFO = "f954fe34176b3443f0d89b21e21367754637aa43"  # what `git hash-object` says of the published DL_info.csv
-MAX_SLICES = 5000  # the longest range of the table has 451
 MIN_SLICES = 3  # a run of fewer slices has no context to look at
-COLUMNS = ["File_name", "Key_slice_index", "Bounding_boxes", "Possibly_noisy", "Slice_range", "Spacing_mm_px_",
-           "Image_size", "Train_Val_Test"]  # fmt: skip
 
 
 def find(root: Path | str) -> pd.DataFrame:
@@ -105,7 +103,7 @@ def read_manual(root: Path | str) -> dict[str, dict[str, np.ndarray]]:
     if twice:
         raise ValueError(f"{path} has {twice[0]} in both val and test ({len(twice)} such sub-volumes)")
     for volume, boxes in ((volume, boxes) for volumes in manual.values() for volume, boxes in volumes.items()):
-        name = re.fullmatch(r"\d{6}_\d{2}_\d{2}_(\d{3,})-(\d{3,})", volume)
+        name = re.fullmatch(r"[0-9]{6}_[0-9]{2}_[0-9]{2}_([0-9]{3,6})-([0-9]{3,6})", volume)
         if not name:
             raise ValueError(f"{path}, sub-volume {volume}: the name is not like 000001_01_01_103-115")
         start, end = int(name[1]), int(name[2])
@@ -115,83 +113,6 @@ def read_manual(root: Path | str) -> dict[str, dict[str, np.ndarray]]:
                 f"within its slices {start} to {end}; z are slice numbers, not counted from the sub-volume's start"
             )
     return manual
-
-
-def read_info(path: Path) -> pd.DataFrame:
-    """DL_info.csv with its multi-valued cells taken apart.
-
-    Columns: lesion (dl + 0-based row of the file), series, key, start, end, x1..y2, spacing_x, _y, _z in mm, width,
-    height in pixels, noisy, split (1, 2, 3). Boxes carry 5 pixels of margin around the RECIST diameters. Sex and age,
-    which differ between the published copies of the table, are not read.
-
-    The file's boxes are taken as 1-based: 1 is subtracted, as in the authors' code. The true shift is no whole pixel.
-    On the 921 lesions that the manual test set marks too, its boxes lie 0.6 (x) and 0.8 (y) pixels beyond ours, and
-    0.4 and 0.2 short of the file's numbers (medians), so that either choice errs by less than a pixel.
-
-    Raises FileNotFoundError, or ValueError naming the file and row.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; DeepLesion comes from {DEEPLESION.source}")
-    table = read_csv(path)
-    absent = [name for name in COLUMNS if name not in table]
-    if absent:
-        raise ValueError(f"{path} has no column {', '.join(absent)}; it has {', '.join(table.columns)}")
-    if table.empty:
-        raise ValueError(f"{path} has no rows")
-    files = table["File_name"].astype(str).tolist()
-    names = [re.fullmatch(r"(\d{6}_\d{2}_\d{2})_(\d{3,})\.png", file) for file in files]
-    _refuse([name is None for name in names], "File_name is not like 000001_01_01_109.png", path)
-    boxes = _numbers(table, "Bounding_boxes", 4, path) - 1
-    ranges = _whole_numbers(table, "Slice_range", 2, path)
-    spacing = _numbers(table, "Spacing_mm_px_", 3, path)
-    size = _whole_numbers(table, "Image_size", 2, path)
-    noisy = pd.to_numeric(table["Possibly_noisy"].fillna(0), errors="coerce")
-    _refuse(~noisy.isin((0, 1)), "Possibly_noisy is not 0 or 1", path)
-    _refuse(ranges[:, 1] - ranges[:, 0] >= MAX_SLICES, f"Slice_range is longer than {MAX_SLICES} slices", path)
-    info = pd.DataFrame(
-        {
-            "lesion": [f"dl{row:05d}" for row in range(len(table))],
-            "series": [name[1] for name in names],
-            "key": _whole_numbers(table, "Key_slice_index", 1, path)[:, 0],
-            "start": ranges[:, 0],
-            "end": ranges[:, 1],
-            "width": size[:, 0],
-            "height": size[:, 1],
-            "noisy": noisy == 1,
-            "split": table["Train_Val_Test"],
-        }
-    )
-    info[["x1", "y1", "x2", "y2"]] = boxes
-    info[["spacing_x", "spacing_y", "spacing_z"]] = spacing
-    _refuse(info["key"] != [int(name[2]) for name in names], "Key_slice_index is not that of File_name", path)
-    _refuse(~info["split"].isin(SPLITS), "Train_Val_Test is not 1, 2 or 3", path)
-    _refuse((boxes[:, 0] >= boxes[:, 2]) | (boxes[:, 1] >= boxes[:, 3]), "Bounding_boxes is inverted", path)
-    _refuse((spacing <= 0).any(axis=1), "Spacing_mm_px_ is not positive", path)
-    outside = (info["key"] < info["start"]) | (info["key"] > info["end"])
-    _refuse(outside, "the key slice is outside Slice_range", path)
-    return info
-
-
-def _numbers(table: pd.DataFrame, column: str, count: int, path: Path) -> np.ndarray:
-    """The `count` numbers in each cell of a column: (n, count)."""
-    cells = [str(cell).split(",") for cell in table[column].tolist()]  # a blank cell is nan
-    _refuse([len(cell) != count for cell in cells], f"{column} is not {count} numbers", path)
-    numbers = pd.to_numeric(pd.Series([number for cell in cells for number in cell]), errors="coerce")
-    numbers = numbers.to_numpy(float).reshape(-1, count)
-    _refuse(~np.isfinite(numbers).all(axis=1), f"{column} is not {count} numbers", path)
-    return numbers
-
-
-def _whole_numbers(table: pd.DataFrame, column: str, count: int, path: Path) -> np.ndarray:
-    numbers = _numbers(table, column, count, path)
-    _refuse((numbers != np.rint(numbers)).any(axis=1), f"{column} is no whole number", path)
-    return numbers.astype(int)
-
-
-def _refuse(bad: np.ndarray | pd.Series | list[bool], what: str, path: Path) -> None:
-    rows = np.flatnonzero(np.asarray(bad))
-    if len(rows):
-        raise ValueError(f"{path}, line {rows[0] + 2}: {what} ({len(rows)} such rows)")
 
 
 def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
@@ -254,7 +175,7 @@ def count(root: Path | str, found: pd.DataFrame) -> dict[str, int]:
         "studies": series.str[:9].nunique(),
         "sub-volumes of the manual test set": len(manual),
         "boxes of the manual test set": sum(map(len, manual)),
-        "lesions with text-mined labels": sum(len(rows) for kind, rows in labels.items() if "_idxs" in kind),
+        "lesions with text-mined labels": sum(map(len, labels.values())),
     }
 
 
@@ -293,9 +214,14 @@ def _out_of_order(folder: Path) -> list[tuple[str, str, str]]:
     return [("", INCOMPLETE, f"rows out of order: {LABELS_FILE} counts the rows of the published table")]
 
 
-def _text_mined_labels(folder: Path) -> dict:
+def _text_mined_labels(folder: Path) -> dict[str, list]:
+    """Split -> rows of DL_info.csv that have labels; empty without the file."""
     path = folder / LABELS_FILE
-    return read_json(path) if path.is_file() else {}
+    content = read_json(path) if path.exists() else {}
+    rows = {name: listed for name, listed in content.items() if name.endswith("_lesion_idxs")}
+    if not all(isinstance(listed, list) for listed in rows.values()):
+        raise ValueError(f"{path}: {', '.join(rows)} should be lists of rows of DL_info.csv")
+    return rows
 
 
 def _git_hash(path: Path) -> str:

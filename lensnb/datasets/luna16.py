@@ -8,10 +8,12 @@ import pandas as pd
 from lensnb.ct.read import read_image
 from lensnb.ct.volume import CT
 from lensnb.datasets import DATASETS, FOUND, SLICE_BOXES
-from lensnb.files import files_below, is_macos, read_csv
+from lensnb.files import files_below, is_macos, read_text
+from lensnb.files.cells import first_unprintable, numbers, one_a_line, read_cells
 
 NAME = "LUNA16"
 LUNA16 = DATASETS[NAME]
+FARTHEST_MM = 1e6  # no scanner's coordinates
 
 
 def find(root: Path | str) -> pd.DataFrame:
@@ -57,35 +59,38 @@ def csv_file(folder: Path, name: str) -> Path:
 
 
 def read_annotations(path: Path) -> pd.DataFrame:
-    """Nodules: seriesuid, lesion (luna + 0-based row of the file), x_mm, y_mm, z_mm (LPS), diameter_mm."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; LUNA16 comes from {LUNA16.source}")
-    table = read_csv(path, dtype={"seriesuid": str})
+    """Nodules: seriesuid, lesion (luna + 0-based row of the file), x_mm, y_mm, z_mm (LPS), diameter_mm.
+
+    FileNotFoundError, or ValueError naming file and line for a nodule that is not five proper values or is repeated.
+    """
+    table = read_cells(path, advice=f"LUNA16 comes from {LUNA16.source}")
     wanted = ["coordX", "coordY", "coordZ", "diameter_mm"]
     absent = [name for name in ["seriesuid", *wanted] if name not in table]
     if absent:
         raise ValueError(f"{path} has no column {', '.join(absent)}")
-    numbers = table[wanted].apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    bad = np.flatnonzero(~np.isfinite(numbers).all(axis=1) | (numbers[:, 3] <= 0))
-    if len(bad):
-        raise ValueError(f"{path}, line {bad[0] + 2}: not a position and a positive diameter ({len(bad)} such rows)")
-    unnamed = np.flatnonzero(table["seriesuid"].isna())
-    if len(unnamed):
-        raise ValueError(f"{path}, line {unnamed[0] + 2}: no seriesuid ({len(unnamed)} such rows)")
-    nodules = pd.DataFrame(numbers, columns=["x_mm", "y_mm", "z_mm", "diameter_mm"])
-    nodules.insert(0, "lesion", [f"luna{row:04d}" for row in range(len(table))])
-    nodules.insert(0, "seriesuid", table["seriesuid"])
+    values = np.column_stack([numbers(table[name])[0] for name in wanted])
+    far = ~(np.abs(values) <= FARTHEST_MM).all(axis=1)  # nan, too
+    _refuse(far | (values[:, 3] <= 0), "not a position and a positive diameter", table, path)
+    _refuse((table["seriesuid"] == "").to_numpy(), "no seriesuid", table, path)
+    odd = first_unprintable(table["seriesuid"])
+    if odd is not None:
+        raise ValueError(f"{path}, line {table.index[odd]}: the seriesuid has an invisible character")
+    nodules = pd.DataFrame(values, columns=["x_mm", "y_mm", "z_mm", "diameter_mm"])
+    nodules.insert(0, "seriesuid", table["seriesuid"].to_numpy())
+    _refuse(nodules.duplicated().to_numpy(), "this nodule is there before", table, path)
+    nodules.insert(1, "lesion", [f"luna{row:04d}" for row in range(len(table))])
     return nodules
+
+
+def _refuse(bad: np.ndarray, what: str, table: pd.DataFrame, path: Path) -> None:
+    rows = np.flatnonzero(bad)
+    if len(rows):
+        raise ValueError(f"{path}, line {table.index[rows[0]]}: {what} ({len(rows)} such rows)")
 
 
 def read_seriesuids(path: Path) -> list[str]:
     """The scans of the challenge. The official file has no header line, but copies with one exist."""
-    try:
-        text = path.read_text()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} can not be read as text: {error}") from error
-    lines = [line.split(",")[0].strip() for line in text.splitlines()]
-    return sorted({line for line in lines if line and line.lower() != "seriesuid"})
+    return sorted({fields[0] for _, fields in one_a_line(path) if fields[0] and fields[0].lower() != "seriesuid"})
 
 
 def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
@@ -122,7 +127,8 @@ def sphere_boxes(centre_mm: np.ndarray, radius_mm: float, ct: CT) -> list[list[f
 def count(root: Path | str, found: pd.DataFrame) -> dict[str, int]:
     """The nodules of annotations.csv and the rows of annotations_excluded.csv."""
     excluded = csv_file(Path(root) / NAME, "annotations_excluded.csv")
-    findings = max(0, len(excluded.read_bytes().splitlines()) - 1) if excluded.is_file() else 0
+    lines = read_text(excluded).split("\n") if excluded.is_file() else []
+    findings = max(0, sum(bool(line.strip(", ")) for line in lines) - 1)  # without the header
     return {"nodules": int(found["lesions"].sum()), "excluded findings": findings}
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from lensnb.datasets import UNIVERSAL
+from lensnb.files import require_file
 
 MANUAL_FILE = f"{UNIVERSAL}/DeepLesion_manual_1K_test_release.pkl"  # below the folder of the raw data
+FARTHEST = 1e9  # pixels or slices from the first one
 # what a pickled numeric array consists of, under the names of old and of new numpy
 ADMITTED = {
     ("numpy", "ndarray"),
@@ -52,9 +54,7 @@ def load_arrays(path: Path | str) -> object:
     Raises FileNotFoundError, or ValueError that names the file if it is broken or asks for anything else:
     such a pickle could run any program, so nothing of it is executed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
+    path = require_file(path)
     try:
         with path.open("rb") as file:
             return _ArrayUnpickler(file).load()
@@ -81,6 +81,8 @@ def load_manual_boxes(path: Path | str) -> dict[str, dict[str, np.ndarray]]:
 def _check_boxes(boxes: object, path: Path | str, volume: object) -> np.ndarray:
     where = f"{path}, sub-volume {volume}"
     try:
+        if np.asarray(boxes).dtype.kind not in "iufO":  # True would be 1, "7" a number
+            raise TypeError
         boxes = np.asarray(boxes, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: the boxes are not numbers") from error
@@ -90,6 +92,8 @@ def _check_boxes(boxes: object, path: Path | str, volume: object) -> np.ndarray:
         raise ValueError(f"{where}: boxes have shape {boxes.shape}, expected (n, 6): x1, y1, z1, x2, y2, z2")
     if not np.isfinite(boxes).all():
         raise ValueError(f"{where}: a coordinate is not finite")
+    if np.abs(boxes).max() > FARTHEST:
+        raise ValueError(f"{where}: a coordinate lies outside every image")
     if (boxes[:, :3] > boxes[:, 3:]).any():
         raise ValueError(f"{where}: a box ends before it begins (x1 > x2, y1 > y2 or z1 > z2)")
     return boxes

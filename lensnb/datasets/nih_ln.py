@@ -1,5 +1,6 @@
 """NIH CT Lymph Nodes: DICOM series of chests and abdomens, masks with one number per node."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from lensnb.ct.read import read_array
 from lensnb.ct.volume import CT
 from lensnb.datasets import DATASETS, FOUND, SLICE_BOXES
 from lensnb.datasets.masks import align_mask, mask_boxes, whole_labels
-from lensnb.files import files_below, is_macos
+from lensnb.files import files_below, is_macos, read_text
 
 NAME = "NIH-LN"
 NIH_LN = DATASETS[NAME]
@@ -101,9 +102,11 @@ def read_nodes(folder: Path, case: str) -> pd.DataFrame | None:
 def _rows(path: Path, widths: tuple[int, ...]) -> np.ndarray:
     """The numbers of a text file, every line with the same number of them, one of `widths`."""
     try:
-        lines = [[float(word) for word in line.split()] for line in path.read_text().splitlines() if line.strip()]
+        lines = [[float(word) for word in line.split()] for line in read_text(path).split("\n") if line.strip()]
+        if not all(math.isfinite(number) for line in lines for number in line):
+            raise ValueError("a number is not finite")
     except ValueError as error:  # no number, or no text at all
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     counts = {len(line) for line in lines}
     if len(counts) > 1 or not counts <= set(widths):
         raise ValueError(f"{path}: lines of {sorted(counts)} numbers, expected {' or '.join(map(str, widths))}")

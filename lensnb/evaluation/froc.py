@@ -15,12 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from lensnb.evaluation.names import altered
 from lensnb.streams import Stream, generator
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 BOX3D = ["x1", "y1", "z1", "x2", "y2", "z2"]
+FARTHEST = 1e9  # pixels or slices from the first one; the products of such sides stay finite
 OVERLAPS = ("iobb", "iou")
-DEEPLESION_VOLUME = re.compile(r"(\d{6})_\d{2}_\d{2}_\d{3}-\d{3}")
+DEEPLESION_VOLUME = re.compile(r"(\d{6})_\d{2}_\d{2}_\d{3}-\d{3}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -101,18 +103,23 @@ def check_detections(detections: pd.DataFrame, volumes: Sequence[str]) -> None:
         raise ValueError(f"the predictions, {rows[bad]}: the score is {score[bad]}, not a finite number")
     unknown = pd.Index(np.asarray(detections["volume"], dtype=object)).difference(pd.Index(volumes, dtype=object))
     if len(unknown):
+        remedy = altered(unknown, volumes) or "choose the right split, or remove them"
         raise ValueError(
             f"the predictions name {len(unknown)} volume(s) that the truth does not have, the first is "
-            f"{unknown[0]}: choose the right split, or remove them"
+            f"{unknown[0]}: {remedy}"
         )
 
 
 def check_boxes(boxes: np.ndarray, where: str, rows: Sequence[str]) -> None:
-    """Raise ValueError naming the first of the (n, 6) boxes that is not finite or ends before it starts."""
+    """Raise ValueError naming the first of (n, 6) boxes that is not finite, out of reach or ends before it starts."""
     finite = np.isfinite(boxes).all(axis=1)
     if not finite.all():
         bad = int(np.argmin(finite))
         raise ValueError(f"{where}, {rows[bad]}: a coordinate is not a finite number: {boxes[bad].tolist()}")
+    near = (np.abs(boxes) <= FARTHEST).all(axis=1)
+    if not near.all():
+        bad = int(np.argmin(near))
+        raise ValueError(f"{where}, {rows[bad]}: a coordinate lies outside every image: {boxes[bad].tolist()}")
     upright = (boxes[:, 3:] >= boxes[:, :3]).all(axis=1)
     if not upright.all():
         bad = int(np.argmin(upright))

@@ -21,13 +21,14 @@ import numpy as np
 import pandas as pd
 
 from lensnb.boxes import MARK as POSITION
-from lensnb.evaluation.froc import RATES, require_columns
-from lensnb.files import check_output, read_csv, write_json
+from lensnb.evaluation.froc import RATES
+from lensnb.evaluation.luna_files import check_scans, read_findings, read_seriesuids, require_rows_on
+from lensnb.evaluation.luna_files import read_challenge as read_challenge
+from lensnb.files import check_output, write_json
 from lensnb.streams import Stream, generator
 
 MAX_MARKS = 100
 DIAMETER_IF_UNKNOWN_MM = 10.0
-EXCLUDED_SOURCE = "it comes in the evaluation script of https://luna16.grand-challenge.org"
 # what can become of a mark
 HIT, DOUBLE, ON_EXCLUDED, FALSE, BEYOND = "hit", "double", "on excluded", "false", "beyond 100"
 
@@ -57,62 +58,6 @@ class LunaMatches:
     def false_probability(self) -> np.ndarray:
         """The probability of each false positive."""
         return self.marks.loc[self.marks["outcome"] == FALSE, "probability"].to_numpy()
-
-
-def read_seriesuids(path: Path | str) -> list[str]:
-    """Read one series uid a line. ValueError for a header or a repeated scan: each would count as a scan."""
-    try:
-        uids = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} can not be read as text: {error}") from error
-    if not uids:
-        raise ValueError(f"{path}: no series uid in it")
-    if "seriesuid" in uids:
-        raise ValueError(f"{path}: a header line; the official file has none, and it would count as a scan: remove it")
-    repeated = pd.Series(uids)[pd.Series(uids).duplicated()]
-    if len(repeated):
-        raise ValueError(f"{path}: {len(repeated)} scan(s) repeated, the first is {repeated.iloc[0]}")
-    return uids
-
-
-def read_findings(path: Path | str, value: str) -> pd.DataFrame:
-    """Read a csv with seriesuid, coordX, coordY, coordZ (LPS mm) and the column `value`.
-
-    ValueError naming file and row if a column or a number is missing.
-    """
-    table = read_csv(path, dtype=str, skipinitialspace=True)
-    require_columns(table, ["seriesuid", *POSITION, value], str(path))
-    for column in [*POSITION, value]:
-        # Python's float, as in the official script: other parsers may be off by the last digit, and that decides
-        # about a mark on a nodule's surface
-        numbers = table[column].map(_number).astype(float)
-        bad = np.flatnonzero(~np.isfinite(numbers.to_numpy()))
-        if len(bad):
-            raise ValueError(f"{path}, row {bad[0] + 1}: {column} is {table[column].iloc[bad[0]]}, not a finite number")
-        table[column] = numbers
-    return table
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
-
-
-def read_challenge(folder: Path | str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The nodules and the excluded findings of a LUNA16 folder, whose csv files may lie in CSVFILES.
-
-    FileNotFoundError if one is missing: without the excluded findings, marks on them would be false positives.
-    """
-    tables = []
-    for name in ("annotations.csv", "annotations_excluded.csv"):
-        places = [Path(folder) / "CSVFILES" / name, Path(folder) / name]
-        path = next((place for place in places if place.is_file()), None)
-        if path is None:
-            raise FileNotFoundError(f"{places[0]} does not exist; {EXCLUDED_SOURCE}")
-        tables.append(read_findings(path, "diameter_mm"))
-    return tables[0], tables[1]
 
 
 def match(
@@ -189,7 +134,7 @@ def _by_probability(matches: LunaMatches) -> tuple[np.ndarray, np.ndarray, np.nd
     probability = np.concatenate([found["probability"], wrong["probability"]]).astype(float)
     is_true = np.arange(len(scan)) < len(found)
     order = np.argsort(-probability, kind="stable")
-    last_of_tie = np.append(np.diff(probability[order]) != 0, True) if len(order) else np.zeros(0, dtype=bool)
+    last_of_tie = np.append(probability[order][1:] != probability[order][:-1], len(order) > 0)[: len(order)]
     return scan[order], is_true[order], last_of_tie
 
 
@@ -307,25 +252,41 @@ def report(matches: LunaMatches, resamples: int = 1000, seed: int = 0) -> dict:
 
 
 def evaluate_files(annotations: Path, excluded: Path, seriesuids: Path, submission: Path) -> dict:
-    """`evaluate` on the files of the challenge's layout. FileNotFoundError or ValueError names the file."""
-    return evaluate(
-        read_findings(annotations, "diameter_mm"),
-        read_findings(excluded, "diameter_mm"),
-        read_seriesuids(seriesuids),
-        read_findings(submission, "probability"),
-    )
+    """`evaluate` on the files of the challenge's layout, and how many nodules and marks are there more than once.
+
+    FileNotFoundError or ValueError names the file: also if no nodule or no mark lies on a listed scan, or the files
+    spell the scans differently. A submission without marks is one that finds nothing.
+    """
+    nodules, findings = (read_findings(path, "diameter_mm") for path in (annotations, excluded))
+    scans, marks = read_seriesuids(seriesuids), read_findings(submission, "probability")
+    check_scans(scans, seriesuids, {annotations: nodules, excluded: findings, submission: marks})
+    if nodules.empty:
+        raise ValueError(f"{annotations} has no rows: without a nodule there is no sensitivity")
+    require_rows_on(scans, seriesuids, annotations, nodules, "nodules")
+    require_rows_on(scans, seriesuids, submission, marks, "marks")
+    return evaluate(nodules, findings, scans, marks) | {
+        "repeated_nodules": int(nodules.duplicated(["seriesuid", *POSITION]).sum()),
+        "repeated_candidates": int(marks.duplicated(["seriesuid", *POSITION, "probability"]).sum()),
+    }
 
 
 def command(annotations: Path, excluded: Path, seriesuids: Path, submission: Path, json: Path | None) -> str:
     """The command `evaluate-luna`: the sensitivities and the CPM; the whole result is written to `json`."""
     if json:
-        check_output(json, "--json")
+        check_output(json, "--json", inputs=(annotations, excluded, seriesuids, submission))
     result = evaluate_files(annotations, excluded, seriesuids, submission)
-    if result["candidates_on_other_scans"]:
-        sys.stderr.write(
-            f"lensnb: note: {result['candidates_on_other_scans']} marks lie on scans that --seriesuids does not list; "
-            "they are not scored\n"
-        )
+    notes = {
+        f"{result['candidates_on_other_scans']} marks lie on scans that --seriesuids does not list; they are not "
+        "scored": result["candidates_on_other_scans"],
+        f"{result['repeated_nodules']} nodules of --annotations are there more than once; each counts, as in the "
+        "official script": result["repeated_nodules"],
+        f"{result['repeated_candidates']} marks are there more than once; they count as the official script counts "
+        "them": result["repeated_candidates"],
+        "--submission has no marks: nothing was found": not result["candidates"]
+        and not result["candidates_on_other_scans"]
+        and not result["candidates_beyond_100_a_scan"],
+    }
+    sys.stderr.writelines(f"lensnb: note: {text}\n" for text, happens in notes.items() if happens)
     if json:
         write_json(result, json)
     rates = "".join(f"{rate:>8g}" for rate in result["fp"]) + "     CPM"

@@ -1,5 +1,6 @@
 """Evaluating a predictions file against a truth file, officially and by stricter rules."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pandas as pd
 
 from lensnb.datasets.manual_boxes import load_manual_boxes
 from lensnb.evaluation import froc
-from lensnb.files import check_output, read_csv, write_json
+from lensnb.files import check_output, write_json
+from lensnb.files.cells import first_unprintable, no_number, numbers, read_cells
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 
@@ -39,10 +41,15 @@ def read_truth(path: Path | str, split: str = "test") -> dict:
     if path.suffix.lower() in PICKLE_SUFFIXES:
         splits = load_manual_boxes(path)
         if split not in splits:
-            raise ValueError(f"{path} has no split {split!r}; it has {', '.join(splits)}")
+            raise ValueError(f"{path} has no split {split!r}; it has {', '.join(splits) or 'none at all'}")
+        if not splits[split]:
+            raise ValueError(f"{path}: its split {split!r} has no volumes")
         return splits[split]
+    table = read_boxes(path, ["volume", *froc.BOX3D])
+    if table.empty:
+        raise ValueError(f"{path} has no rows; a volume without lesions is a row with six empty coordinates")
     try:
-        return froc.truth_by_volume(read_boxes(path, ["volume", *froc.BOX3D]))
+        return froc.truth_by_volume(table)
     except ValueError as error:
         raise _naming(path, error) from error
 
@@ -52,22 +59,21 @@ def read_boxes(path: Path | str, columns: list[str]) -> pd.DataFrame:
 
     Raises FileNotFoundError, or ValueError naming file, row and column.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    table = read_csv(path, dtype={"volume": str}, skipinitialspace=True)
-    froc.require_columns(table, columns, str(path))
-    unnamed = table["volume"].isna().to_numpy()
+    cells = read_cells(path).reset_index(drop=True)
+    froc.require_columns(cells, columns, str(path))
+    table = cells[columns].copy()
+    unnamed = (table["volume"] == "").to_numpy()
     if unnamed.any():
         raise ValueError(f"{path}, row {unnamed.argmax() + 1}: no volume is named")
+    odd = first_unprintable(table["volume"])
+    if odd is not None:
+        raise ValueError(f"{path}, row {odd + 1}: volume {table['volume'][odd]!r} has an invisible character")
     for column in columns[1:]:
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        text = numbers.isna() & table[column].notna()
-        if text.any():
-            row = int(text.to_numpy().argmax())
-            raise ValueError(f"{path}, row {row + 1}: {column} is {table[column].iloc[row]!r}, not a number")
-        table[column] = numbers.astype(float)
-    return table[columns]
+        table[column], wrong = numbers(cells[column])
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(f"{path}, row {row + 1}: {column} is {no_number(cells[column][row])}")
+    return table
 
 
 def evaluate(truth: dict, predictions: pd.DataFrame, overlap: str = "iobb", threshold: float = 0.3) -> dict:
@@ -106,14 +112,24 @@ def evaluate(truth: dict, predictions: pd.DataFrame, overlap: str = "iobb", thre
 def evaluate_files(
     truth: Path, predictions: Path, split: str = "test", overlap: str = "iobb", threshold: float = 0.3
 ) -> dict:
-    """`evaluate` on files. FileNotFoundError or ValueError names the file and the row."""
+    """`evaluate` on files, and how many lesions and predictions are there more than once.
+
+    FileNotFoundError or ValueError names the file and the row. Predictions without rows are those of a detector that
+    found nothing.
+    """
     boxes = read_truth(truth, split)
     table = read_boxes(predictions, ["volume", *froc.BOX3D, "score"])
     try:
         froc.check_detections(table, list(boxes))
     except ValueError as error:
         raise _naming(predictions, error) from error
-    return evaluate(boxes, table, overlap, threshold)
+    if not any(map(len, boxes.values())):
+        raise ValueError(f"{truth}: no lesion in its {len(boxes)} volume(s), so there is no sensitivity")
+    lesions = (pd.DataFrame(rows).duplicated().sum() for rows in boxes.values())
+    return evaluate(boxes, table, overlap, threshold) | {
+        "repeated_lesions": int(sum(lesions)),
+        "repeated_predictions": int(table.duplicated().sum()),
+    }
 
 
 def report(result: dict) -> str:
@@ -138,8 +154,14 @@ def report(result: dict) -> str:
 def command(truth: Path, predictions: Path, split: str, overlap: str, threshold: float, json: Path | None) -> str:
     """The command `evaluate`: the report; the whole result is written to `json`."""
     if json:
-        check_output(json, "--json")
+        check_output(json, "--json", inputs=(truth, predictions))
     result = evaluate_files(truth, predictions, split, overlap, threshold)
+    for name, which in (("repeated_lesions", "lesions of --truth"), ("repeated_predictions", "--predictions")):
+        if result[name]:
+            sys.stderr.write(
+                f"lensnb: note: {result[name]} of the {which} are there more than once; each counts, as in the "
+                "authors' evaluation\n"
+            )
     if json:
         write_json(result, json)
     return report(result)

@@ -67,19 +67,23 @@ def all_or_none(folder: Path, names: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def check_output(path: Path | str, option: str, endings: Sequence[str] = ()) -> None:
+def check_output(
+    path: Path | str, option: str, endings: Sequence[str] = (), inputs: Sequence[Path | None] = ()
+) -> None:
     """ValueError, which names the command line's `option`, if a file can not be written to `path`.
 
-    endings: those that it may have; none for any. For before a long work, which would be lost. The folder need not be
-    there: what is there of its path decides.
+    endings: those that it may have; none for any. inputs: files that it must not be, since they would be replaced. For
+    before a long work, which would be lost. The folder need not be there: what is there of its path decides.
     """
     path = Path(path)
     if endings and path.suffix not in endings:
         raise ValueError(f"{option}: {path} must end with {' or '.join(endings)}")
     if path.is_dir():
         raise ValueError(f"{option}: {path} is a folder, where a file is to be written; name another place")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{option}: {path} is a device, which would be replaced; name a file")
+    refuse_special(path)
+    for other in inputs:
+        if other and path.exists() and other.exists() and os.path.samefile(path, other):
+            raise ValueError(f"{option}: {path} is what is read, and would be replaced; name another file to write")
     existing = next(folder for folder in path.absolute().parents if folder.exists())
     if not existing.is_dir():
         raise ValueError(f"{option} {path}: {existing} is a file; name a folder")

@@ -36,7 +36,7 @@ def read_cells(path: Path | str, exact: Sequence[str] = (), advice: str = "") ->
         name: [cell if name in exact else cell.strip() for cell in cells]
         for name, cells in zip(header, zip(*rows[1:], strict=True) if rows[1:] else [()] * len(header), strict=True)
     }
-    return pd.DataFrame(columns, index=pd.Index(lines[1:], name="line", dtype=int), dtype=object)
+    return pd.DataFrame(columns, index=pd.Index(lines[1:], name="line", dtype=int), dtype=str)
 
 
 def read_csv(path: Path | str, **options) -> pd.DataFrame:

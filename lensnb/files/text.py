@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import stat
 import zlib
 from pathlib import Path
@@ -37,22 +36,6 @@ def require_file(path: Path | str, advice: str = "") -> Path:
     if not stat.S_ISREG(kind):
         raise ValueError(f"{path} is a pipe or a device, a file is needed; write its content to one first")
     return path
-
-
-def require_writable(path: Path | str, suffix: str = "", inputs: tuple[Path | None, ...] = ()) -> None:
-    """Raise ValueError unless a file can be put at `path`, for commands that work long before they write.
-
-    suffix: the ending that its name must have. inputs: files that it must not be, since they would be replaced.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a file to write")
-    refuse_special(path)
-    if suffix and path.suffix != suffix:
-        raise ValueError(f"{path}: what is written is a {suffix}; let its name end so")
-    for other in inputs:
-        if other and path.exists() and other.exists() and os.path.samefile(path, other):
-            raise ValueError(f"{path} is what is read, and would be replaced; name another file to write")
 
 
 def refuse_special(path: Path) -> None:
