@@ -153,8 +153,9 @@ def _execute(notebook: Path, partial: Path, values: dict, log: Log, timeout: int
     for attempt in range(1, KERNEL_STARTS + 1):
         try:
             executed = papermill.execute_notebook(
-                notebook, partial, values, kernel_name="python3", progress_bar=False, start_timeout=180,
-                execution_timeout=timeout, cwd=notebook.resolve().parent, stdout_file=log, on_cell_execute=note_cell,
+                _literal(notebook), _literal(partial), values, kernel_name="python3", progress_bar=False,
+                start_timeout=180, execution_timeout=timeout, cwd=_literal(notebook.resolve().parent), stdout_file=log,
+                on_cell_execute=note_cell,
             )  # fmt: skip
             break
         except papermill.PapermillExecutionError as error:
@@ -176,6 +177,11 @@ def _execute(notebook: Path, partial: Path, values: dict, log: Log, timeout: int
     code_cells = [cell for cell in executed.cells if cell.cell_type == "code" and cell.source.strip()]
     if len(started) < len(code_cells) or any(cell.execution_count is None for cell in code_cells):
         raise fail("the notebook stopped here without an error (sys.exit?); later cells did not run")
+
+
+def _literal(path: Path) -> str:
+    """A path as papermill must be told it, which fills in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def check_outputs(name: str, expect: Sequence[Path]) -> None:
