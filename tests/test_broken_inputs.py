@@ -80,14 +80,14 @@ def grey_8_bit(at: Place) -> None:
         Image.fromarray(np.zeros(SHAPE[1:], np.uint8)).save(path)
 
 
-def nifti(name: str, array: np.ndarray, matrix: np.ndarray = MATRIX):
-    """Write an array (x, y, z) exactly as it is, with its matrix as sform and its pixdim."""
+def nifti(name: str, array: np.ndarray, matrix: np.ndarray = MATRIX, sides=None, code: int = 1):
+    """Write an array (x, y, z) exactly as it is, with its matrix as sform and its pixdim (or `sides`)."""
 
     def write(at: Place) -> None:
         image = nibabel.Nifti1Image(array, None)
-        image.header.set_sform(matrix, code=1)
-        sides = np.linalg.norm(matrix[:3, :3], axis=0)
-        image.header["pixdim"][1:4] = np.where(sides > 0, sides, 1)
+        image.header.set_sform(matrix, code=code)
+        lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+        image.header["pixdim"][1:4] = np.where(lengths > 0, lengths, 1) if sides is None else sides
         nibabel.save(image, at / LITS / name)
 
     return write
@@ -118,6 +118,30 @@ def dicom(edit, which: int = 2):
 def slices(at: Place) -> list[Path]:
     """The slices of the NIH-LN case, by position."""
     return sorted((at / NIH).iterdir(), key=lambda p: float(pydicom.dcmread(p).ImagePositionPatient[2]))
+
+
+def dicom_all(edit):
+    """Change every slice, by its position k, through pydicom."""
+
+    def write(at: Place) -> None:
+        for k, path in enumerate(slices(at)):
+            dataset = pydicom.dcmread(path)
+            edit(dataset, k)
+            pydicom.dcmwrite(path, dataset)
+
+    return write
+
+
+def macos(path: Path) -> None:
+    """What macOS puts beside a file when it packs a folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\0\x05\x16\x07\0\x02\0\0Mac OS X" + bytes(200))
+
+
+def wrong_checksum(at: Place) -> None:
+    content = bytearray((at / LITS / "volume-4.nii.gz").read_bytes())
+    content[-6] ^= 255
+    (at / LITS / "volume-4.nii.gz").write_bytes(content)
 
 
 def set_to(name: str, value: object):
@@ -204,6 +228,13 @@ CASES = [
         ("PNG missing in the middle", lambda at: (at / PNG / "008.png").unlink(), noted(A, "missing PNG", "008.png")),
         ("all PNGs of 8 bits", grey_8_bit, left_out(A, "too few slices", "not 16-bit")),
         ("PNGs of two sizes", png("008.png", HU[0, :20]), left_out(A, "different size")),
+        ("PNGs saved as HU + 1024", lambda at: [png(path.name, HU[0] - 31744)(at) for path in (at / PNG).iterdir()],
+         left_out(A, "too few slices", "are no HU", "HU + 32768")),
+        ("PNGs saved as HU", lambda at: [png(path.name, HU[0] - 32768)(at) for path in (at / PNG).iterdir()],
+         left_out(A, "too few slices", "are no HU")),
+        ("one PNG saved as HU + 1024", png("010.png", HU[0] - 31744), noted(A, "broken PNG", "010.png", "are no HU")),
+        ("PNGs of one value", lambda at: [png(path.name, HU[0] * 0)(at) for path in (at / PNG).iterdir()],
+         noted(A, "no image: every voxel is 0")),
         ("only possibly noisy rows", lambda at: cell(at / INFO, "Possibly_noisy", 1), left_out(A, "possibly noisy")),
     ),
     *table(
@@ -264,6 +295,16 @@ CASES = [
         ("voxels NaN", mhd(np.where(MARK, np.nan, HU).astype(np.float32)), left_out("1.2.0", "not finite")),
         ("matrix of zeros", lambda at: change(at / MHD, "TransformMatrix = 1 0 0 0 1 0 0 0 1",
                                               "TransformMatrix = 1 0 0 1 0 0 0 0 1"), left_out("1.2.0")),
+        ("spacing missing", lambda at: change(at / MHD, "ElementSpacing", "Spacing"),
+         left_out("1.2.0", "1.2.0.mhd: the spacing is missing")),
+        ("voxels of another file", lambda at: change(at / MHD, "1.2.0.raw", "../../../../etc/passwd"),
+         left_out("1.2.0", "another folder")),
+        ("size of another scan", lambda at: change(at / MHD, "DimSize = 32 32 6", "DimSize = 16 16 6"),
+         left_out("1.2.0", "1.2.0.raw has", "tells of")),
+        ("offset of 32768 not subtracted", mhd(np.where(MARK, 33568, 32808).astype(np.uint16)),
+         left_out("1.2.0", "are no HU")),
+        ("a voxel of 1e30", mhd(np.where(np.arange(HU.size).reshape(SHAPE) == 9, 1e30, HU).astype(np.float32)),
+         noted("1.2.0", "values that are no HU: 1 voxels")),
         ("spacing zero", lambda at: change(at / MHD, "ElementSpacing = 1.25", "ElementSpacing = 0"), left_out("1.2.0")),
     ),
     *table(
@@ -288,6 +329,15 @@ CASES = [
          left_out("volume-3", "volume-3.nii", "degenerate")),
         ("matrix NaN", nifti("volume-3.nii", np.zeros(SHAPE[::-1], np.int16), np.full((4, 4), np.nan)),
          left_out("volume-3", "volume-3.nii", "degenerate")),
+        ("matrix without scale", nifti("volume-3.nii", HU.T.astype(np.int16), MATRIX, sides=(0.7, 0.8, 2.5)),
+         left_out("volume-3", "volume-3.nii", "1.25 x 1.25 x 3", "0.7 x 0.8 x 2.5")),
+        ("no orientation", nifti("volume-3.nii", HU.T.astype(np.int16), MATRIX, code=0),
+         noted("volume-3", "orientation is a guess")),
+        ("compressed volume with a wrong checksum", wrong_checksum,
+         left_out("volume-4", "volume-4.nii.gz can not be read", "checksum is wrong")),
+        ("files of macOS are no volumes", lambda at: [macos(at / LITS / "._volume-3.nii"),
+         macos(at / "raw/LiTS/__MACOSX/volume-9.nii"), nifti("volume-3.nii", HU.T.astype(np.int16) * 0)(at)],
+         noted("volume-3", "no image")),
         ("segmentation with swapped axes", nifti("segmentation-3.nii", (MARK * 2).astype(np.uint8)),
          left_out("volume-3", "sizes differ", "segmentation-3.nii")),
         ("label 3", nifti("segmentation-3.nii", (MARK * 3).T.astype(np.uint8)),
@@ -319,6 +369,17 @@ CASES = [
          dicom(lambda d: [setattr(d, "Rows", 16), setattr(d, "PixelData", d.PixelData[:1024])]),
          left_out("ABD_LYMPH_003", "Rows")),
         ("MR instead of CT", dicom(set_to("Modality", "MR")), left_out("ABD_LYMPH_003", "modality MR")),
+        ("two patients", dicom_all(lambda d, k: setattr(d, "PatientID", f"P{k % 2}")),
+         left_out("ABD_LYMPH_003", "two patients", "'P0'", "'P1'")),
+        ("two kernels", dicom_all(lambda d, k: setattr(d, "ConvolutionKernel", f"B{k % 2}0f")),
+         left_out("ABD_LYMPH_003", "two reconstruction kernels", "'B00F'", "'B10F'")),
+        ("files of macOS", lambda at: [macos(path.with_name(f"._{path.name}")) for path in slices(at)],
+         noted("ABD_LYMPH_003", "left out: 6 files", "6 of macOS")),
+        ("slices slightly turned", dicom_all(
+            lambda d, k: setattr(d, "ImageOrientationPatient", [1, 0.002 * (k % 2), 0, -0.002 * (k % 2), 1, 0])),
+         noted("ABD_LYMPH_003", "turned slices", "0.11 degrees")),
+        ("values of another offset", dicom_all(lambda d, k: setattr(d, "RescaleIntercept", -32768)),
+         left_out("ABD_LYMPH_003", "are no HU")),
         ("no rescaling to HU", dicom(lambda d: d.__delattr__("RescaleSlope")),
          left_out("ABD_LYMPH_003", "RescaleSlope")),
         ("no position", dicom(lambda d: d.__delattr__("ImagePositionPatient")),
@@ -375,6 +436,9 @@ CASES = [
         "data check", luna, CHECK,
         ("annotations.csv empty", lambda at: (at / CSV / "annotations.csv").write_text(""),
          told("annotations.csv", status=1)),
+        ("files of macOS",
+         lambda at: [macos(at / "raw/LUNA16/subset0/._1.2.0.mhd"), macos(at / "raw/LUNA16/.DS_Store")],
+         told("handled: files of macOS\n", "2 are left out", "2 of    888 scans", status=1)),
         ("a scan without its header", lambda at: (at / MHD).unlink(), told("1.2.0.mhd", status=1)),
     ),
 ]

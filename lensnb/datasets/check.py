@@ -96,11 +96,7 @@ def _without(ready: pd.DataFrame, faults: list[tuple]) -> pd.DataFrame:
 
 def _macos_files(folder: Path) -> list[tuple]:
     number = sum(map(is_macos, files_below(folder)))
-    return (
-        [("", HANDLED, f"files of macOS: {number} that it added to folders or zip files are left out")]
-        if number
-        else []
-    )
+    return [("", HANDLED, f"files of macOS: {number} are left out (._*, .DS_Store, __MACOSX)")] if number else []
 
 
 def _read_volumes(root: Path, ready: pd.DataFrame, workers: int) -> list[tuple]:
@@ -154,7 +150,7 @@ def _problem_lines(problems: pd.DataFrame) -> list[str]:
     lines = []
     kinds = problems["problem"].str.split(":").str[0]
     for (effect, kind), part in problems.groupby([problems["effect"], kinds], sort=False):
-        volumes = part["volume"].nunique()
+        volumes = part.loc[part["volume"] != "", "volume"].nunique()
         lines.append(f"  {effect}: {kind} ({len(part):,} in {volumes:,} volumes)" if volumes else f"  {effect}: {kind}")
         for row in part.head(SHOWN).itertuples():
             detail = row.problem.removeprefix(f"{kind}: ")
