@@ -89,6 +89,7 @@ REFUSED = {
     "pixdim zero, qform": ({"qform": RIGHT, "sides": 0}, "must be above 0"),
     "pixdim negative": ({"sform": RIGHT, "sides": -SIDES}, "must be above 0"),
     "pixdim nan": ({"sides": np.nan}, "must be above 0"),
+    "pixdim a little off": ({"sform": RIGHT, "sides": SIDES * 1.002}, "only its maker knows"),
     "sform nan": ({"sform": np.full((4, 4), np.nan), "qform": RIGHT}, "sform.*degenerate"),
     "sform zero": ({"sform": np.zeros((4, 4)), "qform": RIGHT}, "sform.*degenerate"),
     "sform flat": ({"sform": RIGHT[:, [0, 0, 2, 3]], "sides": SIDES[[0, 0, 2]]}, "degenerate"),
