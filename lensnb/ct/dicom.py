@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lensnb.ct.compression import check_size
 from lensnb.ct.dicom_pixels import Header, read_header, read_pixels, to_hu
 from lensnb.ct.dicom_slice import Slice, slices_of
 from lensnb.ct.dicom_stack import check_order, check_origin, check_uniform, slice_step
@@ -162,7 +163,12 @@ def _listed(kinds: Counter) -> str:
 
 def _read_pixels(slices: list[Slice]) -> tuple[np.ndarray, list[str]]:
     """HU int16 (z, y, x) of slices in their order, and notes on what is special about the values."""
-    hu = np.empty((len(slices), *slices[0].shape), np.int16)
+    shape = (len(slices), *slices[0].shape)
+    try:
+        check_size(shape)
+    except ValueError as error:
+        raise ValueError(f"{slices[0].path} can not be read: {error}") from error
+    hu = np.empty(shape, np.int16)
     members: dict[Path, list[int]] = {}
     for index, one in enumerate(slices):
         members.setdefault(one.path, []).append(index)

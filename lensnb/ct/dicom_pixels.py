@@ -52,6 +52,9 @@ def read_pixels(header: Header) -> Pixels:
     ValueError that names the file and the compression if neither can, or if the file is damaged.
     """
     path, tags = header.path, header.tags
+    for name in ("SamplesPerPixel", "BitsStored", "HighBit", "PixelRepresentation"):
+        if not isinstance(tags.get(name), int | None):
+            raise ValueError(f"{path}: {name} is {tags.get(name)}, not one number; export the series again")
     if int(tags.get("SamplesPerPixel") or 1) != 1:
         raise ValueError(f"{path}: {tags.SamplesPerPixel} values per pixel, no grey ones; remove this picture")
     bits, top = tags.get("BitsStored"), tags.get("HighBit")

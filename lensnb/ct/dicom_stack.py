@@ -139,6 +139,8 @@ def slice_step(slices: list[Slice], normal: np.ndarray) -> tuple[np.ndarray, lis
     """
     if len(slices) == 1:
         thickness = slices[0].thickness
+        if thickness <= 0:
+            raise ValueError(f"{slices[0].name}: SliceThickness is {thickness:g}, without which one slice has no depth")
         return normal * thickness, [f"one slice: its thickness, {thickness:g} mm, is taken for the slice distance"]
     positions = np.array([one.position for one in slices])
     along = positions @ normal
