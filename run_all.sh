@@ -4,15 +4,19 @@
 set -eu
 # what is written to a closed stream would land in the next file that is opened
 (true >&1) 2>/dev/null || exec >/dev/null
-(true 3>&2) 2>/dev/null || exec 2>/dev/null
+(true 3>&2) || exec 2>/dev/null
 
 refuse() {
     printf 'run_all.sh: %s\n' "$1" >&2
     exit 1
 }
 
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" 2>/dev/null && pwd && echo /) || here=""
-here=${here%??}
+case $0 in
+*/*) here=${0%/*}/ ;;
+*) here=./ ;;
+esac
+here=$(CDPATH='' cd -- "$here" 2>/dev/null && pwd && echo /) || here=""
+here=${here%??} # a name may end with a newline, which $(...) would lose
 [ -f "$here/lensnb/run/environment.py" ] || refuse "call it by its place beside lensnb/, not as a copy, a link or from a folder that was removed"
 case $here in
 *:*) refuse "$here has a colon in its name, which PYTHONPATH and PATH cannot hold; rename that folder" ;;

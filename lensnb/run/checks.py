@@ -13,23 +13,23 @@ from lensnb.system import repository, root
 
 
 def check_names() -> None:
-    """ValueError if the checkout, LENSNB_ROOT or the present folder have a name that something here can not take."""
+    """Refused if the checkout, LENSNB_ROOT or the present folder have a name that something here can not take."""
     try:
         os.getcwd()
     except OSError as error:
-        raise ValueError("the folder that you are in was removed; change to another one") from error
+        raise ending.Refused("the folder that you are in was removed; change to another one") from error
     for what, folder in (("the checkout", repository()), ("LENSNB_ROOT", root())):
         for character, why in _unusable(what):
             if character in str(folder):
-                raise ValueError(f"{what} lies in {str(folder)!r}: {why}; rename that folder")
+                raise ending.Refused(f"{what} lies in {str(folder)!r}: {why}; rename that folder")
         try:
             str(folder).encode("utf-8")
         except UnicodeEncodeError as error:
-            raise ValueError(f"{what} lies in {os.fsencode(folder)!r}, whose name is not UTF-8; rename it") from error
+            raise ending.Refused(f"{what} lies in {os.fsencode(folder)!r}, whose name is not UTF-8; rename it") from error
 
 
 def _unusable(what: str) -> list[tuple[str, str]]:
-    found = [(c, f"Snakemake takes {c!r} for the beginning or end of a placeholder") for c in "{}"]
+    found = [(c, f"Snakemake takes {c!r} for the beginning or end of a placeholder") for c in "{}<>"]
     found += [(c, f"a name with {c!r} cannot be passed on") for c in "\n\r\t"]
     if what == "the checkout":
         found.append((":", "PYTHONPATH and PATH cannot hold a colon"))
@@ -37,17 +37,18 @@ def _unusable(what: str) -> list[tuple[str, str]]:
 
 
 def check_places(folders: Iterable[Path]) -> None:
-    """OSError or ValueError that names the place if one of these folders can not be made or written in."""
+    """Refused if one of these folders can not be made or written in."""
     for folder in folders:
         there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
         if not there.is_dir():
-            raise ValueError(f"{there} is not a folder, and {folder} belongs there")
+            raise ending.Refused(f"{there} is not a folder, and {folder} belongs there")
         try:
             with tempfile.TemporaryFile(dir=there) as file:
                 file.write(bytes(4096))
         except OSError as error:
-            reason = error.strerror or "cannot be written in"
-            raise type(error)(error.errno, reason, str(there)) from error
+            raise ending.Refused(
+                f"{folder} cannot be made or written: {there}: {error.strerror}{ending.remedy(error)}"
+            ) from error
 
 
 def provide_home(folder: Path) -> None:

@@ -28,6 +28,10 @@ REMEDIES = {
 RAISED = re.compile(r"^(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)\b|[A-Za-z_][\w.]*Error in file .*:$)")
 
 
+class Refused(Exception):
+    """What run_all.sh does not begin, with the reason; nothing is wrong inside, so there is no trace to see."""
+
+
 def say(text: str) -> None:
     """Print a line of progress; that nobody reads it any more (`| head`) or that it can not be kept is no failure."""
     try:
@@ -36,15 +40,22 @@ def say(text: str) -> None:
         pass
 
 
+def remedy(error: OSError) -> str:
+    """What the user may do about it, in brackets, or nothing."""
+    known = REMEDIES.get(error.errno or 0)
+    return f" ({known})" if known else ""
+
+
 def line_of(error: BaseException) -> str:
     """What an error says, in one line: for a file its name and what the system says, without a number."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
-        remedy = REMEDIES.get(error.errno or 0)
-        text = f"{name}{error.strerror}" + (f" ({remedy})" if remedy else "")
+        text = f"{name}{error.strerror}{remedy(error)}"
     elif isinstance(error, ImportError):
-        text = f"a package is broken or missing: {text}; remove .venv to have it made again"
+        while isinstance(error.__cause__, ImportError):  # numpy explains at length what its cause says in a line
+            error = error.__cause__
+        text = f"a package cannot be loaded: {error}; is there too little memory? Else remove .venv, to have it made again"
     elif isinstance(error, MemoryError):
         text = f"out of memory {text}"
     elif not isinstance(error, ValueError | RuntimeError | OSError):
@@ -65,6 +76,9 @@ def reason(output: str) -> str:
 
 def tell(error: BaseException) -> int:
     """Say in one line what went wrong; return the exit status. With LENSNB_TRACEBACK=1 the error is raised instead."""
+    if isinstance(error, Refused):
+        complain(f"run_all.sh: {error}")
+        return 2
     if os.environ.get(SHOW):
         raise error
     if isinstance(error, BrokenPipeError) and not error.filename:
