@@ -36,6 +36,7 @@ def write_store(folder: Path) -> Store:
                 width=56, spacing_x_mm=3, spacing_y_mm=3, spacing_z_mm=4, first_slice=0,
                 grid_to_original=json.dumps(np.eye(4).tolist()), original_to_mm=json.dumps(np.eye(4).tolist()),
                 original_shape="[6, 40, 56]", scope="", note="", file=f"store/{dataset}/{name}.npy",
+                content=f"c{i}",
             ))  # fmt: skip
             slices = [3] if dataset == "DeepLesion" else [2, 3, 4]
             boxes += [(dataset, name, f"{name}-a", z, "annotated") for z in slices]

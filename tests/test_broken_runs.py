@@ -139,7 +139,7 @@ def checkpoint(model: torch.nn.Module):
     optimizer = torch.optim.RAdam(model.parameters())
 
     def write(at: Place) -> None:
-        at.patch.setattr(loop, "fingerprint", lambda content: "this recipe")
+        at.patch.setattr(loop, "text", lambda recipe: "this recipe")
         save_checkpoint(at / RUN / "checkpoint.pt", model, optimizer, 20, [], [], "this recipe")
 
     return write
@@ -176,7 +176,7 @@ CASES = [
         "evaluate", boxes, EVALUATE,
         ("truth missing", remove("truth.csv"), refused("truth.csv does not exist")),
         ("truth empty", write("truth.csv", ""), refused("truth.csv", "No columns")),
-        ("truth is binary", write("truth.csv", BINARY), refused("truth.csv can not be read as a csv")),
+        ("truth is binary", write("truth.csv", BINARY), refused("truth.csv can not be read as text")),
         ("truth is a folder", a_folder_instead("truth.csv"), refused("truth.csv")),
         ("truth without any lesion", write("truth.csv", f"{HEADER}\na,,,,,,\nb,,,,,,\n"),
          refused("truth", "no lesion")),
@@ -213,7 +213,7 @@ CASES = [
         "evaluate-luna", marks, LUNA,
         ("annotations missing", remove("annotations.csv"), refused("annotations.csv")),
         ("excluded findings empty", write("excluded.csv", ""), refused("excluded.csv", "No columns")),
-        ("submission is binary", write("mine.csv", BINARY), refused("mine.csv can not be read as a csv")),
+        ("submission is binary", write("mine.csv", BINARY), refused("mine.csv can not be read as text")),
         ("seriesuids binary", write("seriesuids.csv", BINARY), refused("seriesuids.csv can not be read")),
         ("seriesuids with a header", write("seriesuids.csv", "seriesuid\ns\n"),
          refused("seriesuids.csv", "header", "remove it")),
@@ -224,7 +224,7 @@ CASES = [
         ("probability NaN", lambda at: cell(at / "mine.csv", "probability", "nan", 1),
          refused("mine.csv, row 2: probability is nan")),
         ("no nodule in the scans", write("seriesuids.csv", "t\n"),
-         refused("no nodule is annotated in the evaluated scans")),
+         refused("none of its 1 nodules lies on one of the 1 scans")),
     ),
     *table(
         "detect, input", scan, DETECT,
@@ -241,7 +241,7 @@ CASES = [
          refused("ct.nii.gz", "degenerate")),
         ("tilted by 40 degrees", ct(np.zeros((24, 24, 9), np.int16), tilted(40)), refused("tilted by 40 degrees")),
         ("spacing of a metre", ct(np.zeros((24, 24, 9), np.int16), np.diag([1000.0, 1000, 1000, 1])),
-         refused("m long", "spacing")),
+         refused("voxels of 1000 x 1000 x 1000 mm", "header is wrong")),
     ),
     *table(
         "detect, input", scan, DETECT.replace("ct.nii.gz", "run/config.json"),

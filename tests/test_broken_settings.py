@@ -140,7 +140,7 @@ CASES = [
     *table("table", tables, read("t.csv"),
            ("missing", remove("t.csv"), refused("t.csv does not exist")),
            ("empty", write("t.csv", ""), refused("t.csv can not be read as a csv")),
-           ("binary", write("t.csv", BINARY), refused("t.csv can not be read as a csv")),
+           ("binary", write("t.csv", BINARY), refused("t.csv can not be read as text")),
            ("ragged rows", write("t.csv", "a,b\n1,2\n1,2,3\n"), refused("t.csv can not be read as a csv"))),
     *table("table", tables, read("t.csv", "volume", "x1"),
            ("column missing", no_damage, refused("t.csv has no column x1"))),

@@ -136,6 +136,9 @@ class TinyStore:
         self._hu = self._hu.astype(np.int16)
         self.detections = pd.DataFrame(self.detections, columns=["volume", "x1", "y1", "z1", "x2", "y2", "z2"])
 
+    def contents(self, volumes):
+        return list(volumes)
+
     def hu(self, volume):
         return self._hu
 

@@ -49,6 +49,9 @@ class TinyStore:
         self.boxes = pd.DataFrame(rows, columns=["volume", "patient", "lesion", "z", "x1", "y1", "x2", "y2"])
         self.boxes["dataset"] = "DeepLesion"
 
+    def contents(self, volumes):
+        return list(volumes)
+
     def hu(self, volume):
         return self._hu[volume]
 

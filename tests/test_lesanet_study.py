@@ -103,8 +103,9 @@ def test_a_run_is_trained_asked_and_asked_only_once(work, tmp_path, monkeypatch)
     expected = prediction.predict(model, TinyStore(), exam.table, config, PROFILE.network)
     np.testing.assert_allclose(study.scores_of(answers, exam.table, NAMES), expected[1], atol=1e-6)
     np.testing.assert_allclose(study.embedding_of(answers, exam.table), expected[0], atol=1e-6)
-    monkeypatch.setattr(study.training, "train_method", None)  # must not be called again
+    monkeypatch.setattr(prediction, "predict", None)  # must not be called again
     again, _ = study.train_run(MethodRun("lesanet"), work, TinyStore(), PROFILE, 0, folder)
+    monkeypatch.undo()
     pd.testing.assert_frame_equal(answers, again.astype({"lesion": str}), check_dtype=False)
     with pytest.raises(ValueError, match="lack 1 lesions, for example dl00099"):
         study.scores_of(answers, pd.DataFrame({"lesion": ["dl00099"]}), NAMES)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lensnb import phantom
-from lensnb.phantom import marking, ontology, report_files, writing
+from lensnb.phantom import marking, ontology, writing
 from lensnb.phantom.anatomy import draw_anatomy, kidney, liver_distance, lung_distance
 from lensnb.phantom.lesions import Lesion, paint_lesion, visible_boxes
 from lensnb.phantom.patients import deeplesion_patients, single_type_patients
@@ -53,10 +54,11 @@ def spec(**changes: object) -> SimpleNamespace:
 
 
 def digests(root: Path) -> dict[str, str]:
+    """Of every file but the record of when they were written."""
     return {
         str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(root.rglob("*"))
-        if p.is_file()
+        if p.is_file() and p.name != "made.json"
     }
 
 
@@ -105,6 +107,29 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes(tiny, tmp_path, monk
     total = sum(volumes[name]["volumes"] for name in ("train", "val", "test", "LUNA16", "LiTS", "NIH-LN"))
     assert len(calls) == total + 1  # only the one that died is made twice
     assert digests(tmp_path / "data") == digests(tiny)
+
+
+@pytest.mark.parametrize("damage", ["cut", "lost", "added", "other code"])
+def test_phantoms_that_are_not_whole_are_written_again(tiny, tmp_path, capsys, damage):
+    folder = tmp_path / "data"
+    shutil.copytree(tiny, folder)  # other times, the same bytes
+    before = digests(folder)
+    phantom.write(folder, spec(**TINY), seed=3, workers=1)
+    assert "written again" not in capsys.readouterr().out
+    file = folder / "LUNA16" / "CSVFILES" / "annotations.csv"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:40])
+    elif damage == "lost":
+        file.unlink()
+    elif damage == "added":
+        (folder / "LiTS" / "volume-99.nii").touch()
+    else:
+        record = json.loads((folder / "made.json").read_text())
+        record["recipe"]["lensnb/phantom/lesions.py"] = "another"
+        (folder / "made.json").write_text(json.dumps(record))
+    phantom.write(folder, spec(**TINY), seed=3, workers=1)
+    assert "the phantoms are written again, because " in capsys.readouterr().out
+    assert digests(folder) == before
 
 
 def test_a_folder_of_other_settings_is_refused(tiny):
@@ -343,4 +368,5 @@ def test_coarse_types_of_deeplesion():
 def test_the_folder_has_what_the_real_one_has_and_the_reports(tiny):
     names = {path.name for path in (tiny / "DeepLesion").iterdir()}
     published = {"DL_info.csv", "Images_png", "DeepLesion_manual_1K_test_release.pkl"}
-    assert names == published | set(report_files.FILES)
+    reports = {"lesion_ontology.csv", "sentences.csv", "relations.csv", "hand_labeled_test_set.json"}
+    assert names == published | reports

@@ -25,12 +25,13 @@ def check_names() -> None:
         try:
             str(folder).encode("utf-8")
         except UnicodeEncodeError as error:
-            raise ending.Refused(f"{what} lies in {os.fsencode(folder)!r}, whose name is not UTF-8; rename it") from error
+            raise ending.Refused(
+                f"{what} lies in {os.fsencode(folder)!r}, whose name is not UTF-8; rename it"
+            ) from error
 
 
 def _unusable(what: str) -> list[tuple[str, str]]:
-    found = [(c, f"Snakemake takes {c!r} for the beginning or end of a placeholder") for c in "{}<>"]
-    found += [(c, f"a name with {c!r} cannot be passed on") for c in "\n\r\t"]
+    found = [(c, f"a name with {c!r} cannot be passed on") for c in "\n\r\t"]
     if what == "the checkout":
         found.append((":", "PYTHONPATH and PATH cannot hold a colon"))
     return found

@@ -55,7 +55,9 @@ def line_of(error: BaseException) -> str:
     elif isinstance(error, ImportError):
         while isinstance(error.__cause__, ImportError):  # numpy explains at length what its cause says in a line
             error = error.__cause__
-        text = f"a package cannot be loaded: {error}; is there too little memory? Else remove .venv, to have it made again"
+        text = (
+            f"a package cannot be loaded: {error}; is there too little memory? Else remove .venv, to have it made again"
+        )
     elif isinstance(error, MemoryError):
         text = f"out of memory {text}"
     elif not isinstance(error, ValueError | RuntimeError | OSError):

@@ -154,7 +154,7 @@ def _execute(notebook: Path, partial: Path, values: dict, log: Log, timeout: int
         try:
             executed = papermill.execute_notebook(
                 _literal(notebook), _literal(partial), values, kernel_name="python3", progress_bar=False,
-                start_timeout=180, execution_timeout=timeout, cwd=_literal(notebook.resolve().parent), stdout_file=log,
+                start_timeout=180, execution_timeout=timeout, cwd=notebook.resolve().parent, stdout_file=log,
                 on_cell_execute=note_cell,
             )  # fmt: skip
             break
