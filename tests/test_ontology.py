@@ -221,5 +221,5 @@ def test_mined_labels_are_read_as_written(tmp_path):
     with pytest.raises(ValueError, match="has no val_lesion_idxs"):
         read_mined(tmp_path / "wrong.json")
     (tmp_path / "wrong.json").write_text('[{"lesion": 3}]')
-    with pytest.raises(ValueError, match="no list of lesion_idx and expanded_terms: 'lesion_idx'"):
+    with pytest.raises(ValueError, match="no list of lesion_idx and expanded_terms: see its entry 0"):
         read_complete(tmp_path / "wrong.json", ("a",))

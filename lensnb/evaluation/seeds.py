@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from lensnb.evaluation.markdown import markdown, write_text
-from lensnb.files import read_csv, write_table
+from lensnb.files import read_table, write_table
 from lensnb.runfolder import Run
 from lensnb.settings import load_profile
 
@@ -43,7 +43,7 @@ def compare(runs: dict[int, Run]) -> pd.DataFrame:
 
     Columns: kind (row, claim, precision or recall), name, then for each seed seed_<N> (a fraction), then mean and sd
     (of a sample), and for claims verdicts, as "holds 2, fails 1". Raises ValueError if two runs do not have the same
-    lines: then different versions made them.
+    lines: then different versions made them; or if a table is broken.
     """
     per_seed = {seed: _lines(run) for seed, run in runs.items()}
     first_seed, first = next(iter(per_seed.items()))
@@ -65,12 +65,19 @@ def _lines(run: Run) -> pd.DataFrame:
     """The compared numbers of one run: value and verdict, by kind and name."""
     parts = []
     for file, name, columns in COMPARED:
-        table = read_csv(run.table(file))
+        wanted = [name, *columns, *(["verdict"] if "claim" in columns.values() else [])]
+        table = read_table(run.table(file), wanted)
         for column, kind in columns.items():
+            if len(table) and not pd.api.types.is_numeric_dtype(table[column]):
+                raise ValueError(f"{run.table(file)}: the column {column} should hold numbers; make it again")
             verdict = table["verdict"] if kind == "claim" else None
             part = {"kind": kind, "name": table[name], "value": table[column], "verdict": verdict}
             parts.append(pd.DataFrame(part))
-    return pd.concat(parts).set_index(["kind", "name"])
+    lines = pd.concat(parts).set_index(["kind", "name"])
+    if lines.index.has_duplicates:
+        twice = " ".join(map(str, lines.index[lines.index.duplicated()][0]))
+        raise ValueError(f"{run.figures}: its tables have {twice!r} more than once; make them again")
+    return lines
 
 
 def write(profile: str) -> Path:

@@ -18,6 +18,7 @@ from lensnb.lesanet import ontology
 PUBLISHED = "text_mined_labels_171_and_split.json"
 COMPLETE = "hand_labeled_test_set.json"
 SPLITS = ("train", "val", "test")
+MAX_ROWS = 10**9
 RELATIONS = ("relevant", "uncertain", "irrelevant")
 
 
@@ -45,19 +46,25 @@ class MinedLabels:
 
 
 def read_mined(path: Path | str) -> MinedLabels:
-    """Read mined labels; ValueError if lists that belong together differ in length or a label number has no name.
+    """Read mined labels; ValueError names the file and the list that is not what it should be: names that are no text
+    or repeated, numbers that are none, lists that belong together but differ in length, a label number without a name.
 
     A label that a lesion's list repeats counts once. The published file has irrelevant labels for training only.
     """
     content = read_json(path)
     names = tuple(_required(content, "term_list", path))
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"{path}: term_list should hold names of labels, each once")
     frames, lists = [], {relation: [] for relation in RELATIONS}
     for split in SPLITS:
         rows = _required(content, f"{split}_lesion_idxs", path)
+        _require_rows(rows, f"{path}: {split}_lesion_idxs")
         frames.append(pd.DataFrame({"split": split, "row": np.array(rows, dtype=np.int64)}))
         for relation in RELATIONS:
             key = f"{split}_{relation}_labels"
             found = content.get(key, [[]] * len(rows)) if relation == "irrelevant" else _required(content, key, path)
+            if not isinstance(found, list) or not all(isinstance(numbers, list) for numbers in found):
+                raise ValueError(f"{path}: {key} should hold a list of label numbers for each lesion")
             if len(found) != len(rows):
                 raise ValueError(f"{path}: {key} has {len(found)} lists for {len(rows)} lesions")
             lists[relation] += found
@@ -86,13 +93,17 @@ def read_complete(path: Path | str, labels: tuple[str, ...]) -> tuple[np.ndarray
 
     Terms that are not among `labels` are left out: the published file uses some that were too rare to be trained.
     """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text())
-        rows = np.array([entry["lesion_idx"] for entry in content], dtype=np.int64)
-        terms = [entry["expanded_terms"] for entry in content]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is no list of lesion_idx and expanded_terms: {error}") from error
+    path, entries = Path(path), read_json(path, list)
+    for i, entry in enumerate(entries):
+        terms = entry.get("expanded_terms") if isinstance(entry, dict) else None
+        if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms) or "lesion_idx" not in entry:
+            raise ValueError(f"{path} is no list of lesion_idx and expanded_terms: see its entry {i}")
+    rows, terms = [entry["lesion_idx"] for entry in entries], [entry["expanded_terms"] for entry in entries]
+    _require_rows(rows, f"{path}: lesion_idx")
+    rows = np.array(rows, dtype=np.int64)
+    twice = rows[pd.Series(rows).duplicated()]
+    if len(twice):
+        raise ValueError(f"{path} lists lesion {twice[0]} more than once")
     number = {label: i for i, label in enumerate(labels)}
     return rows, _matrix([[number[t] for t in listed if t in number] for listed in terms], len(labels), path)
 
@@ -100,14 +111,23 @@ def read_complete(path: Path | str, labels: tuple[str, ...]) -> tuple[np.ndarray
 def _required(content: dict, key: str, path: Path | str) -> list:
     if key not in content:
         raise ValueError(f"{path} has no {key}; it should be like text_mined_labels_171_and_split.json")
+    if not isinstance(content[key], list):
+        raise ValueError(f"{path}: {key} should be a list, not a {type(content[key]).__name__}")
     return content[key]
+
+
+def _require_rows(rows: list, where: str) -> None:
+    """Raise ValueError unless all are whole numbers that can be rows of DL_info.csv; True and 1.0 are none."""
+    wrong = next((row for row in rows if type(row) is not int or not 0 <= row < MAX_ROWS), None)
+    if wrong is not None:
+        raise ValueError(f"{where} has {str(wrong)[:60]!r}; it should hold rows of DL_info.csv, counted from 0")
 
 
 def _matrix(lists: list[list[int]], labels: int, path: Path | str) -> np.ndarray:
     """Lists of label numbers, one a lesion, as a bool matrix (n, labels); ValueError for a number without a label."""
     matrix = np.zeros((len(lists), labels), dtype=bool)
     for i, numbers in enumerate(lists):
-        if any(not 0 <= number < labels for number in numbers):
-            raise ValueError(f"{path}: labels {numbers} of lesion {i}, but term_list has {labels}")
+        if any(type(number) is not int or not 0 <= number < labels for number in numbers):
+            raise ValueError(f"{path}: labels {str(numbers)[:80]} of lesion {i}, but term_list has {labels}")
         matrix[i, numbers] = True
     return matrix

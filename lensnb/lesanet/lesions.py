@@ -8,6 +8,7 @@ import pandas as pd
 
 from lensnb.datasets import UNIVERSAL
 from lensnb.datasets.store import Store
+from lensnb.files.cells import numbers, read_cells
 from lensnb.lesanet.label_files import MinedLabels
 from lensnb.streams import Stream, generator
 
@@ -69,12 +70,28 @@ def unlabelled_lesions(store: Store, dl_info: Path) -> LabelledLesions:
 
 def _cues(table: pd.DataFrame, store: Store, dl_info: Path, rows: pd.Series) -> pd.DataFrame:
     """Place and size of lesions: Normalized_lesion_location of DL_info.csv, and the sides of the boxes in mm."""
-    place = pd.read_csv(dl_info, usecols=["Normalized_lesion_location"])["Normalized_lesion_location"].iloc[rows]
-    place = np.array([[float(part) for part in cell.split(",")] for cell in place]).reshape(-1, 3)
+    place = _places(dl_info, rows)
     spacing = store.volumes.loc[table["volume"].astype(str), ["spacing_x_mm", "spacing_y_mm"]].to_numpy()
     sides = np.sort((table[["x2", "y2"]].to_numpy() - table[["x1", "y1"]].to_numpy()) * spacing, axis=1)
     columns = ["place_x", "place_y", "place_z", "long_mm", "short_mm"]
     return pd.DataFrame(np.column_stack([place, sides[:, ::-1]]), columns=columns)
+
+
+def _places(dl_info: Path, rows: pd.Series) -> np.ndarray:
+    """Normalized_lesion_location of some rows of DL_info.csv: (n, 3); ValueError names the file and the line."""
+    table, column = read_cells(dl_info), "Normalized_lesion_location"
+    if column not in table:
+        raise ValueError(f"{dl_info} has no column {column}; it has {', '.join(table.columns)}")
+    if len(rows) and rows.max() >= len(table):
+        raise ValueError(f"{dl_info} has {len(table)} rows, but row {rows.max()} has labels: it is not whole")
+    cells = table[column].iloc[rows]
+    parts = [[part.strip() for part in cell.split(",")] for cell in cells]
+    padded = pd.Series([part for cell in parts for part in [*cell, "", "", ""][:4]], dtype=str)
+    values = numbers(padded)[0].reshape(-1, 4)  # a fourth one is one too many
+    wrong = ~np.isfinite(values[:, :3]).all(axis=1) | [len(cell) != 3 for cell in parts]
+    if wrong.any():
+        raise ValueError(f"{dl_info}, line {cells.index[wrong.argmax()]}: {column} is not 3 numbers")
+    return values[:, :3]
 
 
 def resplit(first: LabelledLesions, second: LabelledLesions, seed: int) -> tuple[LabelledLesions, LabelledLesions]:

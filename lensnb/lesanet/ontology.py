@@ -11,11 +11,15 @@ What the published file leaves open is settled so:
 * No label excludes itself or its own ancestor; such pairs are dropped, since no lesion could have the label.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from lensnb.files.cells import read_cells
+from lensnb.files.workbook import read_sheet
 
 KINDS = ("bodypart", "type", "attribute")
 COLUMNS = ("class", "term", "synonyms", "term_exclusive", "term_parents")
@@ -143,20 +147,17 @@ def expand(labels: np.ndarray, parents: np.ndarray) -> np.ndarray:
 
 def _read_terms(path: Path) -> pd.DataFrame:
     """The table of terms as text, one row a term; raises what `read_ontology` raises for a table's form."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; it should hold the ontology of labels")
-    try:
-        if path.suffix == ".xlsx":
-            table = pd.read_excel(path, dtype=str, keep_default_na=False)
-        else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except Exception as error:  # zip, XML and csv errors alike
-        raise ValueError(f"{path} is not a readable table: {error}") from error
+    advice = "it should hold the ontology of labels"
+    if path.suffix.lower() == ".xlsx":
+        table = read_sheet(path, COLUMNS, advice)
+    else:
+        table = read_cells(path, advice=advice)
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; an ontology has {', '.join(COLUMNS)}")
-    table["term"] = table["term"].str.strip()
-    for row, (kind, term) in enumerate(zip(table["class"], table["term"], strict=True), start=2):
+    if table.empty:
+        raise ValueError(f"{path} has no rows; an ontology has one for each term")
+    for row, kind, term in zip(table.index, table["class"], table["term"], strict=True):
         if kind not in KINDS:
             raise ValueError(f"{path}, row {row}: class {kind!r} is none of {', '.join(KINDS)}")
         if not term:
@@ -164,7 +165,13 @@ def _read_terms(path: Path) -> pd.DataFrame:
     twice = table["term"][table["term"].duplicated()]
     if len(twice):
         raise ValueError(f"{path} lists {', '.join(map(repr, twice))} more than once")
-    return table
+    terms = set(table["term"])
+    for column in ("term_parents", "term_exclusive"):
+        for row, cell in table[column].items():
+            parts = [part.strip() for part in re.split("[,;]", cell)]
+            if len(parts) > 1 and cell not in terms and terms.issuperset(parts):
+                raise ValueError(f"{path}, row {row}: {column} is {cell!r}; join terms by {SEPARATOR!r}")
+    return table.reset_index(drop=True)
 
 
 def _split(cell: str) -> list[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 from lensnb import runfolder
 from lensnb.datasets import UNIVERSAL
 from lensnb.files import write_table
+from lensnb.files.cells import for_spreadsheet, numbers, read_cells
 from lensnb.lesanet.label_files import PUBLISHED, RELATIONS, SPLITS, MinedLabels, has_labels, write_mined
 from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
 from lensnb.lesanet.relations import relate, train_relations
@@ -34,7 +35,8 @@ def label_sentences(sentences: Path, ontology: Path, output: Path, examples: Pat
     sentences: csv with the column sentence. ontology: .xlsx or .csv. examples: what relations are learned from, either
     a folder with sentences.csv (row, sentence), relations.csv (row, start, end, label, relation) and an ontology, or
     tables (`phantom.practice` draws some). Columns of the result: those of the csv, then label, kind, relation,
-    probability, mention; see `labels_of_sentences`.
+    probability, mention; see `labels_of_sentences`. In the file an apostrophe stands before text that a spreadsheet
+    would run as a formula.
     """
     table, known = read_sentences(sentences), read_ontology(ontology)
     taken = [name for name in ("label", "kind", "relation", "probability", "mention") if name in table.columns]
@@ -44,7 +46,7 @@ def label_sentences(sentences: Path, ontology: Path, output: Path, examples: Pat
         examples = RelationExamples(*read_examples(examples, read_ontology(find_ontology(examples))))
     model = train_relations(examples.sentences, examples.mentions, epochs=examples.epochs)
     result = labels_of_sentences(table, known, lambda rows, mentions: relate(model, rows, mentions))
-    write_table(result, output)
+    write_table(for_spreadsheet(result), output)
     return result
 
 
@@ -55,9 +57,7 @@ def read_examples(folder: Path, ontology: Ontology) -> tuple[pd.DataFrame, pd.Da
     that does not exist, and a row without a sentence.
     """
     table, path = read_sentences(folder / "sentences.csv"), folder / "relations.csv"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; it should hold the relations of mentions to learn from")
-    mentions = pd.read_csv(path, dtype={"row": str})
+    mentions = read_cells(path, advice="it should hold the relations of mentions to learn from")
     for name, columns, file in (
         (table, ("row",), "sentences.csv"),
         (mentions, ("row", "start", "end", "label", "relation"), "relations.csv"),
@@ -65,15 +65,29 @@ def read_examples(folder: Path, ontology: Ontology) -> tuple[pd.DataFrame, pd.Da
         missing = [column for column in columns if column not in name.columns]
         if missing:
             raise ValueError(f"{folder / file} has no column {', '.join(missing)}")
+    twice = table["row"][table["row"].duplicated()]
+    if len(twice):
+        raise ValueError(f"{folder / 'sentences.csv'} has more than one sentence of row {twice.iloc[0]!r}")
     number = {row: i for i, row in enumerate(table["row"])}
     length = table["sentence"].str.len().tolist()
-    for line, m in enumerate(mentions.to_dict("records"), start=2):
+    for column in ("start", "end"):
+        values, _ = numbers(mentions[column])
+        wrong = np.flatnonzero(~(np.abs(values) <= max(length)) | (values != np.rint(values)))
+        if len(wrong):
+            cell = mentions[column].iloc[wrong[0]]
+            where = f"{path}, line {mentions.index[wrong[0]]}"
+            raise ValueError(f"{where}: {column} is {cell!r}, no place in the sentence")
+        mentions[column] = values.astype(int)
+    for line, m in zip(mentions.index, mentions.to_dict("records"), strict=True):
         if m["row"] not in number:
             raise ValueError(f"{path}, line {line}: sentences.csv has no row {m['row']}")
         if not 0 <= m["start"] < m["end"] <= length[number[m["row"]]]:
             raise ValueError(f"{path}, line {line}: characters {m['start']} to {m['end']} are not in the sentence")
         if m["relation"] not in RELATIONS:
             raise ValueError(f"{path}, line {line}: relation {m['relation']!r} is none of {', '.join(RELATIONS)}")
+        if m["label"] not in ontology.labels:
+            raise ValueError(f"{path}, line {line}: the ontology has no label {m['label']!r}")
+    mentions = mentions.reset_index(drop=True)
     mentions.insert(0, "sentence_number", mentions["row"].map(number))
     return table, with_kinds(mentions, ontology)
 
@@ -142,6 +156,9 @@ def mine(folder: Path, seed: int = 0, least: dict[str, int] = LEAST) -> tuple[Mi
     wrong = set(table.get("split", ["none"])) - set(SPLITS)
     if wrong:
         raise ValueError(f"{folder / 'sentences.csv'} needs a column split with train, val or test")
+    _, no_number = numbers(table["row"])
+    if no_number.any() or (table["row"] == "").any():
+        raise ValueError(f"{folder / 'sentences.csv'}: its column row should hold rows of DL_info.csv, whole numbers")
     split = table["split"].to_numpy()
     learn = known[split[known["sentence_number"]] == "val"]
     model = train_relations(table, learn, seed)

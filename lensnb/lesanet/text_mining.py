@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb.files.cells import read_cells
 from lensnb.lesanet.label_files import RELATIONS
 from lensnb.lesanet.ontology import Ontology, expand
 
@@ -128,18 +129,15 @@ def find_mentions(tokens: list[Token], known: Phrases) -> list[Mention]:
 def read_sentences(path: Path | str) -> pd.DataFrame:
     """Read a csv with the column sentence; other columns, which say whose sentence it is, stay as text.
 
-    Raises FileNotFoundError, and ValueError that names the line for an empty sentence and one without BOOKMARK.
+    Raises FileNotFoundError, and ValueError that names the line for an empty sentence and one without BOOKMARK, or what
+    `read_cells` refuses.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; it should hold report sentences")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ValueError(f"{path} is not a readable csv: {error}") from error
+    table = read_cells(path, exact=("sentence",), advice="it should hold report sentences")
     if "sentence" not in table.columns:
         raise ValueError(f"{path} has no column sentence, only {', '.join(table.columns)}")
-    for line, sentence in enumerate(table["sentence"], start=2):
+    if table.empty:
+        raise ValueError(f"{path} has no rows, so no sentences")
+    for line, sentence in table["sentence"].items():
         if not sentence.strip():
             raise ValueError(f"{path}, line {line}: the sentence is empty")
         if BOOKMARK not in (token.text for token in tokenize(sentence)):
@@ -147,7 +145,7 @@ def read_sentences(path: Path | str) -> pd.DataFrame:
                 f"{path}, line {line}: no {BOOKMARK} in {sentence[:60]!r}; write {BOOKMARK} where the lesion of "
                 f"interest is linked, and {OTHER_BOOKMARK} where another one is"
             )
-    return table
+    return table.reset_index(drop=True)
 
 
 def with_kinds(mentions: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:

@@ -15,7 +15,7 @@ def command(sentences: Path, ontology: Path, output: Path, examples: Path | None
     Without `examples` the relations are learned from sentences that the phantoms' radiologists write. ValueError if
     `output` can not be written or is no .csv or .npz, before anything is learned.
     """
-    check_output(output, "--output", (".csv", ".npz"))
+    check_output(output, "--output", (".csv", ".npz"), (sentences, ontology))
     known = examples or practice(load_profile("phantom").phantom)
     counts = label_sentences(sentences, ontology, output, known)["relation"].value_counts()
     return f"{', '.join(f'{counts.get(name, 0)} {name}' for name in RELATIONS)} labels in {output}"
