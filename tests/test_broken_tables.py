@@ -322,7 +322,7 @@ CASES = [
             told("broken annotations", "not finite", status=1))),
     *table("data check", deeplesion, CHECK + " --list {}/out",
            ("--list is a folder", a_folder("out"), refused("out is a folder")),
-           ("--list without an ending", lambda at: None, refused("out: what is written is a .csv"))),
+           ("--list without an ending", lambda at: None, refused("out must end with .csv or .npz"))),
     *table("labels", label_folder, "labels {}/sentences.csv --ontology {}/lesion_ontology.csv --output {}/out.csv",
            ("--output is a folder", a_folder("out.csv"), refused("out.csv is a folder"))),
     *table("labels", label_folder, "labels {}/sentences.csv --ontology {}/terms.xlsx --output {}/sentences.csv",

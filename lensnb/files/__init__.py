@@ -76,10 +76,10 @@ def check_output(
     before a long work, which would be lost. The folder need not be there: what is there of its path decides.
     """
     path = Path(path)
-    if endings and path.suffix not in endings:
-        raise ValueError(f"{option}: {path} must end with {' or '.join(endings)}")
     if path.is_dir():
         raise ValueError(f"{option}: {path} is a folder, where a file is to be written; name another place")
+    if endings and path.suffix not in endings:
+        raise ValueError(f"{option}: {path} must end with {' or '.join(endings)}")
     refuse_special(path)
     for other in inputs:
         if other and path.exists() and other.exists() and os.path.samefile(path, other):
