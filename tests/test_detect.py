@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from tiny import write_dicom
 
-from lensnb.boxes import BOX3D
+from lensnb.boxes import BOX, BOX3D
 from lensnb.ct.grid import normalise
 from lensnb.ct.read import read_ct
 from lensnb.ct.volume import CT
@@ -19,7 +19,7 @@ from lensnb.files import write_json
 from lensnb.models.build import build_lens
 from lensnb.models.lesanet import LesaNet
 from lensnb.models.weights import save_weights
-from lensnb.own_ct import detect, slicer
+from lensnb.own_ct import detect, scan, slicer
 from lensnb.settings import load_profile, to_dict
 
 sitk = pytest.importorskip("SimpleITK")
@@ -167,6 +167,19 @@ def test_expert_scores():
     found = detect.expert_scores(lesion, table, ("A", "B", "C", "D"))
     assert found.iloc[0].to_dict() == {"score_A": 0.4, "score_B": 0, "score_C": 0.2, "score_D": 0}
     assert detect.expert_scores(lesion, table[:0], ("A",)).iloc[0].to_dict() == {"score_A": 0}
+
+
+def test_expert_scores_of_many_detections_are_those_of_each_alone():
+    rng = np.random.default_rng(0)
+    corner, size = rng.uniform(0, 60, (900, 2)), rng.uniform(5, 30, (900, 2))
+    boxes = pd.DataFrame(np.hstack([corner, corner + size]), columns=BOX)
+    table = boxes.assign(z=rng.integers(0, 30, 900), expert=rng.choice(["A", "B"], 900), score=rng.random(900))
+    z1 = rng.integers(0, 30, 300)
+    lesions = boxes.head(300).assign(z1=z1, z2=z1 + rng.integers(0, 4, 300))
+    found = detect.expert_scores(lesions, table, ("A", "B"))
+    alone = pd.concat([detect.expert_scores(lesions.iloc[[i]], table, ("A", "B")) for i in range(300)])
+    pd.testing.assert_frame_equal(found, alone, check_exact=True)
+    assert len(lesions) > 2 * scan.AT_ONCE and (found > 0).any(axis=None) and (found == 0).any(axis=None)
 
 
 def test_everything_written(weights, tmp_path, monkeypatch):

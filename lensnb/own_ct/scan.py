@@ -56,9 +56,9 @@ def expert_scores(lesions: pd.DataFrame, proposals: pd.DataFrame, experts: tuple
     own = lesions[BOX].to_numpy(dtype=float)
     first, last = (lesions[c].to_numpy(dtype=float)[:, None] for c in ("z1", "z2"))
     result = np.zeros((len(lesions), len(experts)))
-    for start in range(0, len(lesions), AT_ONCE):
-        part = slice(start, start + AT_ONCE)
-        near = (z >= first[part].min()) & (z <= last[part].max())
+    order = np.argsort(first[:, 0], kind="stable")  # those compared at once lie on few slices
+    for part in np.split(order, range(AT_ONCE, len(order), AT_ONCE)):
+        near = (z >= first[part].min(initial=np.inf)) & (z <= last[part].max(initial=-np.inf))
         same = (iou(own[part], boxes[near]) >= SAME_BOX_IOU) & (z[near] >= first[part]) & (z[near] <= last[part])
         for column, name in enumerate(experts):
             of_expert = same & (expert[near] == name)
