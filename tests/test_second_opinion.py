@@ -4,7 +4,6 @@ import builtins
 import json
 import re
 
-import nibabel
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -66,18 +65,14 @@ def test_one_slice_and_a_chosen_series_agree(tmp_path):
     assert difference(tmp_path / "ct", "1.2.1") < 0.02 and difference(tmp_path / "ct", "1.2.11") < 0.02
 
 
-def contradicting(path, change) -> None:
-    """A NIfTI file whose qform and sform were the same, before `change`."""
-    image = nibabel.Nifti1Image(HU.T, np.diag([-0.9, -1.1, 2.5, 1]))
-    image.header.set_qform(image.affine, code=1)
-    image.header.set_sform(image.affine, code=1)
-    change(image.header)
-    nibabel.save(image, path)
-
-
-def test_a_nifti_whose_spacings_differ_is_refused_and_nothing_written(weights, tmp_path):
-    contradicting(tmp_path / "ct.nii", lambda header: header.set_zooms((1.8, 1.1, 2.5)))
-    with pytest.raises(ValueError, match=r"ct.nii: lensnb and SimpleITK put voxel .* mm apart.*nothing is written"):
+def test_a_ct_that_lensnb_reads_elsewhere_is_refused_and_nothing_written(weights, tmp_path, monkeypatch):
+    """Whatever the reason: before the network runs."""
+    write_image(tmp_path / "ct.nii", HU, TURNED)
+    moved = TURNED.copy()
+    moved[0, 3] += 0.4
+    monkeypatch.setattr(detect, "read_ct", lambda path, series: CT(HU, moved))
+    monkeypatch.setattr(detect.inference, "detect_volume", None)
+    with pytest.raises(ValueError, match=r"ct.nii: lensnb and SimpleITK put voxel .* 0.4 mm apart.*nothing is written"):
         detect.detect(tmp_path / "ct.nii", tmp_path / "out", weights)
     assert not (tmp_path / "out").exists()
 
