@@ -3,7 +3,7 @@
 # Needs Python 3.11, 3.12 or 3.13 with pip; lensnb/run/environment.py sets up the rest, lensnb/run/engine.py runs.
 set -eu
 # what is written to a closed stream would land in the next file that is opened
-(true >&1) 2>/dev/null || exec >/dev/null
+(true 3>&1) 2>/dev/null || exec >/dev/null
 (true 3>&2) || exec 2>/dev/null
 
 refuse() {

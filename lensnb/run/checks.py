@@ -47,9 +47,8 @@ def check_places(folders: Iterable[Path]) -> None:
             with tempfile.TemporaryFile(dir=there) as file:
                 file.write(bytes(4096))
         except OSError as error:
-            raise ending.Refused(
-                f"{folder} cannot be made or written: {there}: {error.strerror}{ending.remedy(error)}"
-            ) from error
+            what = f"{folder} cannot be made or written: {there}: {error.strerror}{ending.remedy(error)}"
+            raise ending.Refused(f"{what}; LENSNB_ROOT may name another folder for data/ and figures/") from error
 
 
 def provide_home(folder: Path) -> None:

@@ -21,8 +21,6 @@ REMEDIES = {
     errno.EDQUOT: "make room and start again",
     errno.EFBIG: "a limit forbids larger files; see `ulimit -f`",
     errno.EMFILE: "too many files are open; see `ulimit -n`",
-    errno.EROFS: "LENSNB_ROOT may name another folder for data/ and figures/",
-    errno.EACCES: "LENSNB_ROOT may name another folder for data/ and figures/",
 }
 # the last line of a Python traceback, or "X in file Y, line Z:" as Snakemake says it
 RAISED = re.compile(r"^(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)\b|[A-Za-z_][\w.]*Error in file .*:$)")

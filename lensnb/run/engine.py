@@ -119,9 +119,12 @@ def failure_report(files: runfolder.Run, engine_log: Path, started: float) -> st
     # file times can be coarser than the clock
     failures = [path for path in sorted(files.failures.glob("*.txt")) if path.stat().st_mtime >= started - 1]
     engine = "".join(_said.get(engine_log, ())) or engine_log.read_text()
-    if not failures:
-        if told := re.findall(f"^{ending.FAILED}(.*)$", engine, re.MULTILINE):
-            return "\n".join(f"FAILED {line}" for line in dict.fromkeys(told))
+    notes = [" ".join(path.read_text().split()) for path in failures]
+    told = re.findall(
+        f"^{ending.FAILED}(.*)$", engine, re.MULTILINE
+    )  # on a full disk there is no note, or an empty one
+    failed = list(dict.fromkeys(filter(None, [*notes, *told])))
+    if not failed:
         # a step that was killed could not say so itself
         first_outputs = re.findall(r"^Error in rule .*?^    output: ([^,\n]+)", engine, re.MULTILINE | re.DOTALL)
         killed = [Path(file).stem for file in first_outputs]
@@ -135,7 +138,7 @@ def failure_report(files: runfolder.Run, engine_log: Path, started: float) -> st
     for path in failures:
         as_far = path.with_suffix(".ipynb")
         report.append(f"as far as it came: {as_far}" if as_far.exists() else f"log: {files.log(path.stem)}")
-    return "\n".join([*report, *(f"FAILED {path.read_text().strip()}" for path in failures)])
+    return "\n".join([*report, *(f"FAILED {line}" for line in failed)])
 
 
 def show(found: Sequence[Product]) -> None:
@@ -183,7 +186,7 @@ def make(asked: object) -> None:
         try:
             profile = start_variant(profile, asked.variant, asked.set, asked.seed)
         except ValueError as error:
-            raise RunError(str(error), status=2) from error
+            raise RunError(ending.line_of(error), status=2) from error
     load_profile(profile)  # what is wrong with it is said here, not by Snakemake
     files = runfolder.Run(profile, asked.seed)
     checks.provide_home(files.folder / "home")

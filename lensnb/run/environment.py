@@ -100,7 +100,14 @@ def install() -> Path:
     """
     if complete():
         return python_of(VENV)
-    with (REPOSITORY / ".venv.lock").open("w") as lock:
+    try:
+        opened = (REPOSITORY / ".venv.lock").open("w")
+    except OSError as error:
+        raise ending.Refused(
+            f"{ending.line_of(error)}, and .venv belongs there; or activate an environment that has the versions of "
+            "requirements.txt"
+        ) from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

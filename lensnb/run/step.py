@@ -359,4 +359,4 @@ if __name__ == "__main__":
         sys.exit(main())
     except OSError as stopped:  # on a full disk not even its lock can be written
         traceback.print_exc()
-        sys.exit(f"{ending.FAILED}{sys.argv[1]}: {ending.line_of(stopped)}")
+        sys.exit(f"{ending.FAILED}{Path(sys.argv[1]).stem}: {ending.line_of(stopped)}")
