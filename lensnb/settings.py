@@ -18,7 +18,6 @@ from lensnb.system import root
 
 FOLDER = Path(__file__).parent / "profiles"
 NAMES = ("smoke", "phantom", "paper")
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, in C where there is one
 
 
 @dataclass(frozen=True)
@@ -222,6 +221,16 @@ class Profile:
     notebooks: dict[str, dict]
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # the same, in C where there is one
+    """YAML in which a name stands once: PyYAML takes the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [key.value for key, _ in node.value]
+        for name in (name for name in names if names.count(name) > 1):
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1} and below: {name!r} is there twice")
+        return super().construct_mapping(node, deep)
+
+
 SECTIONS = {field.name: field.type for field in fields(Profile) if is_dataclass(field.type)}
 
 
@@ -294,10 +303,10 @@ def _read(name: str) -> dict:
 def read_yaml(path: Path) -> dict:
     """What a profile's own file says, without its base; ValueError names a file that is missing or broken."""
     try:
-        content = yaml.load(path.read_text(), Loader=LOADER)
+        content = yaml.load(path.read_text(), Loader=_Loader)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; a profile's settings lie there") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} should hold sections with settings, as phantom.yml does")

@@ -117,6 +117,8 @@ CASES = [
         ("missing", remove("profiles/smoke.yml"), refused("smoke.yml")),
         ("empty", write("profiles/smoke.yml", ""), refused("smoke.yml should hold sections")),
         ("broken YAML", write("profiles/smoke.yml", "seed: [0,\nphantom: {"), refused("smoke.yml is not valid YAML")),
+        ("a number twice", write("profiles/smoke.yml", "base: phantom\ntraining:\n  threads: 1\n  threads: 2\n"),
+         refused("smoke.yml is not valid YAML", "is there twice")),
         ("binary", write("profiles/smoke.yml", BINARY), refused("smoke.yml is not valid YAML")),
         ("a list", write("profiles/smoke.yml", "- 1\n- 2\n"), refused("smoke.yml should hold sections")),
         ("unknown key", setting("  warmup: 10", "  warmups: 10"),
