@@ -117,3 +117,13 @@ def test_code_is_followed_through_imports_of_every_kind(tmp_path, monkeypatch):
     assert recipe.differences(found, recipe.code(["lensnb.one"])) == ["lensnb/two.py changed"]
     with pytest.raises(ValueError, match=r"there is no module lensnb\.none"):
         recipe.code(["lensnb.none"])
+    (package / "two.py").write_text("X = \n")
+    with pytest.raises(SyntaxError, match=r"lensnb\.two, line 1"):
+        recipe.code(["lensnb.one"])
+
+
+def test_lines_of_ipython_are_code_too():
+    cells = "import pandas\nif True:\n    %time x = 1\n!ls\n"
+    assert recipe.imports_of(cells, "n.ipynb") == (set(), {"pandas"})
+    found = {recipe.code_of(one, "n.ipynb") for one in (cells, cells.replace("ls", "pwd"), f"# words\n{cells}")}
+    assert len(found) == 2

@@ -9,6 +9,7 @@ order to find out, so that it costs no torch and sees the files as they are.
 import ast
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -62,15 +63,20 @@ def closure(modules: Iterable[str], aside: Iterable[str] = BY_VALUE) -> list[str
     return sorted(found)
 
 
-def imports_of(source: str) -> tuple[set[str], set[str]]:
-    """The modules of lensnb and the libraries that some code imports, as a notebook's cells do."""
-    parsed = _parse(source, "")
+def imports_of(cells: str, name: str) -> tuple[set[str], set[str]]:
+    """The modules of lensnb and the libraries that the cells of the notebook `name` import."""
+    parsed = _parse(_without_magic(cells), name)
     return set(parsed.modules), set(parsed.libraries)
 
 
-def code_of(source: str) -> str:
-    """A fingerprint of Python code that comments, docstrings and layout do not change."""
-    return _short(_plain(ast.parse(source)).encode())
+def code_of(cells: str, name: str) -> str:
+    """A fingerprint of a notebook's cells that comments, docstrings and layout do not change."""
+    return _parse(_without_magic(cells), name).code
+
+
+def _without_magic(cells: str) -> str:
+    """Cells with IPython's own lines, which begin with % or !, as what Python can read and compare."""
+    return re.sub(r"^(\s*)([%!].*)$", lambda line: f"{line[1]}0, {line[2]!r}", cells, flags=re.MULTILINE)
 
 
 def versions(libraries: Iterable[str]) -> Recipe:
@@ -112,7 +118,7 @@ class _Parsed:
     """What one file says: its code without words, the modules of lensnb and the libraries that it imports."""
 
     def __init__(self, source: str, module: str):
-        tree = ast.parse(source)
+        tree = ast.parse(source, module)  # a SyntaxError then says where
         self.libraries, modules = set(), set()
         for name in _imported(tree):
             top = name.split(".")[0]

@@ -51,8 +51,9 @@ def code_of_step(step: Step) -> Recipe:
     if step.notebook:
         cells = json.loads(step.notebook.read_text())["cells"]
         source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-        modules, libraries = imports_of(source)
-        return {f"code of {step.notebook.name}": code_of(source)} | code(modules, NOT_CODE) | versions(libraries)
+        name = step.notebook.name
+        modules, libraries = imports_of(source, name)
+        return {f"code of {name}": code_of(source, name)} | code(modules, NOT_CODE) | versions(libraries)
     if step.module[0] == "lensnb":
         commands = import_module("lensnb.__main__").COMMANDS
         return code([commands[step.module[1]].function.partition(":")[0]], NOT_CODE)
