@@ -14,7 +14,7 @@ import psutil
 from lensnb import runfolder
 from lensnb.evaluation import froc, table2
 from lensnb.provenance.commit import commit
-from lensnb.run import processes, publishing, targets
+from lensnb.run import processes, publishing, story, targets
 from lensnb.training.experiments import available
 
 COMPONENTS = ["afp", "multi_dataset", "proposal_fusion", "mam", "fpr"]
@@ -157,6 +157,19 @@ def test_every_table_and_figure_says_what_made_it(chain):
         assert (about["profile"], about["seed"], len(about["date"])) == ("smoke", 0, 25), name
         assert about["commit"] == commit()
     assert made["table2.csv"]["step"] == "11_froc_and_table2"
+
+
+def test_every_step_saw_what_it_declares_alone(chain):
+    """Each step's process had a list of what it may read; with that of notebook 09 the classifier's run is refused."""
+    steps = story.steps("smoke")
+    assert {path.stem for path in (chain.runs / "sight").iterdir()} == {step.name for step in steps}
+    environment = {**os.environ, "PYTHONPATH": str(runfolder.repository())}
+    environment["LENSNB_SIGHT"] = str(chain.runs / "sight" / "09_retraining.json")
+    code = "import sys; from lensnb.provenance import sight; sight.limit(); open(sys.argv[1]).read()"
+    for name, refused in (("experiments/multi-seed0/log.csv", False), ("fpr/config.json", True)):
+        command = [sys.executable, "-c", code, str(chain.runs / name)]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert (ran.returncode == 1 and "Undeclared: 09_retraining reads" in ran.stderr) == refused, ran.stderr
 
 
 def test_what_was_damaged_is_named_and_made_again(chain):

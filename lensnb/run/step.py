@@ -301,9 +301,9 @@ def perform(step: Step, run: runfolder.Run, timeout: int | None = None, receipt:
                 log.say(f"started: {'; '.join(why[:3])}{' ...' if len(why) > 3 else ''}")
                 recipe = work.recipe_of(run, step)  # as it is now: what changes meanwhile makes it out of date again
                 _remove_old(step, run)
+                _limit_sight(step, run)
             else:
                 log.say("started")
-                _limit_sight(step, run)
             with gpus.own_gpu(log.say) if step.gpu else nullcontext():
                 _run(step, run, log, timeout)
             runfolder.remove_leftovers(step.makes)
