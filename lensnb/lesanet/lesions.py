@@ -88,7 +88,8 @@ def _places(dl_info: Path, rows: pd.Series) -> np.ndarray:
     parts = [[part.strip() for part in cell.split(",")] for cell in cells]
     padded = pd.Series([part for cell in parts for part in [*cell, "", "", ""][:4]], dtype=str)
     values = numbers(padded)[0].reshape(-1, 4)  # a fourth one is one too many
-    wrong = ~np.isfinite(values[:, :3]).all(axis=1) | [len(cell) != 3 for cell in parts]
+    three = np.array([len(cell) == 3 for cell in parts], dtype=bool)
+    wrong = ~np.isfinite(values[:, :3]).all(axis=1) | ~three
     if wrong.any():
         raise ValueError(f"{dl_info}, line {cells.index[wrong.argmax()]}: {column} is not 3 numbers")
     return values[:, :3]
