@@ -20,7 +20,7 @@ from lensnb.datasets import NAMES
 from lensnb.datasets.manual_boxes import MANUAL_FILE
 from lensnb.lesanet import label_files
 from lensnb.provenance import recipe
-from lensnb.run import story, work
+from lensnb.run import receipts, story
 from lensnb.runfolder import Run
 from lensnb.settings import load_profile
 
@@ -56,9 +56,9 @@ class Made:
 
     def out_of_date(self) -> dict[str, list[str]]:
         """The steps that must run for a reason of their own, with it."""
-        work._checksum.cache_clear()
+        receipts._checksum.cache_clear()
         recipe._version.cache_clear()
-        why = {step.name: work.reasons(self.run, step) for step in self.steps}
+        why = {step.name: receipts.reasons(self.run, step) for step in self.steps}
         return {name: reasons for name, reasons in why.items() if reasons}
 
     def products(self) -> dict[str, recipe.Recipe]:
@@ -85,7 +85,7 @@ def finished(tmp_path_factory):
         for path in step.makes:
             write(path)
     for step in made.steps:
-        work.write_receipt(made.run, step, work.recipe_of(made.run, step))
+        receipts.write_receipt(made.run, step, receipts.recipe_of(made.run, step))
     yield made
     patch.undo()
 
@@ -140,7 +140,7 @@ def number(section: str, **values: object) -> Callable:
     def change(made: Made, patch: pytest.MonkeyPatch) -> list[Path]:
         profile = load_profile("smoke")
         other = replace(profile, **{section: replace(getattr(profile, section), **values)})
-        patch.setattr(work, "load_profile", lambda name: other)
+        patch.setattr(receipts, "load_profile", lambda name: other)
         return []
 
     return change
@@ -149,7 +149,7 @@ def number(section: str, **values: object) -> Callable:
 def of_notebook(made: Made, patch: pytest.MonkeyPatch) -> list[Path]:
     """The profile gives a notebook another parameter."""
     other = replace(load_profile("smoke"), notebooks={"15_lesanet": {"splits": 2}, "16_lesanet_tables": {"x": 1}})
-    patch.setattr(work, "load_profile", lambda name: other)
+    patch.setattr(receipts, "load_profile", lambda name: other)
     return []
 
 
@@ -326,9 +326,9 @@ def test_reasons_name_what_is_wrong(finished_again, monkeypatch):
 def test_what_follows_waits_for_what_is_made_again(finished_again):
     made = finished_again
     cut(made.run.mined("cross-dataset"))
-    work._checksum.cache_clear()
+    receipts._checksum.cache_clear()
     recipe._version.cache_clear()
-    why = work.survey(made.run, made.steps)
+    why = receipts.survey(made.run, made.steps)
     assert why["08_cross_dataset_mining"] == ["mined/cross-dataset.csv is not as it was written"]
     assert why["06_cross_slice_mining"] == [] and why["04_training_lens-single"] == []
     assert why["04_training_lens-multi-mined"] == ["input mined/cross-dataset.csv changed"]
@@ -343,13 +343,13 @@ def test_a_variant_begins_up_to_date_but_for_its_change(finished_again, monkeypa
     path.write_text("base: smoke\nmining:\n  sigmas: [0.05]\n")
     for place in (runfolder.runs, runfolder.prepared, runfolder.figures):
         runfolder.borrow(place("smoke+low"), place("smoke"))
-    work._checksum.cache_clear()
+    receipts._checksum.cache_clear()
     recipe._version.cache_clear()
     steps = [
         replace(step, notebook=made.notebooks / step.notebook.name if step.notebook else None)
         for step in story.steps("smoke+low")
     ]
-    stale = {step.name for step in steps if work.reasons(variant, step)}
+    stale = {step.name for step in steps if receipts.reasons(variant, step)}
     assert stale == {
         "00_start_here", "06_cross_slice_mining", "07_intra_patient_mining", "08_cross_dataset_mining",
         "17_lesanet_in_mining",

@@ -27,6 +27,7 @@ from lensnb.ct.grid_boxes import clip_to_image, key_boxes_to_grid, pad_boxes, sl
 from lensnb.datasets import DATASETS
 from lensnb.datasets.readers import READERS
 from lensnb.files import fingerprint, read_json, write_array, write_json
+from lensnb.provenance import inventory
 from lensnb.provenance.product import checksum
 from lensnb.provenance.recipe import BY_VALUE, code, text
 from lensnb.system import available_cores, progress
@@ -178,7 +179,7 @@ def _finished(task: Task) -> dict | None:
         return None
     if record.get("recipe") != _recipe(task):
         return None
-    state = _state(task.array_file)
+    state = inventory.state(task.array_file)
     if record["array"]["state"] == state:
         return record
     if record["array"]["checksum"] != checksum(task.array_file):
@@ -193,7 +194,7 @@ def _recipe(task: Task) -> dict:
     """All that the prepared volume follows from: the settings, the code, and the state of its files."""
     source = {
         "path": task.row["path"],
-        "files": fingerprint([(str(file), _state(file)) for file in _sources(task)]),
+        "files": fingerprint([(str(file), inventory.state(file)) for file in _sources(task)]),
         "annotations": json.dumps(task.row["annotations"]),
         "code": _code(task.dataset),
     }
@@ -219,12 +220,6 @@ def _sources(task: Task) -> list[Path]:
     return [*files, mask] if mask and mask.is_file() else files
 
 
-def _state(path: Path) -> list[int]:
-    """Size and time of change of a file, which another content can hardly share."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
 def write_volume(task: Task) -> dict:
     """Write one volume and its record, and return the record.
 
@@ -236,7 +231,7 @@ def write_volume(task: Task) -> dict:
         return record
     task.record_file.unlink(missing_ok=True)
     write_array(hu, task.array_file)
-    record["array"] = {"checksum": checksum(task.array_file), "state": _state(task.array_file)}
+    record["array"] = {"checksum": checksum(task.array_file), "state": inventory.state(task.array_file)}
     write_json(record, task.record_file)
     return record
 

@@ -11,7 +11,7 @@ Inventory = dict[str, list]  # path below the folder -> size, time of change in 
 
 def take(folder: Path, but: Iterable[str] = ()) -> Inventory:
     """Every file below a folder, but for these."""
-    return {name: [*_state(folder / name), checksum(folder / name)] for name in _names(folder) if name not in set(but)}
+    return {name: [*state(folder / name), checksum(folder / name)] for name in _names(folder) if name not in set(but)}
 
 
 def faults(folder: Path, known: Inventory, but: Iterable[str] = ()) -> list[str]:
@@ -21,7 +21,7 @@ def faults(folder: Path, known: Inventory, but: Iterable[str] = ()) -> list[str]
         path = folder / name
         if not path.is_file():
             found.append(f"{name} is missing")
-        elif _state(path) != [size, changed] and (path.stat().st_size != size or checksum(path) != content):
+        elif state(path) != [size, changed] and (path.stat().st_size != size or checksum(path) != content):
             found.append(f"{name} is not as it was written")
     return found + [f"{name} was added" for name in _names(folder) if name not in known and name not in set(but)]
 
@@ -30,6 +30,7 @@ def _names(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in files_below(folder)]
 
 
-def _state(path: Path) -> list[int]:
+def state(path: Path) -> list[int]:
+    """Size and time of change (ns) of a file, which another content can hardly share."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]

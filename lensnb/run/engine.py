@@ -40,13 +40,14 @@ def plan(profile: str, only: Sequence[str] | None, seed: int = 0) -> list[Produc
     return choose(targets(profile, seed), only) if only else targets(profile, seed)
 
 
-def run(profile: str, only: Sequence[str] | None, chosen: Sequence[Product], cores: int, seed: int = 0) -> None:
-    """Make the chosen targets; RunError with the notebook, the cell and the error if that fails."""
+def run(profile: str, only: Sequence[str] | None, found: Sequence[Product], cores: int, seed: int = 0) -> None:
+    """Make the targets `only` of those `found`, or all; RunError with notebook, cell and error if that fails."""
     files = runfolder.Run(profile, seed)
     started = time.time()
     engine_log = files.log("snakemake")
     engine_log.parent.mkdir(parents=True, exist_ok=True)
-    mark(profile, seed, {target.step for target in targets(profile, seed) if not target.up_to_date})
+    mark(profile, seed, {target.step for target in found if not target.up_to_date})
+    chosen = choose(found, only) if only else found
     command = snakemake(profile, seed, *gpu_limit(), "--cores", str(cores), *markers(chosen))
     if _run_engine(command, files.folder, engine_log):
         raise RunError(failure_report(files, engine_log, started))
@@ -197,13 +198,14 @@ def make(asked: object) -> None:
     with processes.lock(files.lock("run"), waiting):
         if processes.end_abandoned(files.folder):
             ending.say("Ended what an interrupted run had left at work; continuing from there.")
-        chosen = plan(profile, asked.only, asked.seed)
+        found = targets(profile, asked.seed)
+        chosen = choose(found, asked.only) if asked.only else found
         if not out_of_date(chosen):
             ending.say(f"All {len(chosen)} targets were made already: {files.figures}")
         else:
             ending.say(f"Profile {profile}, seed {asked.seed}, {asked.cores} cores; logs in {files.logs}")
             start = time.monotonic()
-            run(profile, asked.only, chosen, asked.cores, asked.seed)
+            run(profile, asked.only, found, asked.cores, asked.seed)
             minutes = (time.monotonic() - start) / 60
             ending.say(f"All {len(chosen)} targets are made ({minutes:.1f} min): {files.figures}")
         if asked.variant:

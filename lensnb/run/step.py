@@ -4,7 +4,7 @@
     python -m lensnb.run.step NOTEBOOK.ipynb --profile P --expect FILE... --output OUT.ipynb -p name value
     python -m lensnb.run.step NAME --profile P --expect FILE... --module lensnb pretext --profile P
 
-The first form runs a step of the story (story.py), unless it is up to date (work.py), and leaves a receipt.
+The first form runs a step of the story (story.py), unless it is up to date (receipts.py), and leaves a receipt.
 
 papermill alone calls too much a success: parameters that the notebook does not know, a kernel that left by
 sys.exit, a result that was never written. Here each of these is a failure of one line, which names the notebook,
@@ -28,7 +28,7 @@ from pathlib import Path
 from lensnb import runfolder
 from lensnb.provenance import sight
 from lensnb.provenance.product import is_product
-from lensnb.run import ending, gpus, processes, provenance, story, work
+from lensnb.run import ending, gpus, processes, provenance, receipts, story
 from lensnb.run.story import Step
 from lensnb.settings import load_profile, to_dict
 from lensnb.show.parameters import CannotStart
@@ -294,12 +294,14 @@ def perform(step: Step, run: runfolder.Run, timeout: int | None = None, receipt:
         failure.with_suffix(".ipynb").unlink(missing_ok=True)
         try:
             if receipt:
-                why = work.reasons(run, step)
+                why = receipts.reasons(run, step)
                 if not why:
                     log.say("up to date")
                     return 0
                 log.say(f"started: {'; '.join(why[:3])}{' ...' if len(why) > 3 else ''}")
-                recipe = work.recipe_of(run, step)  # as it is now: what changes meanwhile makes it out of date again
+                recipe = receipts.recipe_of(
+                    run, step
+                )  # as it is now: what changes meanwhile makes it out of date again
                 _remove_old(step, run)
                 _limit_sight(step, run)
             else:
@@ -308,7 +310,7 @@ def perform(step: Step, run: runfolder.Run, timeout: int | None = None, receipt:
                 _run(step, run, log, timeout)
             runfolder.remove_leftovers(step.makes)
             if receipt:
-                work.write_receipt(run, step, recipe)
+                receipts.write_receipt(run, step, recipe)
                 provenance.write(run)
         except Exception as error:
             if not isinstance(error, StepError):
@@ -348,7 +350,7 @@ def _remove_old(step: Step, run: runfolder.Run) -> None:
 
     Products with a record of their own stay, and so do the phantoms: who makes them decides.
     """
-    work.receipt(run, step).unlink(missing_ok=True)
+    receipts.receipt(run, step).unlink(missing_ok=True)
     for path in step.makes:
         if not path.is_relative_to(run.raw) and not is_product(path):
             path.unlink(missing_ok=True)

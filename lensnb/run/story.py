@@ -1,7 +1,7 @@
 """The steps of the story: which notebook or command makes which files from which.
 
-`steps` is the one place that says so. The Snakefile runs the steps in their order, `run/work.py` decides which of them
-are out of date, and ./run_all.sh --list shows what they make. What a step reads of a profile, of the datasets' own
+`steps` is the one place that says so. The Snakefile runs the steps in their order, `run/receipts.py` decides which of
+them are out of date, and ./run_all.sh --list shows what they make. What a step reads of a profile, of the datasets' own
 files and of other steps' files must stand here: a step is made again when one of these changes, and only then. What
 takes long inside a step (a training, a detection, LesaNet's answers) has a record of its own and is made again only if
 that differs (see provenance/product.py), so that a notebook can be run again in seconds.
@@ -110,10 +110,6 @@ def _model(folder: Path) -> list[Path]:
     return [folder / name for name in (WEIGHTS, CONFIG, LOG)]
 
 
-def _experiments(phantoms: bool) -> list[str]:
-    return experiments.available(phantoms)
-
-
 def _proposals(run: Run, names: Iterable[str], *splits: str) -> list[Path]:
     return [run.proposals(name, split) for split in splits for name in names]
 
@@ -171,7 +167,7 @@ def _detector(run: Run, phantoms: bool) -> list[Step]:
             run, "03_the_detector", "grid network pretext", [], ["detector", "afp_targets", *blobs],
             needs=[*store, *made],
         ),
-        *(_training(run, name, [*store, *made]) for name in _experiments(phantoms)),
+        *(_training(run, name, [*store, *made]) for name in experiments.available(phantoms)),
         _notebook(
             run, "05_proposals", "network inference", [*_proposals(run, ["multi"], "train"), run.table("experts")],
             ["fig3", "experts"], needs=[*store, *_model(run.experiment("multi")), *_proposals(run, ["multi"], "val")],
@@ -237,7 +233,7 @@ def _mining(run: Run, phantoms: bool, labelled: bool) -> list[Step]:
 
 
 def _results(run: Run, phantoms: bool) -> list[Step]:
-    store, names, manual = _store(run, phantoms), _experiments(phantoms), (run.raw / MANUAL_FILE,)
+    store, names, manual = _store(run, phantoms), experiments.available(phantoms), (run.raw / MANUAL_FILE,)
     rows = [row.name for row in table2.ROWS if row.experiment in names]
     scores = [run.fpr_scores("val"), run.fpr_scores("test")]
     logs = [run.experiment(name) / LOG for name in names]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lensnb import runfolder
-from lensnb.run import story, work
+from lensnb.run import receipts, story
 from lensnb.runfolder import Run
 
 SNAKEFILE = runfolder.repository() / "notebooks" / "Snakefile"
@@ -52,7 +52,7 @@ def snakemake(profile: str, seed: int, *arguments: str) -> list[str]:
 def targets(profile: str, seed: int = 0) -> list[Product]:
     """Every file that the steps of this profile and seed make, in the order of the story."""
     run, steps = Run(profile, seed), story.steps(profile, seed)
-    why = work.survey(run, steps)
+    why = receipts.survey(run, steps)
     found = []
     for step in steps:
         reason = "; ".join(why[step.name])

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 from lensnb.files import files_below, fingerprint, read_json, write_json
-from lensnb.provenance import product
+from lensnb.provenance import inventory, product
 from lensnb.provenance.commit import commit
 from lensnb.provenance.recipe import OURS, Recipe, code, code_of, differences, imports_of, values, versions
 from lensnb.run.story import Step, before
@@ -125,18 +125,13 @@ def _checksum(path: Path, size: int, changed: int, number: int) -> str:
 def _listing(path: Path) -> str:
     """A fingerprint of the size and time of a file, or of every file below a folder."""
     if path.is_file():
-        return fingerprint(_state(path))
+        return fingerprint(inventory.state(path))
     return fingerprint(_states(path)) if path.is_dir() else "missing"
 
 
 def _states(folder: Path) -> dict[str, list[int]]:
     start = len(str(folder)) + 1  # real data have a million files
-    return {str(path)[start:]: _state(path) for path in files_below(folder)}
-
-
-def _state(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return {str(path)[start:]: inventory.state(path) for path in files_below(folder)}
 
 
 def _changes(folder: Path, known: Mapping[str, list[int]], name: str) -> list[str]:
