@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import SHARED
 from safetensors.torch import load_file
 from torchvision.models import densenet121, resnet18
@@ -43,7 +44,7 @@ from lensnb.training import experiments, pretext
 from lensnb.training.detector import train_experiment
 from lensnb.training.false_positives import label_proposals, load_fpr, score_fpr, train_fpr
 
-PROFILE = "paper"
+PROFILE, REPOSITORY = "paper", runfolder.repository()
 SHORTER = {
     "training": {"epochs": 1, "batch_size": 2, "threads": 1, "loader_workers": 0, "checkpoint_every": 100},
     "lesanet": {"iterations": 2, "batch_size": 4, "triplets": 50},
@@ -59,15 +60,16 @@ SMALL_PHANTOMS = {
 WEIGHTS = {"densenet121-a639ec97.pth": densenet121, "resnet18-f37072fd.pth": resnet18}  # where torchvision looks
 
 
-def shortened(changes: dict):
-    """What reads the paper profile with other sizes; a setting that it does not have is an error."""
-    read = settings._read
+def shortened(copy: Path, changes: dict) -> None:
+    """A copy of the code and the notebooks whose paper profile has other sizes; an unknown setting is an error.
 
-    def changed(name: str) -> dict:
-        content = read(name)
-        return content | {section: content[section] | values for section, values in changes.items()}
-
-    return changed
+    A copy, so that a notebook in a process of its own reads the same profile as the tests.
+    """
+    for name in ("lensnb", "notebooks"):
+        shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    path = copy / "lensnb" / "profiles" / f"{PROFILE}.yml"
+    content = settings.read_yaml(path)
+    path.write_text(yaml.safe_dump(content | {section: content[section] | new for section, new in changes.items()}))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,8 @@ def done(tmp_path_factory):
         patch.setenv("LENSNB_ROOT", str(root))
         patch.setenv("TORCH_HOME", str(root / "torch"))
         patch.setenv("LENSNB_DATA", str(root / "data" / "raw"))
-        patch.setattr(settings, "_read", shortened(SHORTER if real else SHORTER | SMALL_PHANTOMS))
+        shortened(root / "code", SHORTER if real else SHORTER | SMALL_PHANTOMS)
+        patch.setattr(settings, "FOLDER", root / "code" / "lensnb" / "profiles")
         profile = load_profile(PROFILE)
         if real:
             miniature.write(runfolder.real_data(), SHARED)
@@ -318,14 +321,16 @@ real_only = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real test 
     ],
 )
 def test_notebooks_need_no_hidden_truth(done, name):
-    """With the profile as it is: what it trains is there already."""
+    """What they would train or detect is there already, made with the same numbers and the same code."""
     finish_for_notebooks(done)
-    output = done.runs / f"{name}.ipynb"
-    notebook = runfolder.repository() / "notebooks" / f"{name}.ipynb"
-    command = [sys.executable, "-m", "lensnb.run.step", notebook, "--profile", PROFILE, "--output", output]
-    ran = subprocess.run(command, cwd=runfolder.repository(), capture_output=True, text=True, timeout=900)
+    code, output = done.root / "code", done.runs / f"{name}.ipynb"
+    command = [sys.executable, "-m", "lensnb.run.step", code / "notebooks" / f"{name}.ipynb", "--profile", PROFILE,
+               "--output", output]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(code)}
+    ran = subprocess.run(command, cwd=code, env=environment, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stdout[-2000:]
     assert "all checks passed" in ran.stdout and output.exists()
+    assert "iteration" not in ran.stdout, ran.stdout[-2000:]  # nothing was trained
 
 
 @real_only
@@ -345,9 +350,12 @@ def test_tables_of_real_data_name_no_truth(done):
 def test_the_plan_for_real_data_has_no_oracle(done, tmp_path):
     """run_all.sh --dry-run on the miniature, from nothing: every row of the paper, and nothing that needs a truth."""
     planned = plan(done.raw, tmp_path)
-    assert {"table2", "fig6", "pretext", *(f"04_training_lens-{e}" for e in experiments.available(False))} <= set(
-        planned
-    )
+    assert {
+        "table2",
+        "fig6",
+        "pretext/weights",
+        *(f"04_training_lens-{e}" for e in experiments.available(False)),
+    } <= set(planned)
     for name in ("oracle", "single-complete", "uncertain_wrong", "intra_patient_wrong", "embedding_distances", "blobs"):
         assert not [word for word in planned if name in word], name
     assert not (tmp_path / "data" / "prepared").exists()
@@ -381,9 +389,7 @@ def plan(data: Path, root: Path) -> list[str]:
     """The words that run_all.sh --dry-run prints for real data in a folder."""
     environment = {**os.environ, "LENSNB_ROOT": str(root), "LENSNB_DATA": str(data)}
     command = [sys.executable, "-m", "lensnb.run.engine", "--profile", PROFILE, "--dry-run"]
-    ran = subprocess.run(
-        command, cwd=runfolder.repository(), env=environment, capture_output=True, text=True, timeout=900
-    )
+    ran = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900)
     assert ran.returncode == 0, ran.stderr[-2000:]
     return ran.stdout.split()
 
