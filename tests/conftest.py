@@ -18,6 +18,17 @@ from lensnb.datasets.store import Store
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+LONGEST = ("chain", "test_paper_profile.py")  # begun first, so that no process works on alone at the end
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, those of a file, and all that look at the chain, stay together."""
+    groups = {item: "chain" if "chain" in getattr(item, "fixturenames", ()) else item.path.name for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real and golden files; a clone elsewhere has none, and the tests that need it are skipped."""

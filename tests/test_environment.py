@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lensnb import runfolder
-from lensnb.run import environment, options
+from lensnb.run import engine, environment, options
 
 ROOT = runfolder.repository()
 
@@ -134,3 +134,14 @@ def run_all(*arguments: str) -> subprocess.CompletedProcess:
     environ = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
     command = [ROOT / "run_all.sh", *arguments]
     return subprocess.run(command, env={**environ, "PATH": path}, capture_output=True, text=True, timeout=60)
+
+
+def test_tests_share_the_cores_unless_told_otherwise(monkeypatch):
+    called = []
+    monkeypatch.setattr(os, "execve", lambda program, arguments, variables: called.append((arguments, variables)))
+    monkeypatch.setattr(os, "chdir", lambda folder: None)
+    monkeypatch.setattr(engine, "available_cores", lambda: 2)
+    engine.main(["test", "-n", "0", "-k", "froc"])
+    ((command, variables),) = called
+    assert command[1:] == ["-m", "pytest", "-n", "2", "--dist", "loadgroup", "-n", "0", "-k", "froc"]
+    assert variables["OMP_NUM_THREADS"] == "1"

@@ -20,6 +20,9 @@ from lensnb.run import checks, ending, gpus, options, processes, publishing
 from lensnb.run.targets import Product, RunError, mark, markers, snakemake, targets
 from lensnb.run.variant import report_differences, start_variant
 from lensnb.settings import load_profile
+from lensnb.system import available_cores
+
+TEST_PROCESSES = 4  # two of them run long chains of steps, and the rest is soon done
 
 
 def choose(found: Sequence[Product], wanted: Sequence[str]) -> list[Product]:
@@ -213,10 +216,11 @@ def make(asked: object) -> None:
 
 
 def run_tests(arguments: Sequence[str]) -> None:
-    """Become pytest."""
+    """Become pytest, with a process for each core, but no more than there is work for; what is given goes before."""
     os.chdir(runfolder.repository())
     environment = {**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
-    os.execve(sys.executable, [sys.executable, "-m", "pytest", *arguments], environment)
+    share = ["-n", str(min(available_cores(), TEST_PROCESSES)), "--dist", "loadgroup"]
+    os.execve(sys.executable, [sys.executable, "-m", "pytest", *share, *arguments], environment)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -17,7 +17,7 @@ there are no real ones, runs every notebook, and writes figures/<profile>/. Inte
 command continues."""
 
 COMMANDS = """commands:
-  ./run_all.sh test [...]    pass the tests; further arguments go to pytest
+  ./run_all.sh test [...]    pass the tests on all cores; further arguments go to pytest
   ./run_all.sh publish       put the notebooks of the last full phantom run, with their outputs, into notebooks/
 """
 
