@@ -28,7 +28,7 @@ from broken import (
 )
 
 from lensnb import files, settings
-from lensnb.run import engine, options, step, targets
+from lensnb.run import engine, notebook, options, targets
 from lensnb.settings import FOLDER, load_profile
 from lensnb.show.session import start
 
@@ -81,8 +81,8 @@ def parameters(**given: str):
 
     def call(folder: Path) -> None:
         try:
-            step.parameters(folder / "n.ipynb", "smoke", given)
-        except step.StepError as error:
+            notebook.parameters(folder / "n.ipynb", "smoke", given)
+        except notebook.StepError as error:
             raise ValueError(str(error)) from error
 
     return call

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from lensnb import runfolder
-from lensnb.run import step
+from lensnb.run import notebook
 
 NOTEBOOKS = sorted((runfolder.repository() / "notebooks").glob("*.ipynb"))
 BOOKS = {path.stem: nbformat.read(path, 4) for path in NOTEBOOKS}
@@ -117,7 +117,7 @@ def test_exact_outputs(name, chain, tmp_path):
     copy = json.loads(NOTEBOOKS[0].with_name(f"{name}.ipynb").read_text())
     (parameters,) = [cell for cell in copy["cells"] if "parameters" in cell["metadata"].get("tags", [])]
     parameters["source"] = "".join(parameters["source"])
-    for key, value in step.parameters(NOTEBOOKS[0].with_name(f"{name}.ipynb"), "smoke", {}).items():
+    for key, value in notebook.parameters(NOTEBOOKS[0].with_name(f"{name}.ipynb"), "smoke", {}).items():
         parameters["source"] = re.sub(rf"(?m)^{key} = [^#\n]*", f"{key} = {value!r}  ", parameters["source"])
     stored = [cell for cell in copy["cells"] if EXACT in cell["metadata"].get("tags", []) and cell["outputs"]]
     if not stored:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lensnb import runfolder, settings
-from lensnb.run import checks, ending, engine, environment, step
+from lensnb.run import checks, ending, engine, environment, notebook
 
 ROOT = runfolder.repository()
 DRY = ("--profile", "smoke", "--dry-run")
@@ -343,7 +343,7 @@ def test_snakemakes_messages_are_read_on_when_the_disk_is_full(tmp_path, monkeyp
 
 
 def test_a_step_that_cannot_write_its_log_goes_on(capsys):
-    log = step.Log.__new__(step.Log)
+    log = notebook.Log.__new__(notebook.Log)
     log.name, log.file, log.rest = "out", open("/dev/full", "w") if Path("/dev/full").exists() else None, ""
     if log.file:
         log.say("one line")
