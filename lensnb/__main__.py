@@ -113,6 +113,16 @@ COMMANDS = {
             argument("--workers", type=whole(1), metavar="N", help="processes (default: the profile's)"),
         ),
     ),
+    "phantom": Command(
+        "put the phantoms beside what is published of the real datasets",
+        "lensnb.phantom.audit:command",
+        (
+            argument("action", choices=("audit",), help="measure the same statistics on the same files of both"),
+            PROFILE,
+            SEED,
+            file("--csv", "write the table here", required=False),
+        ),
+    ),
     "benchmark": Command(
         "how fast volumes are prepared here, beside SimpleITK",
         "lensnb.datasets.benchmark:command",
