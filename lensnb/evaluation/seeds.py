@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lensnb.evaluation import primary
 from lensnb.evaluation.markdown import markdown, write_text
 from lensnb.files import read_table, write_table
 from lensnb.runfolder import Run
@@ -102,7 +103,28 @@ def write(profile: str) -> Path:
     return page
 
 
+def write_primary(profile: str) -> str:
+    """Write primary_claims.csv and .md beside them and return the text; a line instead if the detections are not there.
+
+    The tables of a seed can come from another machine; its claims need its detections, in data/runs.
+    """
+    runs, first = find(profile), Run(profile)
+    matches = primary.matches_of(runs)
+    if lacking := [seed for seed in runs if seed not in matches]:
+        named = ", ".join(map(str, lacking))
+        text = f"Without the primary claims' seeds {named}: their detections of all rows are not in data/runs.\n"
+        if len(matches) < 2:
+            return text
+    else:
+        text = ""
+    pages = first.table("primary_claims"), first.table("primary_claims", "md")
+    return text + primary.write_primary(primary.primary_claims(matches), *pages, profile)
+
+
 def command(profile: str) -> str:
-    """The command `seeds`: the tables of all seeds beside each other. ValueError for a profile that does not exist."""
+    """The command `seeds`: the tables of all seeds beside each other, and the primary claims decided by all of them.
+
+    ValueError for a profile that does not exist.
+    """
     load_profile(profile)
-    return write(profile).read_text()
+    return f"{write(profile).read_text()}\n{write_primary(profile)}"
