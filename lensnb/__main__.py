@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lensnb.provenance import sight
+from lensnb.run import ending
 from lensnb.run.options import folder, fraction, whole
 
 EPILOG = "exit status: 0 done, 1 failed, 2 wrong usage or input. LENSNB_TRACEBACK=1 shows where an error arose."
@@ -215,12 +216,9 @@ def attempt(action: Callable[[], int | None]) -> int:
 
 
 def _fail(error: BaseException, status: int) -> int:
-    if os.environ.get("LENSNB_TRACEBACK"):
+    if os.environ.get(ending.SHOW):
         raise error
-    text = str(error)
-    if isinstance(error, OSError) and error.filename and error.strerror:  # without its number
-        text = f"{error.filename}: {error.strerror}"
-    sys.stderr.write(f"lensnb: {' '.join(text.split()) or type(error).__name__}\n")
+    sys.stderr.write(f"lensnb: {ending.line_of(error)}\n")
     return status
 
 

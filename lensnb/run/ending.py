@@ -58,7 +58,7 @@ def line_of(error: BaseException) -> str:
         )
     elif isinstance(error, MemoryError):
         text = f"out of memory {text}"
-    elif not isinstance(error, ValueError | RuntimeError | OSError):
+    elif not isinstance(error, ValueError | RuntimeError | OSError | FloatingPointError):
         text = f"{type(error).__name__}: {text}"
     return " ".join(text.split()) or type(error).__name__
 
