@@ -21,6 +21,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 LONGEST = ("chain", "test_paper_profile.py")  # begun first, so that no process works on alone at the end
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes share the tests, those of a file, and all that look at the chain, stay together."""
     groups = {item: "chain" if "chain" in getattr(item, "fixturenames", ()) else item.path.name for item in items}
