@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from small_store import write_store
+from xdist.scheduler import LoadScopeScheduling
 
 from lensnb import runfolder
 from lensnb.datasets.store import Store
@@ -21,12 +22,28 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 LONGEST = ("chain", "test_paper_profile.py")  # begun first, so that no process works on alone at the end
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def group_of(nodeid: str) -> str:
+    """Which tests one process does: those of a file, and those of both files that look at the chain."""
+    file = nodeid.split("::")[0].rpartition("/")[2]
+    return "chain" if file in ("test_chain.py", "test_notebooks.py") else file
+
+
+class ByGroup(LoadScopeScheduling):
+    """Hands out whole groups. xdist's own way, marks, has no effect with this pytest."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByGroup:
+    """How several processes share the tests."""
+    return ByGroup(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, those of a file, and all that look at the chain, stay together."""
-    groups = {item: "chain" if "chain" in getattr(item, "fixturenames", ()) else item.path.name for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
+    """The longest groups first; within a group tests stay in their order."""
+    groups = {item: group_of(item.nodeid) for item in items}
     items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
 
 

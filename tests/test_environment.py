@@ -143,5 +143,5 @@ def test_tests_share_the_cores_unless_told_otherwise(monkeypatch):
     monkeypatch.setattr(engine, "available_cores", lambda: 2)
     engine.main(["test", "-n", "0", "-k", "froc"])
     ((command, variables),) = called
-    assert command[1:] == ["-m", "pytest", "-n", "2", "--dist", "loadgroup", "-n", "0", "-k", "froc"]
+    assert command[1:] == ["-m", "pytest", "-n", "2", "--dist", "loadscope", "-n", "0", "-k", "froc"]
     assert variables["OMP_NUM_THREADS"] == "1"

@@ -219,7 +219,7 @@ def run_tests(arguments: Sequence[str]) -> None:
     """Become pytest, with a process for each core, but no more than there is work for; what is given goes before."""
     os.chdir(runfolder.repository())
     environment = {**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
-    share = ["-n", str(min(available_cores(), TEST_PROCESSES)), "--dist", "loadgroup"]
+    share = ["-n", str(min(available_cores(), TEST_PROCESSES)), "--dist", "loadscope"]
     os.execve(sys.executable, [sys.executable, "-m", "pytest", *share, *arguments], environment)
 
 
