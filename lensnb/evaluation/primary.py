@@ -1,6 +1,7 @@
 """The primary claims of LENS Table II, decided by several seeds and all test patients together.
 
-They were named before the runs that judge them. Each is a difference of average sensitivity between two rows. What
+They were named before the runs that judge them, but not before the test set was looked at: earlier runs were judged on
+the same test patients, so that it is no fresh one. Each is a difference of average sensitivity between two rows. What
 moves it is the seed (other training phantoms and other trainings) and the choice of the test patients, which all seeds
 share; its variance is the sum of both. Five claims are tested at once, so p is corrected as Holm does (Scand. J. Stat.
 1979): whatever the truth is, a wrong "holds" or "fails" comes up among all five in one of twenty benchmarks.
@@ -50,11 +51,11 @@ class Effect:
         half = stats.t.ppf((1 + level) / 2, self.freedom) * self.error
         return self.value - half, self.value + half
 
-    def p(self, bound: float = 0.0) -> float:
-        """Two-sided probability of a mean as far from `bound`, if that is the true value."""
+    def p(self) -> float:
+        """Two-sided probability of a mean as far from 0, if that is the true value."""
         if self.error == 0:
-            return float(self.value == bound)
-        return float(2 * stats.t.sf(abs(self.value - bound) / self.error, self.freedom))
+            return float(self.value == 0)
+        return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
 
     @property
     def detectable(self) -> float:

@@ -110,13 +110,11 @@ def write_primary(profile: str) -> str:
     """
     runs, first = find(profile), Run(profile)
     matches = primary.matches_of(runs)
-    if lacking := [seed for seed in runs if seed not in matches]:
-        named = ", ".join(map(str, lacking))
-        text = f"Without the primary claims' seeds {named}: their detections of all rows are not in data/runs.\n"
-        if len(matches) < 2:
-            return text
-    else:
-        text = ""
+    lacking, text = ", ".join(str(seed) for seed in runs if seed not in matches), ""
+    if lacking:
+        text = f"Without the primary claims' seeds {lacking}: their detections of all rows are not in data/runs.\n"
+    if len(matches) < 2:
+        return text
     pages = first.table("primary_claims"), first.table("primary_claims", "md")
     return text + primary.write_primary(primary.primary_claims(matches), *pages, profile)
 

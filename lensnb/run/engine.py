@@ -216,7 +216,7 @@ def make(asked: object) -> None:
 
 
 def run_tests(arguments: Sequence[str]) -> None:
-    """Become pytest, with a process for each core, but no more than there is work for; what is given goes before."""
+    """Become pytest, with a process for each core, TEST_PROCESSES at most; `arguments` come last, so they override."""
     os.chdir(runfolder.repository())
     environment = {**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
     share = ["-n", str(min(available_cores(), TEST_PROCESSES)), "--dist", "loadscope"]
