@@ -59,6 +59,7 @@ class Network:
     backbone: str
     proposal_network: str
     slices: int
+    stride: int
     hu: tuple[int, ...]
     grey: tuple[int, ...]
     subtract: int

@@ -27,7 +27,7 @@ def densenet(network: Network) -> Backbone:
     """The paper's backbone."""
     return Backbone(
         network.slices, network.growth_rate, network.block_config, network.stem_channels, network.fpn_channels,
-        network.freeze_batch_norm,
+        network.freeze_batch_norm, network.stride,
     )  # fmt: skip
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import box_iou, roi_align
+from torchvision.ops import box_iou
 
+from lensnb.models.cells import pool_boxes
 from lensnb.models.targets import Target, decode, encode, sample
 
 
@@ -37,12 +38,8 @@ class DetectionHead(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def pool(self, features: Tensor, proposals: list[Tensor]) -> Tensor:
-        """The shared feature vector of every proposal: (all proposals, width).
-
-        `aligned=True` on boxes moved by half a pixel puts feature cell j at pixel stride j + (stride - 1) / 2.
-        """
-        boxes = [b + 0.5 for b in proposals]
-        pooled = roi_align(features, boxes, self.roi_size, 1 / self.stride, self.roi_points, aligned=True)
+        """The shared feature vector of every proposal: (all proposals, width)."""
+        pooled = pool_boxes(features, proposals, self.stride, self.roi_size, self.roi_points)
         return F.relu(self.fc2(F.relu(self.fc1(pooled.flatten(1)))))
 
     def losses(

@@ -1,4 +1,4 @@
-"""What is known about an image, where the cells of its features lie, and how boxes are coded and sampled.
+"""What is known about an image, and how boxes are coded and sampled.
 
 A proposal network is a module that knows its `stride` and has
 
@@ -8,7 +8,8 @@ A proposal network is a module that knows its `stride` and has
 
 `targets` has one `Target` per image and `generators` one random generator per image, so that a sample is the same
 whichever images it shares a batch or a process with. `raw` is whatever the network's own losses and propose read; its
-tensors have an image in each row. `map_size` is (height, width) of the feature map.
+tensors have an image in each row. `map_size` is (height, width) of the feature map; `cells.cell_centres` says where
+its cells lie.
 """
 
 import math
@@ -27,15 +28,6 @@ class Target:
 
     lesions: Tensor
     uncertain: Tensor
-
-
-def cell_centres(height: int, width: int, stride: int, device: torch.device) -> Tensor:
-    """Pixel coordinates (x, y) of the cells of a feature map: (height * width, 2), row by row.
-
-    The centre of cell (i, j) lies at pixel (stride j + (stride - 1) / 2, stride i + (stride - 1) / 2).
-    """
-    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
-    return torch.stack([x, y], dim=-1).reshape(-1, 2) * stride + (stride - 1) / 2
 
 
 def sample(label: Tensor, number: int, positive: int, generator: torch.Generator | None) -> Tensor:

@@ -164,7 +164,8 @@ def _detector(run: Run, phantoms: bool) -> list[Step]:
     return [
         _command(run, "pretext", "grid network pretext training", made, store, urgency=90),
         _notebook(
-            run, "03_the_detector", "grid network pretext", [], ["detector", "afp_targets", *blobs],
+            run, "03_the_detector", "grid network pretext", [run.table("afp_cells")],
+            ["detector", "afp_targets", *blobs],
             needs=[*store, *made],
         ),
         *(_training(run, name, [*store, *made]) for name in experiments.available(phantoms)),

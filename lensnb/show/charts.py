@@ -164,7 +164,8 @@ def target_chart(hu: np.ndarray, boxes: pd.DataFrame, labels: np.ndarray, stride
     colours = {1: (0.0, 0.62, 0.45, 0.9), -1: (0.75, 0.75, 0.75, 0.75), 0: (0.0, 0.0, 0.0, 0.35)}
     overlay = np.array([[colours[int(label)] for label in row] for row in labels])
     height, width = (side * stride for side in labels.shape)
-    right.imshow(overlay, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+    start = -stride / 2  # a cell is the middle of its square (see models/cells.py)
+    right.imshow(overlay, extent=(start, start + width, start + height, start), interpolation="nearest")
     right.set(xlim=(-0.5, hu.shape[1] - 0.5), ylim=(hu.shape[0] - 0.5, -0.5))
     return fig
 
