@@ -59,5 +59,7 @@ def test_the_real_deeplesion_on_the_papers_grid(shared_data):
     pixels = (info[BOX] + 0.5).mul(info["spacing_x"] / 0.8, axis=0) - 0.5
     found = centre_cell_table(pixels.assign(dataset="DeepLesion"), 4).iloc[0]
     assert found["boxes"] == 10857
-    assert {name: found[name] for name in DEEPLESION} == pytest.approx(DEEPLESION, abs=0.05)
-    assert found["none"] == pytest.approx(DEEPLESION["none"], abs=0.01)
+    assert found["mean"] == pytest.approx(DEEPLESION["mean"], abs=0.05)
+    assert found[["more_than_one", "none"]].tolist() == pytest.approx(
+        [DEEPLESION["more_than_one"], DEEPLESION["none"]], abs=5e-3
+    )

@@ -77,11 +77,11 @@ def test_small_network_is_the_same_code(small):
     assert boxes.shape == (*scores.shape, 4)
 
 
-@pytest.mark.parametrize("slices", [3, 9, 15])
+@pytest.mark.parametrize(("slices", "stride"), [(3, 4), (9, 4), (15, 4), (9, 2)])
 @pytest.mark.parametrize("depth", [1, 4, 11])
-def test_shared_features_equal_the_naive_computation(small, depth, slices):
+def test_shared_features_equal_the_naive_computation(small, depth, slices, stride):
     torch.manual_seed(1)
-    backbone = densenet(replace(small, slices=slices)).double().eval()
+    backbone = densenet(replace(small, slices=slices, stride=stride)).double().eval()
     volume = torch.randn(depth, 32, 48, dtype=torch.float64)
     naive = torch.cat([backbone(torch.from_numpy(slice_group(volume.numpy(), z, slices))[None]) for z in range(depth)])
     torch.testing.assert_close(backbone.volume_features(volume), naive, rtol=0, atol=1e-11)
