@@ -191,6 +191,7 @@ class Fpr:
     imagenet: bool
     theta: float
     theta_fp: float
+    iobb_fp: float
     epochs: int
     iterations: int
     batch_size: int
