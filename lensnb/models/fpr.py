@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 
+from lensnb.models.cells import pool_boxes
 from lensnb.models.weights import imagenet_weights
 from lensnb.settings import Fpr
 
@@ -36,8 +36,8 @@ class FPR(nn.Module):
     `config`: widths (four blocks), blocks (residual blocks in each), stem_stride and stem_pool (2 and true in the
     paper's ResNet-18), pooled, features. Kernels are 1 x 3 x 3 up to block 3 and 3 x 3 x 3 in block 4. Blocks 1 to 3
     are pooled over the lesion's 3D box, block 4 over the whole patch; the paper gives neither the pooled size nor
-    the layers after it, which follow LesaNet: a layer per block, concatenated, one layer to the score. Every layer
-    with a stride is padded by half its kernel, so cell j of a block of stride s lies on pixel s j of the patch.
+    the layers after it, which follow LesaNet: a layer per block, concatenated, one layer to the score. Cell j of a
+    block of stride s lies on pixel s j of the patch (see cells.py).
     """
 
     def __init__(self, config: Fpr):
@@ -77,7 +77,7 @@ class FPR(nn.Module):
         pooled = []
         for i, layer in enumerate(self.layers):
             x = layer(x)
-            if i == 3:  # the whole patch
+            if i == 3:  # the whole patch, as a box: even shares of its few cells would not lie around its middle
                 height, width = patches.shape[2:]
                 boxes = boxes.new_tensor([[0, 0, width - 1, height - 1]]).expand(len(x), 4)
                 inside = inside.new_ones(len(x), x.shape[2])
@@ -88,13 +88,11 @@ class FPR(nn.Module):
 def pool_box(x: Tensor, boxes: Tensor, inside: Tensor, stride: int, size: int) -> Tensor:
     """ROI pooling over 3D boxes: ROIAlign in plane, then the maximum over the slices of the box.
 
-    x: (n, c, z, y, x) with cell j on pixel stride j, one box each; boxes (n, 4) in pixel centres; inside (n, z) bool.
-    Returns (n, c, size, size).
+    x: (n, c, z, y, x) of `stride` in plane, one box each; boxes (n, 4) in patch pixels; inside (n, z) bool. Returns
+    (n, c, size, size).
     """
-    n, channels, depth = x.shape[:3]
-    # ROIAlign with aligned=True looks for cell j at stride j + stride / 2: the box is moved as far as that is off
-    rois = torch.cat([torch.arange(n, dtype=x.dtype, device=x.device)[:, None], boxes + stride / 2], dim=1)
-    pooled = roi_align(x.flatten(1, 2), rois, size, 1 / stride, sampling_ratio=2, aligned=True)
+    channels, depth = x.shape[1:3]
+    pooled = pool_boxes(x.flatten(1, 2), list(boxes.split(1)), stride, size, 2)
     pooled = pooled.unflatten(1, (channels, depth))
     return pooled.masked_fill(~inside[:, None, :, None, None], float("-inf")).amax(2)
 
