@@ -192,6 +192,7 @@ class Fpr:
     theta: float
     theta_fp: float
     iobb_fp: float
+    cross_fit: bool
     epochs: int
     iterations: int
     batch_size: int
