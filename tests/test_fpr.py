@@ -274,10 +274,8 @@ def test_training_learns_resumes_and_scores(tmp_path, monkeypatch):
     whole = train_fpr(PROFILE, 0, tmp_path / "whole", store, store.detections, labels)
     scores = score_fpr(load_fpr(whole), store, store.detections, PROFILE, batch=5)
     assert scores[:12].min() > scores[12:].max()
-    helped = replace(PROFILE, training=replace(TRAINING, loader_workers=2))  # batches made beside the steps
-    with_help = train_fpr(helped, 0, tmp_path / "helped", store, store.detections, labels)
-    assert (whole / "weights.safetensors").read_bytes() == (with_help / "weights.safetensors").read_bytes()
-    assert np.array_equal(scores, score_fpr(load_fpr(with_help), store, store.detections, helped, batch=5))
+    helped = replace(PROFILE, training=replace(TRAINING, loader_workers=2))  # others make the batches
+    assert np.array_equal(scores, score_fpr(load_fpr(whole), store, store.detections, helped, batch=5))
 
     calls = []
     loss = focal_loss
@@ -290,8 +288,8 @@ def test_training_learns_resumes_and_scores(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fpr, "focal_loss", stop_in_iteration_20)
     with pytest.raises(KeyboardInterrupt):
-        train_fpr(PROFILE, 0, tmp_path / "parts", store, store.detections, labels)
-    parts = train_fpr(PROFILE, 0, tmp_path / "parts", store, store.detections, labels)
+        train_fpr(helped, 0, tmp_path / "parts", store, store.detections, labels)
+    parts = train_fpr(helped, 0, tmp_path / "parts", store, store.detections, labels)
     assert len(calls) == 20 + 25, "goes on from the checkpoint after iteration 15"
     for name in ("weights.safetensors", "log.csv", "config.json"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
