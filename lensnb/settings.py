@@ -192,6 +192,8 @@ class Fpr:
     imagenet: bool
     theta: float
     theta_fp: float
+    iobb_fp: float
+    cross_fit: bool
     epochs: int
     iterations: int
     batch_size: int

@@ -19,8 +19,8 @@ from lensnb.runfolder import Run
 from lensnb.settings import load_profile
 from lensnb.training import loop
 from lensnb.training.augment import canvas_size, draw, place_batch
-from lensnb.training.detector import learning_rate, make_schedule, place_in_dataset, train_experiment
-from lensnb.training.experiments import EXPERIMENTS, Experiment, available, training_labels
+from lensnb.training.detector import Batches, learning_rate, make_schedule, place_in_dataset, train_experiment
+from lensnb.training.experiments import EXPERIMENTS, FOLDS, Experiment, available, training_labels, training_volumes
 from lensnb.training.pretext import paste_blob, train_pretext
 from lensnb.training.samples import SliceSampler, like_sizes_together, searched_slices
 
@@ -264,6 +264,29 @@ def test_each_embedding_has_its_own_mined_labels(tiny_store):
     same = ("datasets", "proposal_network", "negatives")
     assert [getattr(plain, name) for name in same] == [getattr(after, name) for name in same]
     assert "multi-mined-simpler" not in available(phantoms=True), "notebook 17 trains it; no row of Table II needs it"
+
+
+def test_a_fold_never_sees_its_half_of_the_patients(tiny_store):
+    run, rows = Run("smoke"), [("DeepLesion", f"DeepLesion-{i}", f"x{i}", 3, "cross-slice") for i in (0, 1)]
+    for name in ("cross-slice", "intra-patient", "cross-dataset"):
+        write_table(label_rows(rows), run.mined(name))
+    universal = {"DeepLesion-0", "DeepLesion-1"}
+    every = set(training_volumes(EXPERIMENTS["multi-mined"], tiny_store.volumes).index)
+    left_out = []
+    for name in FOLDS:
+        plan = EXPERIMENTS[name]
+        seen = set(training_volumes(plan, tiny_store.volumes).index)
+        assert seen >= every - universal and replace(plan, left_out=None, name="", title="") == replace(
+            EXPERIMENTS["multi-mined"], name="", title=""
+        )
+        labels = training_labels(plan, tiny_store, run)
+        assert set(labels["volume"]) == seen and "cross-slice" in set(labels["source"])
+        batches = Batches(plan, load_profile("smoke"), tiny_store, labels, 0, 16)
+        drawn = {batches.samplers[0].slice(i)[0] for i in range(20)}  # unlabelled slices are negatives, too
+        assert drawn == seen & universal
+        left_out.append(every - seen)
+    assert left_out[0] | left_out[1] == universal and not left_out[0] & left_out[1]
+    assert not set(FOLDS) & set(available(phantoms=True)), "notebook 10 may use them; no row of Table II needs them"
 
 
 def test_oracle_labels_are_what_matching_could_reach(tiny_store):

@@ -239,16 +239,19 @@ def _results(run: Run, phantoms: bool) -> list[Step]:
     scores = [run.fpr_scores("val"), run.fpr_scores("test")]
     logs = [run.experiment(name) / LOG for name in names]
     both = _proposals(run, names, "val", "test")
+    folds = experiments.FOLDS if load_profile(run.profile).fpr.cross_fit else ()
     return [
         _notebook(
             run, "09_retraining", "training inference", [run.table("retraining")],
             ["retraining", "retraining_examples"], needs=[*store, *_mined(run), *both, *logs], raw=manual,
         ),
+        *(_training(run, name, [*store, run.pretext]) for name in folds),
         _notebook(
             run, "10_false_positive_reduction", "network training inference fpr",
-            [*_model(run.fpr), *_proposals(run, ["multi-mined"], "train"), *scores],
+            [*_model(run.fpr), *_proposals(run, folds or ["multi-mined"], "train"), *scores],
             ["fpr", "loss_fpr", "fpr_patches", "fpr_disagreements"],
-            needs=[*store, *_mined(run), run.pretext, *_model(run.experiment("multi-mined")),
+            needs=[*store, *_mined(run), run.pretext,
+                   *(file for name in ("multi-mined", *folds) for file in _model(run.experiment(name))),
                    *_proposals(run, ["multi-mined"], "val", "test")],
             raw=manual, gpu=True, urgency=80,
         ),

@@ -19,7 +19,7 @@ from lensnb.runfolder import Run
 from lensnb.settings import Network, Profile, Training, load_profile, to_dict
 from lensnb.streams import Stream, generator, number
 from lensnb.training.augment import canvas_size, draw, place_batch
-from lensnb.training.experiments import Experiment, named, of, training_labels
+from lensnb.training.experiments import Experiment, named, of, training_labels, training_volumes
 from lensnb.training.loop import Course, fit, remove_checkpoint
 from lensnb.training.parallel import part_of_batch, start_processes
 from lensnb.training.samples import SliceSampler, searched_slices
@@ -68,7 +68,7 @@ def train_experiment(experiment_name: str, profile_name: str, seed: int = 0, run
         "spacing_mm": list(profile.grid.spacing_mm), "iterations": len(batches), "phantom": store.truth is not None,
         "torch": torch.__version__,
     }  # fmt: skip
-    train = store.volumes.index[store.volumes["split"] == "train"]
+    train = training_volumes(experiment, store.volumes).index
     recipe = code([__name__]) | values(
         plan={**asdict(experiment), "name": "", "title": ""}, network=config["network"], training=config["training"],
         spacing_mm=config["spacing_mm"], seed=seed, initial_weights=weights_fingerprint(model),
@@ -121,7 +121,7 @@ class Batches(torch.utils.data.Dataset):
         self.network: Network = profile.network
         self.training: Training = profile.training
         self.store, self.seed, self.multiple = store, seed, multiple
-        train_volumes = store.volumes[store.volumes["split"] == "train"]
+        train_volumes = training_volumes(experiment, store.volumes)
         self.sides = {
             volume: (int(height), int(width))
             for volume, height, width in train_volumes[["height", "width"]].itertuples()

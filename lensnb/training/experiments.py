@@ -17,6 +17,10 @@ MINED = {
     "mined-simpler": (("cross-slice", ""), ("intra-patient", "simpler"), ("cross-dataset", "simpler")),
 }
 
+# row (g)'s detector without one half of DeepLesion's patients each, so that each half has proposals of a detector that
+# has not seen it: notebook 10 needs them where the profile says fpr.cross_fit
+FOLDS = ("multi-mined-fold0", "multi-mined-fold1")
+
 
 def _annotated(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.DataFrame:
     return boxes
@@ -87,6 +91,8 @@ class Experiment:
     negatives: whether slices of DeepLesion without a known lesion are trained on ("unlabeled" of LENS Table IV); the
                fully labelled datasets always have them.
     proposal_network: in place of the profile's network.proposal_network.
+    left_out: which half of DeepLesion's training patients it does not see, 0 or 1 (see `training_volumes`); None: it
+              sees all.
     length: of the training, as a multiple of the profile's. Only the control `single-long` has another one: joint
                trainings see DeepLesion as often as the others but have up to half as many batches on top.
     """
@@ -98,6 +104,7 @@ class Experiment:
     labels: str = "annotated"
     negatives: bool = False
     length: float = 1.0
+    left_out: int | None = None
 
     def __post_init__(self):
         if self.labels not in LABELS:  # a misspelt word must not train on something else
@@ -113,6 +120,17 @@ _ALL = (
     Experiment("multi", "all datasets", NAMES),
     Experiment("single-mined", "DeepLesion alone, with mined labels", labels="mined", negatives=True),
     Experiment("multi-mined", "all datasets, with mined labels", NAMES, labels="mined", negatives=True),
+    *(
+        Experiment(
+            name,
+            "as multi-mined, without one half of DeepLesion's patients",
+            NAMES,
+            labels="mined",
+            negatives=True,
+            left_out=half,
+        )
+        for half, name in enumerate(FOLDS)
+    ),
     Experiment(
         "multi-mined-simpler",
         "all datasets, with labels mined by the simpler embedding",
@@ -133,7 +151,8 @@ TRUTH_ONLY = ("complete", "oracle-mined", "oracle-ignored")
 def available(phantoms: bool) -> list[str]:
     """The experiments of LENS Table II; those that need the complete truth, and the control, are for phantoms alone."""
     extra = {e.name for e in _ALL if e.labels in TRUTH_ONLY or e.length != 1}
-    return [e.name for e in _ALL if e.labels != "mined-simpler" and (phantoms or e.name not in extra)]
+    elsewhere = {*FOLDS, *(e.name for e in _ALL if e.labels == "mined-simpler")}  # what notebooks 10 and 17 compare
+    return [e.name for e in _ALL if e.name not in elsewhere and (phantoms or e.name not in extra)]
 
 
 def named(name: str) -> Experiment:
@@ -159,13 +178,27 @@ def of(name: str, store: Store) -> Experiment:
     return replace(experiment, datasets=tuple(dataset for dataset in experiment.datasets if dataset in labelled))
 
 
+def training_volumes(experiment: Experiment, volumes: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the store's table of volumes that an experiment is trained on; other datasets' are not sorted out.
+
+    All of the training split, but for a half of DeepLesion's patients if the experiment leaves one out: every other
+    one in the order of their names.
+    """
+    train = volumes[volumes["split"] == "train"]
+    if experiment.left_out is None:
+        return train
+    universal, patient = train["dataset"] == UNIVERSAL, train["patient"].astype(str)
+    half = sorted(set(patient[universal]))[experiment.left_out :: 2]
+    return train[~(universal & patient.isin(half))]
+
+
 def training_labels(experiment: Experiment, store: Store, run: Run) -> pd.DataFrame:
     """The label table of an experiment: 2D boxes in grid coordinates, `source` telling certain from uncertain.
 
     The mined tables are those of `run`.
     Raises FileNotFoundError if a mined table is missing, ValueError if the truth is asked for and there is none.
     """
-    splits = store.volumes["split"]
-    boxes = store.boxes
-    boxes = boxes[(boxes["volume"].map(splits) == "train") & boxes["dataset"].isin(experiment.datasets)]
-    return LABELS[experiment.labels](experiment, boxes, store, run)
+    volumes, boxes = training_volumes(experiment, store.volumes).index, store.boxes
+    boxes = boxes[boxes["volume"].isin(volumes) & boxes["dataset"].isin(experiment.datasets)]
+    labels = LABELS[experiment.labels](experiment, boxes, store, run)
+    return labels[labels["volume"].isin(volumes)]  # mined boxes and the truth are of all training volumes
