@@ -82,6 +82,10 @@ def test_few_lesions_have_no_percentage(scene):
     assert text.startswith("(e) - (a): more: lung +30 [") and text.endswith("fewer than 30 lesions: liver")
 
 
+def test_a_share_of_few_is_a_count():
+    assert [by_kind.share_or_count(0.5, n) for n in (30, 28)] == ["50.0 %", "14 of 28"]
+
+
 def test_none_found_has_no_interval(scene):
     names, lesions, found = scene
     many = pd.concat([lesions, lesions.assign(type="bone", x1=30, x2=35)], ignore_index=True)

@@ -144,6 +144,16 @@ def test_claims_page_has_units(evaluations, tmp_path):
     assert share.startswith(f"| {claims.GAPS['e']} |  | 55.6 % |")
     (relative,) = [line for line in text.splitlines() if "/ baseline - 1" in line]
     assert "| 48.7 % | 260.0 % |" in relative
+    told = claims.told(table.set_index("claim", drop=False).loc["mining helps on DeepLesion alone: (e) - (a)"])
+    assert told.startswith("mining helps on DeepLesion alone: (e) - (a): +25.0 points [+") and "in size larger" in told
+
+
+def test_which_of_the_papers_steps_are_too_small(evaluations):
+    text = claims.too_small(claims.table2_claims(evaluations, resamples=200))
+    # ours vary by patients who change from row to row: not at all from (a) to (b), by one in 40 from (b) to (c)
+    assert text.startswith("Half of the interval of a difference is 0.0 to ")
+    assert "fusing the experts helps" in text and "joint training helps: (b) - (a)" not in text
+    assert f"of the paper's {len(claims.PAPER_CLAIMS) - 1} differences" in text
 
 
 def test_markdown_has_the_paper_in_brackets(evaluations, tmp_path):

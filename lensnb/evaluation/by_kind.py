@@ -73,6 +73,11 @@ def table(shares: Mapping[str, pd.DataFrame], counts: pd.Series) -> pd.DataFrame
     return pd.DataFrame(lines, index=pd.Index(_kinds(shares), name="kind")).reset_index()
 
 
+def share_or_count(share: float, lesions: int) -> str:
+    """A share in %, or of fewer than FEWEST lesions how many they are."""
+    return f"{100 * share:.1f} %" if lesions >= FEWEST else f"{round(share * lesions)} of {lesions}"
+
+
 def _share(samples: np.ndarray, lesions: int) -> str:
     if lesions < FEWEST or samples[0] in (0, 1):
         return f"{round(samples[0] * lesions)} of {lesions}"

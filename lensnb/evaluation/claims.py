@@ -117,17 +117,44 @@ def _interval(samples: np.ndarray) -> tuple[float, float]:
 
 
 def write_claims(table: pd.DataFrame, path: Path, profile: str) -> str:
-    """Write the claims as Markdown and return their text: differences in points, ratios in percent."""
-    shown = table.drop(columns="table").astype({name: object for name in NUMBERS})
-    for name in NUMBERS:
-        shown[name] = [in_words(c, v) for c, v in zip(table["claim"], table[name], strict=True)]
-    return write_text(f"Claims of Table II, profile {profile}", markdown(shown), NOTE, path)
+    """Write the claims as Markdown and return their text."""
+    return write_text(f"Claims of Table II, profile {profile}", markdown(for_readers(table)), NOTE, path)
 
 
 NUMBERS = ("paper", "ours", "low", "high")
 
 
-def in_words(claim: str, value: float) -> str:
-    """A number of a claim with its unit: a ratio in percent, a difference in points; "" for NaN."""
-    ratio = claim in GAPS.values() or claim in {c.text for c in PAPER_CLAIMS + PHANTOM_CLAIMS if c.relative}
-    return "" if np.isnan(value) else f"{100 * value:.1f} %" if ratio else f"{100 * value:+.1f} points"
+def for_readers(table: pd.DataFrame) -> pd.DataFrame:
+    """The claims with their numbers as text: differences in points, ratios in percent, "" for what is missing."""
+    shown = table.drop(columns="table").astype({name: object for name in NUMBERS})
+    for name in NUMBERS:
+        shown[name] = [_in_words(c, v) for c, v in zip(table["claim"], table[name], strict=True)]
+    return shown
+
+
+def told(claim: pd.Series) -> str:
+    """A line of the table of claims in words: what was found, its interval, and its size beside the paper's."""
+    ours, low, high = (_in_words(claim["claim"], claim[name]) for name in ("ours", "low", "high"))
+    size = f", in size {claim['size']}" if claim["size"] else ""
+    return f"{claim['claim']}: {ours} [{low.split()[0]}, {high.split()[0]}]{size}" if ours else claim["claim"]
+
+
+def is_ratio(claim: str) -> bool:
+    """Whether the numbers of a claim are ratios and not differences of average sensitivity."""
+    return claim in GAPS.values() or claim in {c.text for c in PAPER_CLAIMS + PHANTOM_CLAIMS if c.relative}
+
+
+def _in_words(claim: str, value: float) -> str:
+    return "" if np.isnan(value) else f"{100 * value:.1f} %" if is_ratio(claim) else f"{100 * value:+.1f} points"
+
+
+def too_small(table: pd.DataFrame) -> str:
+    """Which of the paper's differences are smaller than half of our interval: one run can hardly decide these."""
+    own = table[~table["claim"].map(is_ratio) & table["low"].notna()]
+    half = (own["high"] - own["low"]) / 2
+    names = own.loc[own["paper"].abs() < half, "claim"]
+    listed = f": {'; '.join(names)}" if len(names) else ""
+    return (
+        f"Half of the interval of a difference is {100 * half.min():.1f} to {100 * half.max():.1f} points wide. "
+        f"{len(names)} of the paper's {own['paper'].notna().sum()} differences are smaller than that of ours{listed}."
+    )
