@@ -148,6 +148,54 @@ def test_window_follows_what_surrounds_the_boxes(slice_hu):
     assert examples.window_for(slice_hu, in_tissue) == "soft tissue"
     assert examples.window_for(slice_hu, in_air) == "lung"
     assert examples.window_for(slice_hu, in_tissue.iloc[:0]) == "soft tissue"
+    assert examples.window_for(slice_hu, pd.concat([in_tissue, in_air])) == plots.BOTH
+
+
+def test_the_window_for_both_shows_nodules_and_liver_lesions():
+    """Each step of HU is a step of grey; 40 HU in the liver and a nodule in the lung are well apart."""
+    hu = np.arange(-1000, 241)
+    grey = plots.to_grey(hu, plots.BOTH)
+    assert (np.diff(grey) > 0).all() and grey[0] == 0 and grey[-1] == 1
+    liver, nodule = plots.to_grey(np.array([60, 100]), plots.BOTH), plots.to_grey(np.array([-800, 0]), plots.BOTH)
+    assert np.diff(liver) > 0.06 and np.diff(nodule) > 0.4
+
+
+def test_titles_and_row_labels_are_not_cut(slice_hu):
+    """Titles of one and of three lines lie inside the picture, on flat and on high slices."""
+    for hu in (slice_hu, slice_hu.T):
+        for title in ("one", "one\ntwo\nthree"):
+            panels = [{"hu": hu, "title": title, "boxes": pd.DataFrame([box(1, 1, 5, 5, source="annotated")])}] * 6
+            fig = plots.slice_sheet(panels, columns=3, rows=("patient 1, slice 3", "patient 2, slice 9"))
+            fig.canvas.draw()
+            inside = fig.bbox.padded(0.5)
+            for ax in fig.axes:
+                for text in (ax.title, *ax.texts):
+                    bounds = text.get_window_extent()
+                    assert inside.contains(*bounds.min) and inside.contains(*bounds.max), (title, text.get_text())
+            plt.close(fig)
+
+
+def test_a_lesion_found_on_other_slices_is_drawn(tmp_path):
+    """Of three lesions on a slice one is found there, one on other slices, one is missed."""
+
+    class OneSlice:
+        volumes = pd.DataFrame({"dataset": ["DeepLesion"]}, index=["v"])
+
+        def hu(self, volume):
+            return np.zeros((9, 60, 60), np.float32)
+
+    columns = ["volume", *BOX3D]
+    lesions = pd.DataFrame([("v", 5, 5, 1, 14, 14, 6), ("v", 20, 20, 1, 29, 29, 6), ("v", 40, 40, 1, 49, 49, 6)],
+                           columns=columns)  # fmt: skip
+    found = pd.DataFrame(
+        [("v", 5, 5, 2, 14, 14, 5, 0.9), ("v", 20, 20, 1, 29, 29, 2, 0.8)], columns=[*columns, "score"]
+    )
+    judged = {"e": judge(found, lesions)}
+    (drawn,) = examples.expert_panels(OneSlice(), judged, [("v", 4)], score=0.1, lesions=lesions)
+    assert drawn["boxes"].set_index("x1")["outcome"].to_dict() == {5: "TP", 40: "FN", 20: plots.ELSEWHERE}
+    (drawn,) = examples.expert_panels(OneSlice(), judged, [("v", 4)], score=0.1)
+    assert drawn["boxes"].set_index("x1")["outcome"].to_dict() == {5: "TP", 40: "FN"}
+    assert plots.save(plots.slice_sheet([drawn], 1, colour_by="outcome", scores=True), tmp_path / "x.png")
 
 
 def test_boxes_on_a_slice_in_two_and_three_dimensions():

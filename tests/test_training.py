@@ -294,10 +294,28 @@ def test_oracle_labels_are_what_matching_could_reach(tiny_store):
     truth = label_rows(rows).assign(patient="p", identity=[1, 2], marked=[True, False])
     again = label_rows([("DeepLesion", "DeepLesion-1", "t3", 1, "truth")]).assign(patient="p", identity=1, marked=False)
     tiny_store.truth = pd.concat([truth, again])
+    assert len({EXPERIMENTS[name].negatives for name in ("oracle-mined", "oracle-ignored", "single-complete")}) == 1
     mined = training_labels(EXPERIMENTS["oracle-mined"], tiny_store, Run("smoke"))
     assert mined["lesion"].tolist() == ["t1", "t3"]
     ignored = training_labels(EXPERIMENTS["oracle-ignored"], tiny_store, Run("smoke"))
     assert ignored.set_index("lesion")["source"].to_dict() == {"t1": "truth", "t2": "uncertain", "t3": "truth"}
+
+
+def test_complete_labels_of_the_same_slices(tiny_store):
+    """The key slices get all their lesions, and no other slice gets any: slices of `single`, labels of the truth."""
+    single = training_labels(EXPERIMENTS["single"], tiny_store, Run("smoke"))
+    volume, z = single.iloc[0][["volume", "z"]]
+    elsewhere = z + 1  # the annotated lesion goes on there, and nobody drew it
+    rows = [("DeepLesion", volume, f"t{n}", at, "truth") for n, at in enumerate((z, z, elsewhere, elsewhere))]
+    tiny_store.truth = label_rows(rows).assign(patient="p", identity=range(4), marked=False)
+    keys = training_labels(EXPERIMENTS["single-complete-keys"], tiny_store, Run("smoke"))
+    assert keys["lesion"].tolist() == ["t0", "t1"] and set(keys["source"]) == {"truth"}
+    assert not EXPERIMENTS["single-complete-keys"].negatives and not EXPERIMENTS["single"].negatives
+    whole = training_labels(EXPERIMENTS["single-complete"], tiny_store, Run("smoke"))
+    assert whole["lesion"].tolist() == ["t0", "t1", "t2", "t3"]
+    assert "single-complete-keys" in available(phantoms=True) and "single-complete-keys" not in available(
+        phantoms=False
+    )
 
 
 def test_pasted_blob_lies_in_its_box():

@@ -145,7 +145,8 @@ def _data(run: Run, phantoms: bool) -> list[Step]:
     return [
         _notebook(run, "00_start_here", "name", [], ["fig2"]),
         _notebook(
-            run, "01_the_data", "phantom grid", complete, ["fig1", "label_scope"],
+            run, "01_the_data", "phantom grid", [*complete, *([run.table("phantom_audit")] if phantoms else [])],
+            ["fig1", "label_scope", *(["phantom_audit"] if phantoms else [])],
             raw=() if phantoms else folders, fills=(run.raw,) if phantoms else (), threads=workers,
         ),
         _notebook(

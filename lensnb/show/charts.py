@@ -24,6 +24,7 @@ ROW_STYLES = {
     "g": ("#009E73", "-"),
     "h": ("#D55E00", "-"),
     "fpr-alone": ("#D55E00", ":"),
+    "complete-keys": ("#000000", "--"),
     "complete": ("#000000", "-"),
     "oracle-mined": ("#CC79A7", "--"),
     "oracle-ignored": ("#CC79A7", "-"),

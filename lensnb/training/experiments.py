@@ -36,6 +36,13 @@ def _complete(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.Dat
     return _with_truth(boxes, _hidden_truth(experiment, store)[COLUMNS])
 
 
+def _complete_keys(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.DataFrame:
+    truth = _hidden_truth(experiment, store)
+    keys = set(zip(boxes["volume"].astype(str), boxes["z"], strict=True))
+    on_keys = [place in keys for place in zip(truth["volume"].astype(str), truth["z"], strict=True)]
+    return _with_truth(boxes, truth[on_keys][COLUMNS])
+
+
 def _oracle_mined(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.DataFrame:
     truth = _hidden_truth(experiment, store)
     return _with_truth(boxes, truth[_recoverable(truth)][COLUMNS])
@@ -73,6 +80,7 @@ LABELS = {
     "mined": _with_mined,
     "mined-simpler": _with_mined,
     "complete": _complete,
+    "complete-keys": _complete_keys,
     "oracle-mined": _oracle_mined,
     "oracle-ignored": _oracle_ignored,
 }
@@ -86,8 +94,12 @@ class Experiment:
             "mined"      and the boxes of the three mining strategies (LENS Sec. V);
             "mined-simpler"   the same, but matched by the simpler embedding (notebook 17);
             "complete"   all lesions of DeepLesion (phantoms only: the upper bound);
+            "complete-keys"   all lesions, but on the slices alone that have an annotation (phantoms);
             "oracle-mined"    what perfect cross-slice propagation and intra-patient matching would find (phantoms);
             "oracle-ignored"  and every other lesion ignored, as perfect cross-dataset mining would (phantoms).
+            Each step between these changes one thing: from "annotated" to "complete-keys" the labels, from there to
+            "complete" the slices; from "oracle-mined" over "oracle-ignored" to "complete", on all slices, the lesions
+            that are marked in no scan are background, ignored, or taught.
     negatives: whether slices of DeepLesion without a known lesion are trained on ("unlabeled" of LENS Table IV); the
                fully labelled datasets always have them.
     proposal_network: in place of the profile's network.proposal_network.
@@ -139,13 +151,14 @@ _ALL = (
         negatives=True,
     ),
     Experiment("single-complete", "DeepLesion alone, complete labels", labels="complete", negatives=True),
-    Experiment("oracle-mined", "DeepLesion alone, perfect matching", labels="oracle-mined"),
+    Experiment("single-complete-keys", "DeepLesion alone, complete labels on its key slices", labels="complete-keys"),
+    Experiment("oracle-mined", "DeepLesion alone, perfect matching", labels="oracle-mined", negatives=True),
     Experiment(
         "oracle-ignored", "DeepLesion alone, perfect matching and ignoring", labels="oracle-ignored", negatives=True
     ),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}
-TRUTH_ONLY = ("complete", "oracle-mined", "oracle-ignored")
+TRUTH_ONLY = ("complete", "complete-keys", "oracle-mined", "oracle-ignored")
 
 
 def available(phantoms: bool) -> list[str]:
