@@ -70,7 +70,11 @@ class Run:
         return self.experiment(name) / WEIGHTS
 
     def proposals(self, experiment: str, split: str) -> Path:
-        """What the experts of an experiment find on every slice of a split (or of "luna16"): a table of 2D boxes."""
+        """What the experts of an experiment find on every slice of a split: a table of 2D boxes.
+
+        Besides train, val and test of DeepLesion: "own", the validation volumes of the single-type datasets, each an
+        expert's own, and "luna16", LUNA16's among them.
+        """
         return self.folder / "proposals" / f"{experiment}-{split}.npz"
 
     def tracklets(self, split: str = "train") -> Path:

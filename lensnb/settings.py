@@ -137,6 +137,7 @@ class Mining:
     sigmas: tuple[float, ...]
     uncertain_precision: float
     overlap: float
+    nms: float
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class Stream(IntEnum):
     LUNA_BOOTSTRAP = 15  # scans drawn for LUNA16's intervals; their number
     JITTER = 16  # places of dots in a chart
     BLOB_PROPOSALS = 17  # proposals in the losses of the pretext task; iteration, image
+    AUC_BOOTSTRAP = 25  # patients drawn for the intervals of experts' specificity; their number
 
 
 @unique

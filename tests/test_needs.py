@@ -72,7 +72,7 @@ def test_papermill_stops_with_one_line(number, empty):
 def test_needs_are_files_that_their_targets_make():
     """The table says of each file the step that the story says."""
     run, makers = runfolder.Run("smoke"), {path: step for step in story.steps("smoke") for path in step.makes}
-    named = [needs.experiment("multi"), needs.proposals("multi-val"), needs.proposals("multi-train")]
+    named = [needs.experiment("multi"), *(needs.proposals(f"multi-{split}") for split in ("val", "train", "own"))]
     for need in (*needs.NEEDS.values(), *named):
         found = {makers[path].name for path in need.files(run)}
         if need.name == "mined boxes" or need.name == "audits of mining":  # 08 is the last of three

@@ -200,13 +200,15 @@ def add(name: str) -> Callable[[Path], object]:
 
 
 LENS = "03 04 05 10 12 13 17 pretext"
-WITH_CHARTS = "00 01 03 04 05 07 09 10 11 12 15"
+WITH_CHARTS = "00 01 03 04 05 07 08 09 10 11 12 15"
 # what was changed | how | the steps out of date | the slow products that are made again
 CHANGES = [
     ("a chart", edit("show/charts.py", "def ", "X = 1\n\n\ndef "), WITH_CHARTS, ""),
     ("the code of FROC: its rates", edit("evaluation/froc.py", "RATES = (", "RATES = (1 / 16, "),
-     "00 01 03 04 05 07 09 10 11 12 15 16 17", ""),
+     "00 01 03 04 05 07 08 09 10 11 12 15 16 17", ""),
     ("the rows of Table II", edit("evaluation/table2.py", "ROWS = ", "ROWS = () + "), "04 05 09 10 11 12 17", ""),
+    ("what makes an expert specific", append("evaluation/specificity.py", "X = 1\n"), "04 05 09 10 11 12 17", ""),
+    ("how experts' scores are calibrated", append("evaluation/calibration.py", "X = 1\n"), "05", ""),
     ("a claim", append("evaluation/claims.py", "X = 1\n"), "09 11 16 17", ""),
     ("the head of the network", append("models/heads.py", "X = 1\n"), LENS, "detectors start detections"),
     ("the proposal network's constant", edit("models/afp.py", "CENTER_RATIO", "CENTRE = 1\nCENTER_RATIO"), LENS,

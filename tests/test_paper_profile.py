@@ -26,7 +26,7 @@ from torchvision.models import densenet121, resnet18
 
 from lensnb import phantom, runfolder, settings
 from lensnb.boxes import BOX, BOX3D, COLUMNS, overlapping, stack_to_tracklets, tracklets_to_3d, trim_tracklets
-from lensnb.datasets import NAMES
+from lensnb.datasets import NAMES, SINGLE_TYPE
 from lensnb.datasets.preparation import prepare
 from lensnb.datasets.store import Store
 from lensnb.detection import inference, scoring
@@ -165,7 +165,7 @@ def mine(store: Store, profile: Profile, proposals: pd.DataFrame) -> dict[str, p
     known = replace(known, embedded=patients.Embedded(vectors[0], centres, vectors[1]))
     matched = intra_patient.mine(known, {"delta": 2.0, "score": 0.0}, rules)
     sigma = np.quantile(proposals["score"], 0.8)
-    uncertain = cross_dataset.mine(known.with_mined(matched), {"sigma": sigma}, rules)
+    uncertain = cross_dataset.mine(known.with_mined(matched), {"sigma": dict.fromkeys(SINGLE_TYPE, sigma)}, rules)
     mined = {"cross-slice": across, "intra-patient": matched, "cross-dataset": uncertain}
     for name, table in mined.items():
         write_table(table, runs / "mined" / f"{name}.csv")
@@ -214,9 +214,21 @@ def evaluate(raw: Path, store: Store, proposals: pd.DataFrame, scores: dict, pro
     }
 
 
+def at_home(store: Store) -> pd.DataFrame:
+    """The annotations of the single-type datasets' validation volumes, as all experts would find them."""
+    table = store.volumes
+    names = table.index[(table["dataset"] != "DeepLesion") & (table["split"] == "val")]
+    known = store.boxes[store.boxes["volume"].isin(names)].assign(score=0.5)
+    known = pd.concat([known.assign(expert=expert) for expert in NAMES], ignore_index=True)
+    known = known[["volume", "z", *BOX, "expert", "score"]]
+    return known.astype({"volume": "category"}).assign(expert=pd.Categorical(known["expert"], list(NAMES)))
+
+
 def finish_for_notebooks(done: SimpleNamespace) -> None:
     """The tables of the trainings that were left out here; any will do to see whether a notebook runs."""
     proposals, experiments_folder = done.runs / "proposals", done.runs / "experiments"
+    for name in ("multi", "multi-mined"):
+        write_table(at_home(done.store), proposals / f"{name}-own.npz")
     for name in experiments.available(phantoms=False):
         for split in ("val", "test"):
             if not (proposals / f"{name}-{split}.npz").exists():

@@ -5,10 +5,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb, to_rgba
 
 from lensnb.boxes import BOX, BOX3D, boxes_on_slice
-from lensnb.datasets import NAMES
+from lensnb.datasets import DATASETS, NAMES
 from lensnb.detection import scoring
 from lensnb.evaluation import froc, luna
 from lensnb.evaluation.outcomes import judge, kind_under
@@ -260,3 +260,30 @@ def test_charts_can_be_drawn_and_carry_the_averages(tmp_path):
 def test_a_notebook_refuses_parameters_of_the_wrong_type(parameters):
     with pytest.raises(ValueError, match="must be of type"):
         start(*parameters)
+
+
+def test_bars_by_type_have_a_panel_for_each_table():
+    own = pd.DataFrame({"LUNA16": [0.8], "LiTS": [np.nan]}, index=["lung"])
+    every = pd.DataFrame({"DeepLesion": [0.5, 0.4], "LUNA16": [0.9, 0.1]}, index=["lung", "liver"])
+    fig = charts.bars_by_type({"own": own, "every": every}, "mean score")
+    left, right = fig.axes
+    assert [ax.get_title() for ax in (left, right)] == ["own", "every"]
+    assert sorted(bar.get_height() for bar in right.patches) == [0.1, 0.4, 0.5, 0.9]
+    assert {bar.get_facecolor() for bar in right.patches} == {to_rgba(DATASETS[name].colour) for name in every}
+
+
+def test_calibration_chart_has_a_line_and_steps_for_each_expert():
+    free = pd.DataFrame({"score": [0.1, 0.6], "chance": [0.0, 1.0]})
+    fig = charts.calibration_chart({"LUNA16": (np.square, free), "LiTS": (np.sqrt, free)})
+    lines = fig.axes[0].lines
+    assert len(lines) == 5  # the last one is the diagonal
+    np.testing.assert_allclose(lines[0].get_ydata(), lines[0].get_xdata() ** 2)
+    assert lines[1].get_ydata().tolist() == [0.0, 1.0] and lines[0].get_color() == lines[1].get_color()
+
+
+def test_sigma_chart_marks_what_was_chosen():
+    table = pd.DataFrame({"expert": ["LUNA16"] * 2, "sigma": [0.3, 0.5], "precision": [0.4, 0.7], "recall": [0.6, 0.2]})
+    fig = charts.sigma_chart(table, {"LUNA16": 0.5}, 0.6)
+    dots = [line.get_xydata().tolist() for ax in fig.axes for line in ax.lines if line.get_marker() == "o"]
+    assert dots == [[[0.5, 0.7]], [[0.5, 0.2]]]
+    assert charts.sigma_chart(table.iloc[:0], {}, 0.6).axes  # no specialist, nothing to draw

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb.datasets import NAMES
+from lensnb.boxes import BOX3D
+from lensnb.datasets import NAMES, UNIVERSAL
 from lensnb.datasets.manual_boxes import MANUAL_FILE
 from lensnb.datasets.store import Store
 from lensnb.detection import inference
 from lensnb.evaluation import by_kind, froc, official
+from lensnb.evaluation.specificity import Scans, open_scans
 from lensnb.evaluation.table2 import ROWS
 from lensnb.files import read_table
 from lensnb.runfolder import Run
@@ -59,6 +61,23 @@ def experts_and_fusion(proposals: pd.DataFrame, settings: Inference) -> dict[str
     names = [name for name in NAMES if name in experts]
     found = {name: detections(proposals, settings, [name]) for name in names}
     return found if len(names) == 1 else found | {"all fused": detections(proposals, settings)}
+
+
+def expert_scans(run: Run, experiment: str, store: Store, settings: Inference) -> list[Scans]:
+    """What each expert of a joint training finds alone: on the single-type datasets' validation volumes, each expert's
+    own, and on DeepLesion's validation patients. For `evaluation.specificity.specificity`.
+
+    Raises FileNotFoundError if the proposals of the experiment are not there.
+    """
+    scans = []
+    universal = read_table(run.proposals(experiment, "val"))
+    experts = [name for name in NAMES if name in set(universal["expert"].astype("category").cat.categories)]
+    if len(experts) > 1:
+        own = read_table(run.proposals(experiment, "own"))
+        found = {name: detections(own, settings, [name]) for name in experts}
+        scans = [open_scans(store, name, found) for name in experts if name != UNIVERSAL]
+    found = {name: detections(universal, settings, [name]) for name in experts}
+    return [*scans, open_scans(store, UNIVERSAL, found)]
 
 
 def result_table(results: dict[str, froc.Evaluation], column: str) -> pd.DataFrame:

@@ -114,6 +114,12 @@ def _proposals(run: Run, names: Iterable[str], *splits: str) -> list[Path]:
     return [run.proposals(name, split) for split in splits for name in names]
 
 
+def _own(run: Run, phantoms: bool, *names: str) -> list[Path]:
+    """What the experts of joint trainings find on the single-type datasets' validation volumes, if there are any."""
+    joint = [name for name in names if len(experiments.EXPERIMENTS[name].datasets) > 1]
+    return _proposals(run, joint, "own") if phantoms or set(present(run.raw)) - {UNIVERSAL} else []
+
+
 def _mined(run: Run) -> list[Path]:
     return [run.mined(strategy.name) for strategy in STRATEGIES]
 
@@ -169,23 +175,26 @@ def _detector(run: Run, phantoms: bool) -> list[Step]:
             ["detector", "afp_targets", *blobs],
             needs=[*store, *made],
         ),
-        *(_training(run, name, [*store, *made]) for name in experiments.available(phantoms)),
+        *(_training(run, name, [*store, *made], phantoms) for name in experiments.available(phantoms)),
         _notebook(
-            run, "05_proposals", "network inference", [*_proposals(run, ["multi"], "train"), run.table("experts")],
-            ["fig3", "experts"], needs=[*store, *_model(run.experiment("multi")), *_proposals(run, ["multi"], "val")],
+            run, "05_proposals", "network inference",
+            [*_proposals(run, ["multi"], "train"), *(run.table(n) for n in ("experts", "specificity", "calibration"))],
+            ["fig3", "experts", "specificity", "calibration"],
+            needs=[*store, *_model(run.experiment("multi")), *_proposals(run, ["multi"], "val"),
+                   *_own(run, phantoms, "multi")],
             raw=(run.raw / MANUAL_FILE,), gpu=True, urgency=80,
         ),
     ]  # fmt: skip
 
 
-def _training(run: Run, name: str, needs: list[Path]) -> Step:
+def _training(run: Run, name: str, needs: list[Path], phantoms: bool) -> Step:
     """The training notebook, which is executed once for each experiment."""
     plan = experiments.EXPERIMENTS[name]
     # mining waits for the joint training; of the others the longest goes first, so that it is not alone at the end
     urgency = 80 if len(plan.datasets) > 1 else round(40 * plan.length)
     return _notebook(
         run, "04_training_lens", "grid network training inference",
-        [*_model(run.experiment(name)), *_proposals(run, [name], "val", "test")],
+        [*_model(run.experiment(name)), *_proposals(run, [name], "val", "test"), *_own(run, phantoms, name)],
         [f"{kind}_{name}" for kind in ("loss", "labels", "detections")],
         variant=name, needs=[*needs, *(_mined(run) if plan.labels == "mined" else [])],
         parameters={"experiment": name}, gpu=True, urgency=urgency,
@@ -226,8 +235,9 @@ def _mining(run: Run, phantoms: bool, labelled: bool) -> list[Step]:
         ),
         _notebook(
             run, "08_cross_dataset_mining", "inference mining",
-            [run.mined("cross-dataset"), run.audit("cross-dataset"), run.table("table4_counts")],
-            ["fig4", *(["uncertain_wrong"] if phantoms else [])],
+            [run.mined("cross-dataset"), run.audit("cross-dataset"),
+             *(run.table(name) for name in ("table4_counts", "uncertain_boxes"))],
+            ["sigma", "fig4", *(["uncertain_wrong"] if phantoms else [])],
             needs=[*store, *cross_slice, *intra_patient, *_tracklets(run), *_proposals(run, ["multi"], "train", "val")],
             urgency=80,
         ),
@@ -243,10 +253,11 @@ def _results(run: Run, phantoms: bool) -> list[Step]:
     folds = experiments.FOLDS if load_profile(run.profile).fpr.cross_fit else ()
     return [
         _notebook(
-            run, "09_retraining", "training inference", [run.table("retraining")],
-            ["retraining", "retraining_examples"], needs=[*store, *_mined(run), *both, *logs], raw=manual,
+            run, "09_retraining", "training inference", [run.table("retraining"), run.table("specificity_mined")],
+            ["retraining", "retraining_examples"],
+            needs=[*store, *_mined(run), *both, *_own(run, phantoms, "multi", "multi-mined"), *logs], raw=manual,
         ),
-        *(_training(run, name, [*store, run.pretext]) for name in folds),
+        *(_training(run, name, [*store, run.pretext], phantoms) for name in folds),
         _notebook(
             run, "10_false_positive_reduction", "network training inference fpr",
             [*_model(run.fpr), *_proposals(run, folds or ["multi-mined"], "train"), *scores],
