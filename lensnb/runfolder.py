@@ -23,6 +23,7 @@ STEP = "LENSNB_JOB"  # set in everything that a step of run_all.sh starts
 BY_HAND = "LENSNB_BY_HAND"  # set in the kernel of a notebook that run_all.sh did not start
 # in the folder of every training; from its checkpoint an interrupted one goes on
 WEIGHTS, CONFIG, LOG, CHECKPOINT = "weights.safetensors", "config.json", "log.csv", "checkpoint.pt"
+VALIDATION = "validation.csv"  # beside them, where the best weights of a training are kept: which those are
 NAMING = "labels.json"  # beside LesaNet's weights: what naming lesions needs
 DETECTED = ("detections.csv", "overlay.png", "detections.mrk.json", "about.json")  # in a folder of own_ct
 BORROWED = "borrowed.json"  # what a folder has from another one, with the times of its files

@@ -71,6 +71,7 @@ class Network:
     roi_size: int
     roi_points: int
     sampled: tuple[int, ...]
+    hard_negatives: float
     fc_channels: int
     freeze_batch_norm: bool
     imagenet: bool
@@ -104,7 +105,10 @@ class Training:
     weight_decay: float
     gradient_clip: float
     scale: tuple[float, ...]
-    shift: int
+    shift_mm: float
+    crop: tuple[int, ...]
+    validations: int
+    validation_volumes: int
     threads: int
     checkpoint_every: int
     loader_workers: int

@@ -17,7 +17,7 @@ class Stream(IntEnum):
     SPLIT = 1  # training and validation patients of a dataset; its place among the datasets
     SCHEDULE = 2  # which dataset each batch comes from
     EPOCH = 3  # slices that an epoch of a dataset visits; dataset, epoch
-    AUGMENTATION = 4  # scale and shifts of a batch; iteration
+    AUGMENTATION = 4  # scale, shift and crop of an image; iteration, image
     PROPOSALS = 5  # anchors and proposals in the losses of an image; iteration, image
     BLOBS = 6  # pasted blobs of the pretext task; iteration
     FPR_EPOCH = 7  # proposals that an epoch of the 3D classifier sees; epoch

@@ -17,7 +17,7 @@ from lensnb.models.heads import DetectionHead, match_proposals
 from lensnb.models.inputs import pad, slice_group, to_grey
 from lensnb.models.lens import LENS, best_boxes, total_loss
 from lensnb.models.rpn import RPN, anchor_boxes, match_anchors
-from lensnb.models.targets import Target, decode, encode
+from lensnb.models.targets import Target, decode, encode, sample
 from lensnb.settings import load_profile
 from lensnb.training.augment import place, resize
 
@@ -188,6 +188,64 @@ def test_proposals_on_uncertain_lesions_are_left_out_unless_they_hit_a_lesion():
     assert label.tolist() == [1, -1, -1, 0, 0]
     label, _ = match_proposals(candidates, Target(lesion, lesion))
     assert label[0] == 1  # known lesions win over uncertain ones
+
+
+def test_sampling_by_hand():
+    """Two of three lesions, and of five background proposals the three that make six."""
+    label = torch.tensor([0, 1, 0, -1, 1, 0, 0, 1, 0])
+    for seed in range(20):
+        chosen = sample(label, 5, 2, torch.Generator().manual_seed(seed))
+        assert len(set(chosen.tolist())) == 5 and (label[chosen] == 1).sum() == 2 and (label[chosen] == 0).sum() == 3
+    assert len(sample(label, 64, 16, None)) == 8, "all there are"
+
+
+def test_hard_negatives_by_hand():
+    label = torch.tensor([0, 1, 0, -1, 1, 0, 0, 1, 0, 0])
+    scores = torch.tensor([0.1, 0.9, 0.7, 0.99, 0.8, 0.2, 0.6, 0.5, 0.3, 0.7])  # of background: 2 and 9, 6, 8, 5, 0
+    seen = set()
+    for seed in range(40):
+        chosen = sample(label, 6, 2, torch.Generator().manual_seed(seed), scores, 0.5)
+        assert len(set(chosen.tolist())) == 6 and (label[chosen] == 1).sum() == 2
+        background = set(chosen[label[chosen] == 0].tolist())
+        assert {2, 9} <= background, "half of the four are those that look most like lesions"
+        seen |= background
+    assert seen == {0, 2, 5, 6, 8, 9}, "the other half are drawn among the rest"
+    every = sample(label, 6, 2, torch.Generator().manual_seed(0), scores, 1.0)
+    assert every[label[every] == 0].tolist() == [2, 9, 6, 8]
+    few = sample(torch.tensor([0, 0, 1]), 64, 16, None, torch.tensor([0.1, 0.2, 0.3]), 0.5)
+    assert sorted(few.tolist()) == [0, 1, 2]
+
+
+def test_hard_negatives_are_of_fully_labelled_datasets_only(small):
+    """In DeepLesion what looks most like a lesion, and is not marked, often is one."""
+    small = replace(small, hard_negatives=0.75)
+    assert build_lens(small, ("DeepLesion", "LUNA16", "LiTS", "NIH-LN")).head.hard == (0, 0.75, 0.75, 0.75)
+    assert build_lens(small, ("pretext",)).head.hard == (0,)
+
+
+def test_the_head_learns_from_the_proposals_that_deceive_an_expert():
+    """Features of one cell each: an expert that takes a bright cell for a lesion meets it in every sample."""
+    torch.manual_seed(0)
+    head = DetectionHead(1, 4, 2, width=4, roi_size=1, roi_points=1, sampled=(4, 1), hard=(0.0, 0.5))
+    features = torch.zeros(1, 1, 8, 8)
+    features[0, 0, 4, 4] = 5.0
+    corners = torch.cartesian_prod(torch.arange(8), torch.arange(8)).float() * 4
+    boxes = torch.cat([corners - 1, corners + 1], dim=1)
+    scores = [layer(head.pool(features, [boxes])).softmax(dim=1)[:, 1] for layer in head.classes]
+    bright = boxes[int(scores[1].argmax())] if scores[1].argmax() != scores[1].argmin() else None
+    assert bright is not None
+    met = {0: 0, 1: 0}
+    for dataset in met:
+        for seed in range(30):
+            pooled = []
+            keep = head.pool
+            head.pool = lambda features, chosen, pooled=pooled, keep=keep: (
+                pooled.append(chosen) or keep(features, chosen)
+            )
+            head.losses(features, [boxes], [Target(NONE, NONE)], dataset, [torch.Generator().manual_seed(seed)])
+            head.pool = keep
+            met[dataset] += bool((pooled[-1][0] == bright).all(dim=1).any())
+    assert met[1] == 30 and met[0] < 15
 
 
 def test_box_coder_round_trip_and_hand_value():

@@ -46,7 +46,15 @@ from lensnb.training.false_positives import label_proposals, load_fpr, score_fpr
 
 PROFILE, REPOSITORY = "paper", runfolder.repository()
 SHORTER = {
-    "training": {"epochs": 1, "batch_size": 2, "threads": 1, "loader_workers": 0, "checkpoint_every": 100},
+    # without validations: a slice takes seconds
+    "training": {
+        "epochs": 1,
+        "batch_size": 2,
+        "threads": 1,
+        "loader_workers": 0,
+        "checkpoint_every": 100,
+        "validations": 0,
+    },  # fmt: skip
     "lesanet": {"iterations": 2, "batch_size": 4, "triplets": 50},
     "fpr": {"epochs": 1, "batch_size": 4, "per_volume": 6},
     "network": {"proposals": 60},  # of 300 in each slice: they, not the layers, take most of the time

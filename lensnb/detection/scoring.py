@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb.boxes import BOX3D
 from lensnb.datasets import NAMES, UNIVERSAL
 from lensnb.datasets.manual_boxes import MANUAL_FILE
 from lensnb.datasets.store import Store

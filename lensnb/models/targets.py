@@ -30,12 +30,23 @@ class Target:
     uncertain: Tensor
 
 
-def sample(label: Tensor, number: int, positive: int, generator: torch.Generator | None) -> Tensor:
-    """Indices of at most `number` random entries with label 1 or 0, at most `positive` of them with label 1."""
+def sample(
+    label: Tensor, number: int, positive: int, generator: torch.Generator | None, scores: Tensor | None = None,
+    hard: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """Indices of at most `number` random entries with label 1 or 0, at most `positive` of them with label 1.
+
+    scores (n,): how much each entry looks like a lesion. Of the entries with label 0 that are taken, the share `hard`
+    are those with the highest scores; the rest is random among the others.
+    """
     ones, zeros = (label == 1).nonzero()[:, 0], (label == 0).nonzero()[:, 0]
     ones = ones[torch.randperm(len(ones), generator=generator)[:positive].to(ones.device)]
-    zeros = zeros[torch.randperm(len(zeros), generator=generator)[: number - len(ones)].to(zeros.device)]
-    return torch.cat([ones, zeros])
+    wanted, hardest = min(number - len(ones), len(zeros)), zeros[:0]
+    if hard:
+        order = zeros[scores[zeros].argsort(descending=True, stable=True)]
+        hardest, zeros = order.tensor_split([round(hard * wanted)])
+    zeros = zeros[torch.randperm(len(zeros), generator=generator)[: wanted - len(hardest)].to(zeros.device)]
+    return torch.cat([ones, hardest, zeros])
 
 
 def encode(boxes: Tensor, reference: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from lensnb.datasets.manual_boxes import MANUAL_FILE
 from lensnb.evaluation import table2
 from lensnb.lesanet import label_files, methods
 from lensnb.mining.strategies import STRATEGIES
-from lensnb.runfolder import CONFIG, DETECTED, LOG, NAMING, WEIGHTS, Run
+from lensnb.runfolder import CONFIG, DETECTED, LOG, NAMING, VALIDATION, WEIGHTS, Run
 from lensnb.settings import load_profile
 from lensnb.show.parameters import declared
 from lensnb.system import available_cores
@@ -110,6 +110,13 @@ def _model(folder: Path) -> list[Path]:
     return [folder / name for name in (WEIGHTS, CONFIG, LOG)]
 
 
+def _selected(run: Run, experiment: str) -> list[Path]:
+    """What a training of LENS makes; where its best weights are kept, also which those are."""
+    folder = run.experiment(experiment)
+    validated = load_profile(run.profile).training.validations
+    return [*_model(folder), *([folder / VALIDATION] if validated else [])]
+
+
 def _proposals(run: Run, names: Iterable[str], *splits: str) -> list[Path]:
     return [run.proposals(name, split) for split in splits for name in names]
 
@@ -194,10 +201,10 @@ def _training(run: Run, name: str, needs: list[Path], phantoms: bool) -> Step:
     urgency = 80 if len(plan.datasets) > 1 else round(40 * plan.length)
     return _notebook(
         run, "04_training_lens", "grid network training inference",
-        [*_model(run.experiment(name)), *_proposals(run, [name], "val", "test"), *_own(run, phantoms, name)],
+        [*_selected(run, name), *_proposals(run, [name], "val", "test"), *_own(run, phantoms, name)],
         [f"{kind}_{name}" for kind in ("loss", "labels", "detections")],
         variant=name, needs=[*needs, *(_mined(run) if plan.labels == "mined" else [])],
-        parameters={"experiment": name}, gpu=True, urgency=urgency,
+        raw=(run.raw / MANUAL_FILE,), parameters={"experiment": name}, gpu=True, urgency=urgency,
     )  # fmt: skip
 
 
@@ -306,7 +313,7 @@ def _lesanet(run: Run, phantoms: bool) -> list[Step]:
     answers = [run.lesanet_answers(name) for name in trained]
     own = [*_model(run.lesanet()), run.lesanet() / NAMING]
     truth = (run.raw / "truth",) if phantoms else ()
-    simpler = [*_model(run.experiment(SIMPLER)), *_proposals(run, [SIMPLER], "val", "test")]
+    simpler = [*_selected(run, SIMPLER), *_proposals(run, [SIMPLER], "val", "test")]
     return [
         _notebook(
             run, "14_lesion_labels", "phantom lesanet", [], ["lesanet_by_hand", "lesanet_mentions"],

@@ -97,8 +97,8 @@ class PastedBlobs(torch.utils.data.Dataset):
             pasted = [paste_blob(group, self.spacing_mm, rng) for _ in range(int(rng.integers(1, 4)))]
             images.append(to_grey(group, self.network))
             boxes.append(np.array([box for box in pasted if box is not None], np.float32).reshape(-1, 4))
-        drawn = draw(len(images), self.training, rng)
-        size = canvas_size([image.shape[1:] for image in images], drawn.ratio, self.multiple)
+        drawn = [draw(self.training, self.spacing_mm, rng) for _ in images]
+        size = canvas_size([image.shape[1:] for image in images], drawn, self.training.crop, self.multiple)
         slices, targets = place_batch(images, boxes, [0] * len(images), drawn, size)
         seeds = [number(self.seed, Stream.BLOB_PROPOSALS, t, image) for image in range(len(images))]
         return Batch(0, slices, targets, seeds)
