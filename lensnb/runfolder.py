@@ -62,6 +62,11 @@ class Run:
         """The weights that every detector starts from."""
         return self.folder / "pretext" / WEIGHTS
 
+    @property
+    def organs(self) -> Path:
+        """The folder of the network that learned organs; the start has its backbone."""
+        return self.folder / "pretext" / "organs"
+
     def experiment(self, name: str) -> Path:
         """The folder of a trained LENS."""
         return self.folder / "experiments" / f"{name}-seed{self.seed}"

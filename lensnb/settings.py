@@ -37,6 +37,8 @@ class Phantom:
     nihln_volumes: int
     out_of_region: float
     val_patients: int
+    pretext_patients: int
+    pretext_val_patients: int
     test_volumes: int
     test_empty: float
     test_seed: int
@@ -84,9 +86,15 @@ class Network:
 
 @dataclass(frozen=True)
 class Pretext:
-    """The training whose weights all experiments start from, where there are no ImageNet weights."""
+    """The training whose weights all experiments start from, where there are no ImageNet weights.
 
+    task: organs, blobs or none (see `training/pretext.py`).
+    """
+
+    task: str
     iterations: int
+    evaluate_every: int
+    patience: int
     batch_size: int
     learning_rate: float
 

@@ -78,7 +78,8 @@ def finished(tmp_path_factory):
     patch.setattr(recipe, "PACKAGE", root / "code" / "lensnb")
     made = Made(Run("smoke"), root / "code" / "lensnb", root / "code" / "notebooks")
     for path in (*(made.run.raw / name / "scan" for name in NAMES), made.run.raw / "truth" / "lesions.csv",
-                 made.run.raw / MANUAL_FILE, *label_files.files(made.run.raw / "DeepLesion"),
+                 made.run.raw / MANUAL_FILE, made.run.raw / "pretext" / "train-0001.npz",
+                 *label_files.files(made.run.raw / "DeepLesion"),
                  made.run.prepared / "store" / "LiTS" / "volume-1.npy"):  # fmt: skip
         write(path)
     for step in made.steps:
@@ -262,13 +263,15 @@ CHANGES = [
     ("config.json deleted", result(lambda run: run.experiment("multi") / "config.json", Path.unlink), "04-multi 05 12",
      ""),
     ("a test truth deleted", result(lambda run: run.prepared / "manual.csv", Path.unlink),
-     "02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 embedding lesanet pretext", ""),
+     "02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 embedding lesanet", ""),
     ("an input older, same bytes", result(lambda run: run.audit("cross-dataset"), date(-1e8)), "", ""),
     ("an input newer, same bytes", result(lambda run: run.audit("cross-dataset"), date(1e8)), "", ""),
     ("an input written again, same bytes", result(lambda run: run.audit("cross-dataset"), same_again), "", ""),
     ("an input with other bytes", result(lambda run: run.audit("cross-dataset"), flip), "08 11", ""),
     ("a volume deleted", result(lambda run: run.prepared / "store/LiTS/volume-1.npy", Path.unlink), "02", ""),
     ("a raw scan repaired", result(lambda run: run.raw / "LiTS" / "scan", cut), "01 02", ""),
+    ("a scan of the pretext task replaced", result(lambda run: run.raw / "pretext" / "train-0001.npz", cut),
+     "01 03 pretext", ""),
     ("a raw scan added", result(lambda run: run.raw / "LUNA16", add("more")), "01 02 12", ""),
     ("the manual boxes replaced", result(lambda run: run.raw / MANUAL_FILE, cut), "01 02 05 09 10 11 17", ""),
     ("a receipt lost", result(lambda run: run.folder / "made" / "09_retraining.json", Path.unlink), "09", ""),

@@ -33,6 +33,8 @@ BENCHMARK = {
     "nihln_volumes": 32,
     "out_of_region": 0.25,
     "val_patients": 24,
+    "pretext_patients": 160,
+    "pretext_val_patients": 32,
     "test_volumes": 400,
     "test_empty": 0.04,
     "test_seed": 20200613,
@@ -45,6 +47,8 @@ TINY = {
     "lits_volumes": 4,
     "nihln_volumes": 2,
     "val_patients": 1,
+    "pretext_patients": 2,
+    "pretext_val_patients": 1,
     "test_volumes": 3,
 }
 

@@ -10,7 +10,8 @@ from lensnb.datasets import NAMES, SINGLE_TYPE
 from lensnb.files import read_json, write_json
 from lensnb.phantom.annotations import write_annotations
 from lensnb.phantom.marking import mark
-from lensnb.phantom.patients import Patient, deeplesion_patients, single_type_patients
+from lensnb.phantom.organ_maps import FOLDER, write_organ_map, write_organ_names
+from lensnb.phantom.patients import Patient, deeplesion_patients, single_type_patients, unlabelled_patients
 from lensnb.phantom.report_files import GROUPS, write_report_files
 from lensnb.phantom.writing import write_patient
 from lensnb.provenance import inventory
@@ -34,6 +35,8 @@ SETTINGS = (
     "nihln_volumes",
     "out_of_region",
     "val_patients",
+    "pretext_patients",
+    "pretext_val_patients",
     "test_volumes",
     "test_empty",
     "test_seed",
@@ -43,6 +46,8 @@ SETTINGS = (
 
 def write(root: Path | str, spec: Phantom, seed: int, workers: int = 2) -> dict:
     """Write the four phantom datasets below `root`, in the real layouts, and the hidden truth; returns its summary.
+
+    Beside them lies the data of the pretext task (see `organ_maps`), which belongs to no dataset.
 
     `spec` has the attributes SETTINGS (a profile's `phantom` section). Training and validation data follow `seed`,
     the test set spec.test_seed. The same spec and seed give the same bytes whatever `workers` is. An interrupted call
@@ -64,6 +69,7 @@ def write(root: Path | str, spec: Phantom, seed: int, workers: int = 2) -> dict:
     patients |= {dataset: single_type_patients(spec, seed, dataset) for dataset in SINGLE_TYPE}
     marked = _marks(spec, patients)
     jobs = [(p, m) for group in patients for p, m in zip(patients[group], marked[group], strict=True)]
+    jobs += [(p, None) for p in unlabelled_patients(spec, seed)]
     work = partial(_write_one, root, spec)
     if workers > 1:
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
@@ -74,6 +80,7 @@ def write(root: Path | str, spec: Phantom, seed: int, workers: int = 2) -> dict:
             work(job)
     write_annotations(root, spec, patients, marked)
     write_report_files(root, patients, marked)
+    write_organ_names(root)
     (root / "started.json").unlink()
     shutil.rmtree(root / "truth" / "parts")
     write_json({"recipe": recipe, "files": inventory.take(root, OURS)}, root / RECORD)
@@ -91,7 +98,7 @@ def _to_write(root: Path, recipe: Recipe) -> bool:
         (root / "complete.json").unlink()
     elif not (root / "started.json").exists() or read_json(root / "started.json").get("code") == text(recipe):
         return True  # begin, or go on
-    for name in (*NAMES, "truth"):
+    for name in (*NAMES, "truth", FOLDER):
         shutil.rmtree(root / name, ignore_errors=True)
     return True
 
@@ -116,7 +123,10 @@ def _marks(spec: Phantom, patients: dict[str, list[Patient]]) -> dict[str, list]
 
 
 def _write_one(root: Path, spec: Phantom, job: tuple) -> int:
-    return write_patient(root, spec, *job)
+    patient, marked = job
+    if marked is None:  # of the pretext task
+        return write_organ_map(root, spec, patient)
+    return write_patient(root, spec, patient, marked)
 
 
 def _stamp(spec: Phantom, seed: int) -> dict:

@@ -15,6 +15,7 @@ REGIONS = {
     "base": (-62.0, -30.0),
 }  # lowest z of the sub-volume, mm
 SHARES = {"chest": 0.44, "abdomen": 0.44, "base": 0.12}
+PRETEXT_STREAM = 20  # second number of the random seeds of the pretext task's patients, as COLLECTIONS has them
 MARGIN = 9.0  # mm between a lesion's centre and the end of every study
 
 
@@ -128,6 +129,16 @@ def deeplesion_patients(spec: Phantom, seed: int, group: str) -> list[Patient]:
 def training_patients(spec: Phantom, seed: int, count: int, studies: int) -> list[Patient]:
     """Draw the first `count` training patients of the universal dataset, each with `studies` studies."""
     return [_patient(spec, _Enrolled("DeepLesion", "train", n, (seed, 1, n)), studies) for n in range(1, count + 1)]
+
+
+def unlabelled_patients(spec: Phantom, seed: int) -> list[Patient]:
+    """Draw the patients of the pretext task, who are nobody else's: scanned once, as DeepLesion's, without a lesion.
+
+    The last spec.pretext_val_patients of them are held out.
+    """
+    count = spec.pretext_patients + spec.pretext_val_patients
+    enrolled = [_Enrolled(UNIVERSAL, "pretext", n, (seed, PRETEXT_STREAM, n)) for n in range(1, count + 1)]
+    return [_patient(spec, who, 1, empty=True) for who in enrolled]
 
 
 def single_type_patients(spec: Phantom, seed: int, dataset: str) -> list[Patient]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lensnb import runfolder
-from lensnb.datasets import UNIVERSAL, present
+from lensnb.datasets import UNIVERSAL, organ_maps, present
 from lensnb.datasets.manual_boxes import MANUAL_FILE
 from lensnb.evaluation import table2
 from lensnb.lesanet import label_files, methods
@@ -171,18 +171,24 @@ def _data(run: Run, phantoms: bool) -> list[Step]:
 
 
 def _detector(run: Run, phantoms: bool) -> list[Step]:
-    store, imagenet = _store(run, phantoms), load_profile(run.profile).network.imagenet
-    # the weights that every detector starts from: ImageNet's, or those of the pretext task
-    made = [run.pretext] if imagenet else _model(run.pretext.parent)
-    blobs = [] if imagenet else ["pasted_blobs", "loss_pretext"]
+    store, profile, folder = _store(run, phantoms), load_profile(run.profile), run.pretext.parent
+    # the weights that every detector starts from: ImageNet's, or those of a pretext task
+    task = "imagenet" if profile.network.imagenet else profile.pretext.task
+    made, pictures, needs, scans = [run.pretext], [], store, ()
+    if task == "organs":  # of people of its own, so that it need not wait for the volumes
+        made += [*_model(run.organs), run.organs / VALIDATION]
+        needs, scans = [run.raw / "complete.json"] if phantoms else store, (run.raw / organ_maps.FOLDER,)
+        pictures = ["pretext_organs", "loss_pretext"]
+    elif task == "blobs":
+        made = _model(folder)
     return [
-        _command(run, "pretext", "grid network pretext training", made, store, urgency=90),
+        _command(run, "pretext", "grid network pretext training", made, needs, raw=scans, urgency=90),
         _notebook(
             run, "03_the_detector", "grid network pretext", [run.table("afp_cells")],
-            ["detector", "afp_targets", *blobs],
-            needs=[*store, *made],
+            ["detector", "afp_targets", *pictures],
+            needs=[*store, *made], raw=scans,
         ),
-        *(_training(run, name, [*store, *made], phantoms) for name in experiments.available(phantoms)),
+        *(_training(run, name, [*store, run.pretext], phantoms) for name in experiments.available(phantoms)),
         _notebook(
             run, "05_proposals", "network inference",
             [*_proposals(run, ["multi"], "train"), *(run.table(n) for n in ("experts", "specificity", "calibration"))],
