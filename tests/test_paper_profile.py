@@ -377,7 +377,14 @@ def test_the_plan_for_real_data_has_no_oracle(done, tmp_path):
         "pretext/weights",
         *(f"04_training_lens-{e}" for e in experiments.available(False)),
     } <= set(planned)
-    of_phantoms = ("oracle", "single-complete", "uncertain_wrong", "intra_patient_wrong", "embedding_distances", "organs")
+    of_phantoms = (
+        "oracle",
+        "single-complete",
+        "uncertain_wrong",
+        "intra_patient_wrong",
+        "embedding_distances",
+        "organs",
+    )
     for name in of_phantoms:
         assert not [word for word in planned if name in word], name
     assert not (tmp_path / "data" / "prepared").exists()
