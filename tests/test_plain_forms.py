@@ -134,3 +134,10 @@ def test_pooling_is_roi_align_on_boxes_moved_by_half_a_stride(shape, stride, siz
 
 def test_no_boxes_are_pooled_to_nothing():
     assert pool_boxes(torch.randn(2, 3, 4, 4), [torch.zeros(0, 4)] * 2, 4, size=5, points=1).shape == (0, 3, 5, 5)
+
+
+def test_boxes_that_are_no_numbers_are_pooled_to_none():
+    """So that a training that fails says so by its loss."""
+    nan = torch.tensor([[1.0, 1, 6, 6], [float("nan")] * 4])
+    pooled = pool_boxes(torch.randn(1, 3, 4, 4), [nan], 4, size=2, points=1)
+    assert torch.isfinite(pooled[0]).all() and torch.isnan(pooled[1]).all()

@@ -52,7 +52,7 @@ def _neighbours(low: Tensor, high: Tensor, stride: int, points: int, cells: int)
     (k, points, 2) both."""
     part = (torch.arange(points, device=low.device) + 0.5) / points
     place = ((low[:, None] + (high - low)[:, None] * part) / stride).clamp(0, cells - 1)
-    before = place.floor()
+    before = place.floor().nan_to_num()  # a box that is no number has values that are none, at some cell
     after = (before + 1).clamp(max=cells - 1)
     weight = place - before
     return torch.stack([before, after], dim=-1).long(), torch.stack([1 - weight, weight], dim=-1)
