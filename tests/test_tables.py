@@ -145,7 +145,9 @@ def test_claims_page_has_units(evaluations, tmp_path):
     (relative,) = [line for line in text.splitlines() if "/ baseline - 1" in line]
     assert "| 48.7 % | 260.0 % |" in relative
     told = claims.told(table.set_index("claim", drop=False).loc["mining helps on DeepLesion alone: (e) - (a)"])
-    assert told.startswith("mining helps on DeepLesion alone: (e) - (a): +25.0 points [+") and "in size larger" in told
+    assert told.startswith("mining helps on DeepLesion alone: (e) - (a): +25.0 points [+") and told.endswith(
+        "; larger than the paper's"
+    )
 
 
 def test_which_of_the_papers_steps_are_too_small(evaluations):

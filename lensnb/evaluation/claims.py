@@ -122,6 +122,11 @@ def write_claims(table: pd.DataFrame, path: Path, profile: str) -> str:
 
 
 NUMBERS = ("paper", "ours", "low", "high")
+SIZES = {
+    verdicts.AGREES: "the size agrees with",
+    verdicts.SMALLER: "smaller than",
+    verdicts.LARGER: "larger than",
+}
 
 
 def for_readers(table: pd.DataFrame) -> pd.DataFrame:
@@ -135,7 +140,7 @@ def for_readers(table: pd.DataFrame) -> pd.DataFrame:
 def told(claim: pd.Series) -> str:
     """A line of the table of claims in words: what was found, its interval, and its size beside the paper's."""
     ours, low, high = (_in_words(claim["claim"], claim[name]) for name in ("ours", "low", "high"))
-    size = f", in size {claim['size']}" if claim["size"] else ""
+    size = f"; {SIZES[claim['size']]} the paper's" if claim["size"] else ""
     return f"{claim['claim']}: {ours} [{low.split()[0]}, {high.split()[0]}]{size}" if ours else claim["claim"]
 
 
