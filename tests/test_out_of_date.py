@@ -27,7 +27,7 @@ from lensnb.settings import load_profile
 REPOSITORY = Path(__file__).resolve().parents[1]
 # the entrances of what takes long, by what it makes
 PRODUCTS = {
-    "detectors": ["lensnb.training.detector"],
+    "detectors": ["lensnb.detection.selection"],  # which of a training's weights are kept follows from detection, too
     "start": ["lensnb.training.pretext"],
     "detections": ["lensnb.detection.inference", "lensnb.models.build"],  # the latter makes the network
     "classifier": ["lensnb.training.false_positives"],
@@ -206,7 +206,7 @@ WITH_CHARTS = "00 01 03 04 05 07 08 09 10 11 12 15"
 CHANGES = [
     ("a chart", edit("show/charts.py", "def ", "X = 1\n\n\ndef "), WITH_CHARTS, ""),
     ("the code of FROC: its rates", edit("evaluation/froc.py", "RATES = (", "RATES = (1 / 16, "),
-     "00 01 03 04 05 07 08 09 10 11 12 15 16 17", ""),
+     "00 01 03 04 05 07 08 09 10 11 12 15 16 17", "detectors"),
     ("the rows of Table II", edit("evaluation/table2.py", "ROWS = ", "ROWS = () + "), "04 05 09 10 11 12 17", ""),
     ("what makes an expert specific", append("evaluation/specificity.py", "X = 1\n"), "04 05 09 10 11 12 17", ""),
     ("how experts' scores are calibrated", append("evaluation/calibration.py", "X = 1\n"), "05", ""),
@@ -220,7 +220,8 @@ CHANGES = [
     ("the training loop", append("training/loop.py", "X = 1\n"), "03 04 07 10 14 15 16 17 embedding lesanet pretext",
      "detectors start classifier lesanet"),
     ("LENS's batches", append("training/augment.py", "X = 1\n"), "03 04 17 pretext", "detectors start"),
-    ("detection", append("detection/inference.py", "X = 1\n"), "04 05 06 09 10 11 12 13 17", "detections"),
+    ("detection", append("detection/inference.py", "X = 1\n"), "04 05 06 09 10 11 12 13 17",
+     "detectors detections"),
     ("the 3D classifier", append("models/fpr.py", "X = 1\n"), "10 11", "classifier"),
     ("LesaNet's losses", append("lesanet/losses.py", "X = 1\n"), "07 14 15 16 17 embedding lesanet", "lesanet"),
     ("text mining", append("lesanet/text_mining.py", "X = 1\n"), "07 14 15 16 17 embedding lesanet", "labels"),
@@ -273,7 +274,7 @@ CHANGES = [
     ("a scan of the pretext task replaced", result(lambda run: run.raw / "pretext" / "train-0001.npz", cut),
      "01 03 pretext", ""),
     ("a raw scan added", result(lambda run: run.raw / "LUNA16", add("more")), "01 02 12", ""),
-    ("the manual boxes replaced", result(lambda run: run.raw / MANUAL_FILE, cut), "01 02 05 09 10 11 17", ""),
+    ("the manual boxes replaced", result(lambda run: run.raw / MANUAL_FILE, cut), "01 02 04 05 09 10 11 17", ""),
     ("a receipt lost", result(lambda run: run.folder / "made" / "09_retraining.json", Path.unlink), "09", ""),
     ("a receipt damaged", result(lambda run: run.folder / "made" / "09_retraining.json", cut), "09", ""),
 ]  # fmt: skip

@@ -19,9 +19,10 @@ from lensnb.runfolder import Run
 from lensnb.settings import load_profile
 from lensnb.training import loop
 from lensnb.training.augment import Drawn, canvas_size, crop_offset, draw, place_batch
+from lensnb.training.blobs import paste_blob
 from lensnb.training.detector import Batches, learning_rate, make_schedule, place_in_dataset, train_experiment
 from lensnb.training.experiments import EXPERIMENTS, FOLDS, Experiment, available, training_labels, training_volumes
-from lensnb.training.pretext import paste_blob, train_pretext
+from lensnb.training.pretext import train_pretext
 from lensnb.training.samples import SliceSampler, searched_slices
 
 
