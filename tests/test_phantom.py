@@ -15,8 +15,9 @@ from PIL import Image
 from lensnb import phantom
 from lensnb.phantom import marking, ontology, writing
 from lensnb.phantom.anatomy import draw_anatomy, kidney, liver_distance, lung_distance
-from lensnb.phantom.lesions import Lesion, paint_lesion, visible_boxes
+from lensnb.phantom.lesions import Lesion, paint_lesion
 from lensnb.phantom.patients import deeplesion_patients, single_type_patients
+from lensnb.phantom.recist import visible_boxes
 from lensnb.phantom.shapes import blank_canvas
 
 BENCHMARK = {

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lensnb.phantom.lesions import paint_lesion, visible_boxes
+from lensnb.phantom.lesions import paint_lesion
 from lensnb.phantom.organs import draw_contrast, paint_body
 from lensnb.phantom.patients import Patient, Study
+from lensnb.phantom.recist import visible_boxes
 from lensnb.phantom.shapes import Canvas, blank_canvas
 from lensnb.streams import PhantomStream
 
