@@ -150,6 +150,16 @@ def kidney(anatomy: Anatomy, side: str) -> tuple[np.ndarray, tuple, float]:
     return centre + anatomy.offsets[f"kidney_{side}"], (24.0, 29.0, 52.0), 0.5 if side == "right" else -0.5
 
 
+def gallbladder(anatomy: Anatomy) -> tuple[np.ndarray, tuple, float]:
+    """Centre, radii and turn of the gallbladder with its wall."""
+    return np.array([-46.0, -44, -98]) + anatomy.offsets["gallbladder"], (15.5, 18.5, 29.0), 0.4
+
+
+def adrenal(side: str) -> np.ndarray:
+    """Middle of an adrenal gland: in front of the kidney's upper pole and beside it."""
+    return np.array([-34.0 if side == "right" else 33.0, 36, -68])
+
+
 def aorta(anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
     """Polyline and radii of the aorta from the valve to below the kidneys."""
     points = np.array(

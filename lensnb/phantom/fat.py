@@ -5,6 +5,7 @@ import numpy as np
 from lensnb.phantom.anatomy import (
     WALL,
     Anatomy,
+    gallbladder,
     kidney,
     liver_distance,
     lung_distance,
@@ -13,7 +14,7 @@ from lensnb.phantom.anatomy import (
     spleen_distance,
 )
 from lensnb.phantom.shapes import ellipsoid_distance
-from lensnb.phantom.vessels import airways, belly_vessels, chest_vessels, great_vessels, gullet
+from lensnb.phantom.vessels import airways, belly_vessels, chest_vessels, great_vessels, gullet, mesenteric_vessels
 
 MESENTERY = np.array([[-4.0, -16, -100], [6, -24, -135], [2, -24, -230]])  # axis of its root, which loops leave free
 MESENTERY_MM = 11.0  # radius of the fat around it
@@ -44,14 +45,14 @@ def clearance(anatomy: Anatomy, points: np.ndarray) -> tuple[np.ndarray, np.ndar
         (heart + (-34, -4, -2), (16 * size, 21 * size, 28), 0.3),
         (heart + (-6, 27, 10), (27 * size, 13 * size, 20), 0.1),
         *(kidney(anatomy, side) for side in ("right", "left")),
-        (np.array([52.0, -22, -64]) + anatomy.offsets["stomach"], (40, 44, 46), 0.4),
-        (np.array([-46.0, -44, -98]) + anatomy.offsets["gallbladder"], (15.5, 18.5, 29), 0.4),
+        (stomach(anatomy), (40, 44, 46), 0.4),
+        gallbladder(anatomy),
     ):
         gaps.append(ellipsoid_distance((x, y, z), centre, radii, turn))
     tubes = [(t.points, t.radii) for t in (*chest_vessels(anatomy), *great_vessels(anatomy), gullet())]
     tubes += [(t.points, t.radii + AIRWAY_WALL) for t in airways(anatomy)]
-    tubes += [(t.points, t.radii) for t in belly_vessels(anatomy)]
-    tubes += [pancreas(anatomy), *(psoas(anatomy, side) for side in (-1, 1))]
+    tubes += [(t.points, t.radii) for t in (*belly_vessels(anatomy), *mesenteric_vessels(anatomy))]
+    tubes += [pancreas(anatomy), stomach_outlet(anatomy), *(psoas(anatomy, side) for side in (-1, 1))]
     gaps.append(_tubes_distance(np.asarray(points, dtype=float), tubes))
     return lung_distance(anatomy, x, y, z, outline), np.min(gaps, axis=0)
 
@@ -75,6 +76,16 @@ def pancreas(anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
     """Polyline and radii of the pancreas from head to tail."""
     line = np.array([[-30, -4, -118], [-22, -10, -104], [8, -14, -94], [38, 2, -84], [68, 22, -74]], float)
     return line + anatomy.offsets["pancreas"], np.array([12, 11, 9, 9, 8])
+
+
+def stomach(anatomy: Anatomy) -> np.ndarray:
+    """Middle of the stomach's body."""
+    return np.array([52.0, -22, -64]) + anatomy.offsets["stomach"]
+
+
+def stomach_outlet(anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
+    """Polyline and radii of the stomach's antrum."""
+    return np.array([stomach(anatomy) + (-8, -14, -28), (8, -52, -92), (-26, -40, -96)]), np.array([20.0, 17, 12])
 
 
 def psoas(anatomy: Anatomy, side: int) -> tuple[np.ndarray, np.ndarray]:

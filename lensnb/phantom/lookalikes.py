@@ -10,7 +10,7 @@ import numpy as np
 
 from lensnb.phantom import anatomy as body
 from lensnb.phantom.places import VERTEBRA_MM, VERTEBRA_PERIOD_MM, node_places
-from lensnb.phantom.shapes import Canvas, blend, paint_ellipsoid, paint_tube
+from lensnb.phantom.shapes import Canvas, blend, paint_ellipsoid
 from lensnb.streams import PhantomStream
 
 FAT = -103.0
@@ -115,16 +115,6 @@ def paint_accessory_spleen(canvas: Canvas, anatomy: body.Anatomy, spleen_hu: flo
     if rng.random() < 0.125:
         centre = np.array([64.0, 34, -74]) + anatomy.offsets["spleen"] + rng.normal(0, 3, 3)
         paint_ellipsoid(canvas, centre, np.full(3, rng.uniform(4, 7)), spleen_hu)
-
-
-def paint_vessel_stubs(canvas: Canvas, anatomy: body.Anatomy, vein_hu: float) -> None:
-    """Paint mesenteric vessels: they fan out from the root and are cut across, as round as nodes."""
-    rng = _generator(anatomy, 6)
-    for _ in range(14):
-        start = np.array([rng.uniform(-6, 6), -6, rng.uniform(-220, -100)])
-        stop = start + rng.uniform((-45, -30, -25), (45, -8, 5))
-        points = np.stack([start, (start + stop) / 2 + rng.normal(0, 4, 3), stop])
-        paint_tube(canvas, points, np.array([2.6, 2.2, 1.5]), vein_hu)
 
 
 def _generator(anatomy: body.Anatomy, part: int) -> np.random.Generator:

@@ -61,7 +61,7 @@ LOOKS = (
     # liver, against it. Hypovascular metastases are seen best in the portal phase, 30 to 60 HU below; without
     # contrast agent 5 to 20 below (textbook). Hypervascular ones and HCC: 20 to 60 above in the arterial phase,
     # washed out in the portal one. The rim of a target lesion enhances.
-    Look("metastasis", "liver", 0.36, ((-22, -10), (-30, -12), (-62, -30)), "liver", margin_mm=2.5, texture=6,
+    Look("metastasis", "liver", 0.36, ((-22, -10), (-36, -16), (-62, -30)), "liver", margin_mm=2.5, texture=6,
          attributes=("hypoattenuation",)),
     Look("target metastasis", "liver", 0.2, ((-20, -8), (-18, -4), (-40, -22)), "liver", margin_mm=2, core="rim",
          core_hu=-34, core_size=0.6, core_from=7, attributes=("hypoattenuation",), smallest_radius=7),

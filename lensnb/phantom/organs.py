@@ -8,7 +8,9 @@ from lensnb.phantom import lookalikes
 from lensnb.phantom.anatomy import (
     WALL,
     Anatomy,
+    adrenal,
     diaphragm_height,
+    gallbladder,
     kidney,
     liver_distance,
     lung_distance,
@@ -16,11 +18,19 @@ from lensnb.phantom.anatomy import (
     spine_centre,
     spleen_distance,
 )
-from lensnb.phantom.fat import AIRWAY_WALL, MESENTERY_MM, mesentery_distance, pancreas, psoas
+from lensnb.phantom.fat import AIRWAY_WALL, MESENTERY_MM, mesentery_distance, pancreas, psoas, stomach, stomach_outlet
 from lensnb.phantom.lookalikes import FAT
-from lensnb.phantom.places import RIB_HALF_MM, RIB_MIDDLE_MM, VERTEBRA_MM, disc_wave, rib_wave, ribs_end
+from lensnb.phantom.places import KIDNEY_FAT_MM, RIB_HALF_MM, RIB_MIDDLE_MM, VERTEBRA_MM, disc_wave, rib_wave, ribs_end
 from lensnb.phantom.shapes import Canvas, blend, paint_ellipsoid, paint_tube, weight
-from lensnb.phantom.vessels import Tube, airways, belly_vessels, chest_vessels, great_vessels, gullet
+from lensnb.phantom.vessels import (
+    Tube,
+    airways,
+    belly_vessels,
+    chest_vessels,
+    great_vessels,
+    gullet,
+    mesenteric_vessels,
+)
 
 LOOPS = 80  # of small bowel that are tried; those across the root of the mesentery are left out
 COLLAPSED = 0.3  # share of them without content: as thick as a node, as dense as one (a guess)
@@ -192,7 +202,7 @@ def _paint_great_vessels(canvas: Canvas, anatomy: Anatomy, contrast: Contrast) -
     _paint_tubes(canvas, contrast, [cava])
     if canvas.z[0] <= -20:
         _paint_tubes(canvas, contrast, belly_vessels(anatomy))
-        lookalikes.paint_vessel_stubs(canvas, anatomy, contrast.vein)
+        _paint_tubes(canvas, contrast, mesenteric_vessels(anatomy))
 
 
 def _paint_upper_abdomen(
@@ -209,7 +219,7 @@ def _paint_upper_abdomen(
     lookalikes.paint_accessory_spleen(canvas, anatomy, contrast.spleen)
     for side in ("right", "left"):
         centre, radii, turn = kidney(anatomy, side)
-        paint_ellipsoid(canvas, centre, np.array(radii) + 9, FAT, turn)
+        paint_ellipsoid(canvas, centre, np.array(radii) + KIDNEY_FAT_MM, FAT, turn)
     liver = weight(liver_distance(anatomy, x, y, z, outline), canvas.edge)
     blend(canvas.hu, liver, contrast.liver)
     for name in ("portal", "veins"):
@@ -218,13 +228,15 @@ def _paint_upper_abdomen(
     lookalikes.paint_in_liver(canvas, anatomy, liver, contrast.liver)
     for side in ("right", "left"):
         _paint_kidney(canvas, anatomy, contrast, side)
-    for side in (-1, 1):  # adrenals: a thin inverted Y above each kidney
-        top = np.array([side * 34.0, 38, -72])
-        paint_tube(canvas, np.array([top, top + (side * 12, 14, -10)]), np.array([2.6, 2]), 55)
-        paint_tube(canvas, np.array([top, top + (side * 2, 16, -10)]), np.array([2.6, 2]), 55)
-    gall = np.array([-46.0, -44, -98]) + anatomy.offsets["gallbladder"]
-    paint_ellipsoid(canvas, gall, (15.5, 18.5, 29), 0.5 * contrast.liver + 10, 0.4)
-    paint_ellipsoid(canvas, gall, (13.5, 16.5, 27), 8, 0.4)
+    for side in ("right", "left"):  # a thin inverted Y in fat
+        middle, outward = adrenal(side), -1 if side == "right" else 1
+        paint_ellipsoid(canvas, middle, (13, 12, 15), FAT + 5)
+        top = middle + (-outward, -3, 5)
+        for limb in ((outward * 10, 12, -10), (outward * 1, 14, -10)):
+            paint_tube(canvas, np.array([top, top + limb]), np.array([2.6, 2]), 55)
+    gall, radii, turn = gallbladder(anatomy)
+    paint_ellipsoid(canvas, gall, radii, 0.5 * contrast.liver + 10, turn)
+    paint_ellipsoid(canvas, gall, np.array(radii) - 2, 8, turn)
 
 
 def _paint_kidney(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, side: str) -> None:
@@ -237,19 +249,15 @@ def _paint_kidney(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, side: st
 
 
 def _paint_stomach(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, rng: np.random.Generator) -> None:
-    centre = np.array([52.0, -22, -64]) + anatomy.offsets["stomach"]
+    centre = stomach(anatomy)
     fill = rng.uniform(0.75, 1.05)
     radii = np.array([38 * fill, 42 * fill, 46])
     paint_ellipsoid(canvas, centre, radii, 60, 0.4)
     paint_ellipsoid(canvas, centre, radii - 5, contrast.bowel, 0.4)
     paint_ellipsoid(canvas, centre - (0, 20 * fill, 0), (22 * fill, 15 * fill, 26), -940)
-    paint_tube(canvas, np.array([centre + (-8, -14, -28), (8, -52, -92), (-26, -40, -96)]), np.array([20, 17, 12]), 60)
-    paint_tube(
-        canvas,
-        np.array([centre + (-8, -14, -28), (8, -52, -92), (-26, -40, -96)]),
-        np.array([15, 12, 7]),
-        contrast.bowel,
-    )
+    antrum, thick = stomach_outlet(anatomy)
+    paint_tube(canvas, antrum, thick, 60)
+    paint_tube(canvas, antrum, thick - 5, contrast.bowel)
 
 
 def _loop(rng: np.random.Generator) -> np.ndarray:

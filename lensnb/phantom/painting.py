@@ -12,6 +12,7 @@ from lensnb.phantom.shapes import Canvas, blend, block, weight
 LYTIC_BEYOND_MM = 2.5  # how far a lytic lesion grows out of the bone; a sclerotic one stays inside (guesses)
 SPICULE_SHARE, SPICULE_MM = 0.8, 6.0  # density of spicules against the lesion, their least length (guesses)
 SMALLEST_CORE_MM = 3.0  # radius of a calcified core: a pixel of 3 mm shows it
+HILUM_OFF = 0.45  # from the middle to the hilum, share of the short radius (a guess)
 MOTTLE_PER_MM = (0.85, 0.75, 0.65)  # waves of the texture along x, y and z, radians a mm
 
 
@@ -47,7 +48,7 @@ def paint_lesion(
         blend(part, _spicules(lesion, (u, v, w), k, outside, plane), value)
     blend(part, share, value)
     if look.core and lesion.radius >= look.core_from:
-        _paint_core(part, lesion, look, (u, v, w), (distance, plane, canvas.edge), value)
+        _paint_core(part, look, (u, v, w), (plane, canvas.edge), value)
     return where, share
 
 
@@ -96,24 +97,22 @@ def _spicules(lesion: Lesion, axes: tuple, k: np.ndarray, outside: np.ndarray, p
     """Shares of thin strands that leave the surface and fade; `outside`: how far out, in radii."""
     u, v, _ = axes
     angle = np.arctan2(v, u)
-    uneven = np.sin(2 * angle + np.float32(lesion.turn)), np.sin(3 * angle + np.float32(5 * lesion.turn))
-    star = np.clip(2 * np.cos(np.float32(lesion.spicules) * angle + 1.3 * uneven[0]) - np.float32(0.7), 0, 1)
-    star = star * (np.float32(0.7) + np.float32(0.3) * uneven[1])  # some are fainter and shorter
+    bend = np.sin(2 * angle + np.float32(lesion.turn))
+    faint = np.float32(0.7) + np.float32(0.3) * np.sin(3 * angle + np.float32(5 * lesion.turn))  # and shorter
+    star = np.clip(2 * np.cos(np.float32(lesion.spicules) * angle + np.float32(1.3) * bend) - np.float32(0.7), 0, 1)
     level = np.sqrt(u * u + v * v) / np.maximum(k, 1e-3)
-    length = np.float32(max(1.0, SPICULE_MM / plane))
-    return np.float32(SPICULE_SHARE) * star * level * np.clip(1 - outside / length / (np.float32(0.75) + np.float32(0.25) * uneven[1]), 0, 1) * (outside > -0.5)
+    reach = faint * np.float32(max(1.0, SPICULE_MM / plane))
+    return np.float32(SPICULE_SHARE) * star * faint * level * np.clip(1 - outside / reach, 0, 1) * (outside > -0.5)
 
 
-def _paint_core(
-    part: np.ndarray, lesion: Lesion, look: Look, axes: tuple, where: tuple, value: np.ndarray | np.float32
-) -> None:
-    """Paint what lies inside; `where`: distance to the surface (mm), the lesion's radius and the canvas's edge."""
-    distance, plane, edge = where
-    size = look.core_size * plane
+def _paint_core(part: np.ndarray, look: Look, axes: tuple, size: tuple, value: np.ndarray | np.float32) -> None:
+    """Paint what lies inside, an ellipsoid; `size`: the lesion's radius and the canvas's edge."""
+    (u, v, w), (plane, edge) = axes, size
+    radius = look.core_size * plane
     if look.core == "calcium":
-        size = max(size, SMALLEST_CORE_MM)
+        radius = max(radius, SMALLEST_CORE_MM)
     if look.core == "hilum":  # to one side
-        u, v, w = axes
-        distance = (np.sqrt(u * u + (v - np.float32(0.45)) ** 2 + w * w) - 1) * np.float32(plane)
-    core = weight(distance + np.float32(plane - size), edge)
+        v = v - np.float32(HILUM_OFF)
+    distance = np.sqrt(u * u + v * v + w * w) * np.float32(plane) - np.float32(radius)
+    core = weight(distance, edge)
     blend(part, core, value + np.float32(look.core_hu) if look.core == "rim" else np.float32(look.core_hu))

@@ -4,6 +4,7 @@ import numpy as np
 
 from lensnb.phantom import anatomy as body
 from lensnb.phantom.fat import clearance
+from lensnb.phantom.shapes import ellipsoid_distance
 
 PROPOSED = 300
 NODE_STATIONS = {  # body mm; the last number is how far along z (mm) nodes of that station lie from the point
@@ -29,6 +30,7 @@ CENTRE_IN_FAT_MM = 2.5  # from a node's centre to the next thing that is no fat,
 INTO_LUNG = ("right hilum lymph node", "left hilum lymph node")  # grow into the lung, not into the vessels
 VERTEBRA_MM = (19.5, 15.5)  # in-plane radii of a vertebral body
 RIB_MIDDLE_MM, RIB_HALF_MM = 13.5, 4.2  # depth of the ribs' middle under the muscles' surface, half their thickness
+KIDNEY_FAT_MM = 9.0  # around each kidney
 RIB_PERIOD_MM, VERTEBRA_PERIOD_MM = 29.0, 30.0
 
 
@@ -46,11 +48,14 @@ def candidates(
     if kind == "lung":
         return _in_lung(anatomy, points, radius)
     if kind == "liver":
-        inside = body.liver_distance(anatomy, x, y, z)
-        points = points[inside < -min(0.75 * radius, 22)]
+        points = points[body.liver_distance(anatomy, x, y, z) < -min(0.75 * radius, 22)]
+        beside = [(body.kidney(anatomy, "right"), KIDNEY_FAT_MM), (body.gallbladder(anatomy), 0)]
+        for (centre, radii, turn), more in beside:  # they press into the liver
+            off = ellipsoid_distance(tuple(points.T), centre, np.add(radii, more), turn)
+            points = points[off > min(0.6 * radius, 12)]
         return points, ["liver"] * len(points)
     if kind == "spleen":
-        points = points[body.spleen_distance(anatomy, x, y, z) < -min(0.8 * radius, 9)]
+        points = points[body.spleen_distance(anatomy, x, y, z) < -min(0.8 * radius, 6)]
         return points, ["spleen"] * len(points)
     if kind == "node":
         return node_places(rng, anatomy, radius, z_range)
@@ -62,8 +67,7 @@ def candidates(
         return centre + outward * np.array(radii) * rng.choice([0.62, 0.95]), [f"{side} kidney"] * PROPOSED
     if kind == "adrenal":
         side = str(rng.choice(["right", "left"]))
-        centre = np.array([-42.0 if side == "right" else 42.0, 42, -74])
-        return centre + rng.normal(0, 2.5, (8, 3)), [f"{side} adrenal gland"] * 8
+        return body.adrenal(side) + rng.normal(0, 2.5, (8, 3)), [f"{side} adrenal gland"] * 8
     if kind == "bone":
         return _in_bone(rng, anatomy, points)
     return _in_wall(anatomy, points, look, radius)

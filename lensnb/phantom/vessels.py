@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lensnb.phantom.anatomy import Anatomy, aorta, kidney
+from lensnb.streams import PhantomStream
+
+MESENTERIC = 6  # part of the stream; lookalikes.py has the ones before
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,18 @@ def belly_vessels(anatomy: Anatomy) -> list[Tube]:
         _tube([[-8, 4, -98], [-9, -4, -130], [-7, -8, -230]], [6.5, 6, 5], "vein"),
         _tube([[-38, 4, -80], [-10, 4, -98], [30, 2, -86], [72, 26, -72]], [7, 7, 5, 4], "vein"),
     ]
+
+
+def mesenteric_vessels(anatomy: Anatomy) -> list[Tube]:
+    """Small vessels that fan out from the root of the mesentery: slices cut them across, as round as nodes."""
+    rng = np.random.default_rng((anatomy.seed, PhantomStream.LOOKALIKES, MESENTERIC))
+    tubes = []
+    for _ in range(14):
+        start = np.array([rng.uniform(-6, 6), -6, rng.uniform(-220, -100)])
+        stop = start + rng.uniform((-45, -30, -25), (45, -8, 5))
+        bend = (start + stop) / 2 + rng.normal(0, 4, 3)
+        tubes.append(Tube(np.stack([start, bend, stop]), np.array([2.6, 2.2, 1.5]), "vein"))
+    return tubes
 
 
 def _tube(points: list, radii: list, blood: str) -> Tube:
