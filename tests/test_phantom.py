@@ -15,8 +15,10 @@ from PIL import Image
 from lensnb import phantom
 from lensnb.phantom import marking, ontology, writing
 from lensnb.phantom.anatomy import draw_anatomy, kidney, liver_distance, lung_distance
-from lensnb.phantom.lesions import Lesion, paint_lesion, visible_boxes
+from lensnb.phantom.lesions import Lesion
+from lensnb.phantom.painting import paint_lesion
 from lensnb.phantom.patients import deeplesion_patients, single_type_patients
+from lensnb.phantom.recist import visible_boxes
 from lensnb.phantom.shapes import blank_canvas
 
 BENCHMARK = {
@@ -210,8 +212,8 @@ def test_single_type_sets_show_other_regions_and_other_types():
 def test_a_ball_has_the_box_of_its_diameter():
     voxels = np.arange(40) * 3.0
     canvas = blank_canvas(voxels, voxels, voxels, edge=3.5)
-    ball = Lesion(0, "lung", "lung", "left", (60.0, 51.0, 60.0), 12.0, 1.0, 0.0, 1.0, (), 40.0, ("solid",))
-    boxes = visible_boxes(*paint_lesion(canvas, SimpleNamespace(scale=1.0), ball, 1.0, 0.0))
+    ball = Lesion(0, "lung", "lung", "left", (60.0, 51.0, 60.0), 12.0, 1.0, 0.0, 1.0, (), (40.0,) * 3, ("solid",))
+    boxes = visible_boxes(*paint_lesion(canvas, SimpleNamespace(scale=1.0), ball, 1.0, SimpleNamespace(phase="none")))
     assert boxes[:, 0].tolist() == list(range(16, 25))  # 60 mm +- 12 mm in slices of 3 mm
     middle = boxes[boxes[:, 0] == 20][0]
     assert middle[1:] == pytest.approx([16, 13, 24, 21], abs=0.05)
@@ -362,7 +364,7 @@ def test_nih_nodes_lie_at_the_written_indices(tiny, truth):
 
 def test_coarse_types_of_deeplesion():
     known = ontology.read()
-    values = (0, 0, 0), 16.0, 1, 0, 0.8, (), 40.0, ()
+    values = (0, 0, 0), 16.0, 1, 0, 0.8, (), (40.0,) * 3, ()
     kinds = [("lung", "right upper lobe"), ("liver", "liver"), ("kidney", "left kidney"), ("bone", "rib")]
     kinds += [("node", "pretracheal lymph node"), ("node", "left hilum lymph node"), ("node", "paraaortic")]
     found = [ontology.coarse_type(Lesion(0, kind, organ, "right", *values), known) for kind, organ in kinds]
