@@ -44,6 +44,7 @@ class PhantomStream(IntEnum):
     SENTENCE = 41
     OTHER_SENTENCE = 42
     MARKING = 77  # which lesions the radiologist marks
+    LOOKALIKES = 78  # normal things that look like lesions; of a person, not of a study
 
 
 def generator(seed: int, stream: Stream, *place: int) -> np.random.Generator:

@@ -7,6 +7,7 @@ import numpy as np
 from lensnb.files import write_json
 from lensnb.phantom import layouts
 from lensnb.phantom.anatomy import liver_distance
+from lensnb.phantom.lookalikes import normal_nodes
 from lensnb.phantom.patients import HELD_OUT, Patient, Study
 from lensnb.phantom.recist import recist_diameters
 from lensnb.phantom.rendering import Rendering, grid, render
@@ -144,7 +145,7 @@ def _normal_structure(
     """Box (z, x1, y1, x2, y2) of the first normal node in the volume: what a hasty mark lands on."""
     x, y, z = grid(patient, study, spec.pixels, spec.depth_mm)
     middle = z.mean()
-    nx, ny, nz, radius = min(patient.anatomy.normal_nodes.tolist(), key=lambda node: abs(node[2] - middle))
+    nx, ny, nz, radius = min(normal_nodes(patient.anatomy)[:, :4].tolist(), key=lambda node: abs(node[2] - middle))
     step = x[1] - x[0]
     k = int(np.clip(round((nz - z[0]) / study.slice_mm), 1, shape[0] - 2))
     k = shape[0] - 1 - k if flipped[2] else k
