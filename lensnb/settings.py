@@ -28,14 +28,15 @@ class Phantom:
     spacing_mm: tuple[float, ...]
     depth_mm: int
     deeplesion_patients: int
-    studies: int
-    marking_noise: float
-    second_mark: float
+    studies: tuple[float, ...]
+    smallest_mm: float
+    marking_slope: float
+    further_mark: float
     growth_sd: float
     luna_volumes: int
     lits_volumes: int
     nihln_volumes: int
-    out_of_region: float
+    held_out: int
     val_patients: int
     pretext_patients: int
     pretext_val_patients: int

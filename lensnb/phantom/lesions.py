@@ -77,7 +77,8 @@ def draw_lesions(
     """
     lesions: list[Lesion] = []
     for kind, rate in (RATES[region] if rates is None else rates).items():
-        for _ in range(min(MOST, rng.poisson(rate * (SELECTED if kind == selected_for else 1)))):
+        number = rng.poisson(rate * (SELECTED if kind == selected_for else 1))
+        for _ in range(min(MOST, number) if rates is None else number):
             long_, aspect = draw_size(rng, kind, region, smallest_mm, sizes)
             radius = 0.5 * long_ * np.sqrt(aspect)
             look = draw_look(rng, kind, radius)
