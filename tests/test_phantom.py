@@ -18,11 +18,7 @@ from lensnb.phantom import marking, ontology, writing
 from lensnb.phantom.anatomy import draw_anatomy, kidney, liver_distance, lung_distance
 from lensnb.phantom.lesions import Lesion
 from lensnb.phantom.painting import paint_lesion
-<<<<<<< ours
-from lensnb.phantom.patients import deeplesion_patients, single_type_patients
-=======
 from lensnb.phantom.patients import deeplesion_patients
->>>>>>> theirs
 from lensnb.phantom.recist import visible_boxes
 from lensnb.phantom.shapes import blank_canvas
 
