@@ -1,4 +1,4 @@
-"""Lesions look like their type, have the published sizes, and normal things that look like them lie where they should."""
+"""Lesions look like their type, have the published sizes, and normal things that look like them lie where they do."""
 
 from dataclasses import replace
 from types import SimpleNamespace
