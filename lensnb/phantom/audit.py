@@ -144,9 +144,14 @@ def missing_labels(raw: Path) -> Found:
         "marked, share of the smallest third": float(marked[side_mm <= small].mean()),
         "marked, share of the middle third": float(marked[(side_mm > small) & (side_mm <= large)].mean()),
         "marked, share of the largest third": float(marked[side_mm > large].mean()),
-        "marked, share where all marks are in the chest": float(marked[chest == 1].mean()),
-        "marked, share where all marks are in the abdomen": float(marked[abdomen == 1].mean()),
+        "marked, share where all marks are in the chest": _share(marked[chest == 1]),
+        "marked, share where all marks are in the abdomen": _share(marked[abdomen == 1]),
     } | _tenths("all lesions, box side", side_mm)
+
+
+def _share(marked: np.ndarray) -> float:
+    """Of some lesions those that are marked; NaN where there are none."""
+    return float(marked.mean()) if len(marked) else np.nan
 
 
 def nodules(folder: Path) -> Found:

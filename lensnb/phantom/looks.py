@@ -2,8 +2,9 @@
 
 A row of LOOKS is a kind of lesion that a radiologist can name. HU are ranges without contrast agent, in the arterial
 and in the portal venous phase; one number drawn for the lesion picks its place in all three. Where `beside` is set,
-they are differences from that organ's HU of the scan. Ranges come from the literature that each row names; those
-without a name are a guess, as all frequencies (`weight`), margins and sizes of cores are.
+they are differences from that organ's HU of the scan. A name beside a row says where such a density is described; the
+ranges were written down from general knowledge of it and not measured on scans, so all numbers here are guesses, as are
+the frequencies (`weight`), margins and sizes of cores.
 """
 
 from dataclasses import dataclass
