@@ -52,6 +52,18 @@ def test_one_pixel_has_diameters_of_nearly_nothing():
     assert first[0] == pytest.approx((3, 2)) and second[0] == pytest.approx((3, 2))
 
 
+@pytest.mark.parametrize("place", [(2, 2), (0, 4), (3, 1)])
+def test_a_tip_that_hardly_reaches_half_height_has_diameters(place):
+    for peak in np.linspace(0.5, 0.52, 41):
+        share = np.full((1, 5, 5), 0.05, dtype=np.float32)
+        share[0][place] = peak
+        beside = place[0], place[1] - 1
+        share[0][beside] = 0.499
+        ends = np.concatenate(recist_diameters((slice(9, 10), slice(0, 5), slice(0, 5)), share, 9))
+        assert np.ptp(ends, axis=0).max() < 0.6
+        assert ends.mean(axis=0) == pytest.approx((place[1], place[0]), abs=0.5)
+
+
 def test_a_slice_without_the_lesion_is_refused():
     where, share = ellipse(12, 9, 0.0)
     with pytest.raises(ValueError, match="slice 5 does not show the lesion"):

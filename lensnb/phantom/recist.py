@@ -67,6 +67,9 @@ def _diameters(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     grid = start + t[:, None, None] * along + s[None, :, None] * across
     profiles = _sample(plane, grid)
     seen = profiles.max(axis=1) >= 0.5
+    if not seen.any():  # so small that it lies between the points looked at
+        middle = (start + end) / 2
+        return np.stack([start, end]), np.stack([middle, middle])
     ends = np.array([_half_maximum(profile) for profile in profiles[seen]]) * STEP_PX - reach
     widest = int(np.argmax(ends[:, 1] - ends[:, 0]))
     middle = start + t[seen][widest] * along
