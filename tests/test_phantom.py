@@ -29,7 +29,7 @@ BENCHMARK = {
     "deeplesion_patients": 188,
     "studies": [0.49, 0.21, 0.11, 0.06, 0.13],
     "smallest_mm": 9.0,
-    "marking_slope": 1.55,
+    "marking_slope": 1.5,
     "further_mark": 0.08,
     "growth_sd": 0.1,
     "luna_volumes": 64,
