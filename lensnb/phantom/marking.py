@@ -4,8 +4,9 @@ RECIST 1.1 asks for large lesions that can be measured well, so the chance of a 
 that makes a target lesion (10 mm long, a node's short axis 15 mm) to the power `slope`. The slope is solved, by `fit`,
 so that among the phantoms' patients the largest third of all lesions is marked as many times as often as the smallest
 third as in DeepLesion's completely marked sub-volumes (published.csv). By region of the body the marked shares there
-differ little (chest .22, abdomen .27, pelvis .24; within a third of the sizes by a factor of 1.2 at most), so a type
-has no weight of its own beyond RECIST's two thresholds.
+are chest .22, abdomen .27, pelvis .24; within a third of the sizes chest and abdomen differ by a factor of up to 1.44.
+What of this is the type and what the conspicuity nobody knows, so a type has no weight of its own beyond RECIST's two
+thresholds.
 """
 
 import numpy as np
