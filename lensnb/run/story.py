@@ -166,6 +166,7 @@ def _data(run: Run, phantoms: bool) -> list[Step]:
             run, "02_preparing_ct", "phantom grid network", [*_store(run, phantoms), run.prepared / "report.json"],
             ["preparing", "windows", "coronal", "annotations"],
             needs=complete, raw=(*folders, *truth), fills=(run.prepared / "store",), threads=workers,
+            urgency=95,  # needs all cores: before the pretext task takes one
         ),
     ]  # fmt: skip
 
