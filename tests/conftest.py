@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_store import write_store
+from small_store import write_organ_scans, write_store
 from xdist.scheduler import LoadScopeScheduling
 
 from lensnb import runfolder
@@ -130,6 +130,7 @@ def not_by_hand():
 
 @pytest.fixture
 def tiny_store(tmp_path, monkeypatch) -> Store:
-    """Two volumes of every dataset with one bright lesion each, in a data folder of their own."""
+    """Two volumes of every dataset with one bright lesion each, and scans with organs, in their own folder."""
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    write_organ_scans(runfolder.phantom("smoke") / "pretext")
     return write_store(runfolder.prepared("smoke"))

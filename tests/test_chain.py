@@ -75,7 +75,8 @@ def test_table2(chain):
 
 def test_claims_and_audit(chain):
     claims = pd.read_csv(chain.figures / "claims.csv")
-    assert list(claims.columns) == ["table", "claim", "paper", "ours", "low", "high", "verdict"]
+    assert list(claims.columns) == ["table", "claim", "paper", "ours", "low", "high", "verdict", "size"]
+    assert set(claims.loc[claims["paper"].notna(), "size"]) <= {"agrees", "smaller", "larger"}
     assert set(claims["verdict"]) <= {"holds", "fails", "undecided"} and set(claims["table"]) == {"table2"}
     table = pd.read_csv(chain.figures / "table2.csv").set_index("row")["average"]
     ours = claims.set_index("claim")["ours"]

@@ -38,6 +38,7 @@ class Dataset:
     name: also of its folder among the raw data, and of its expert.
     reader: its module in this room.
     lesions: what its labels cover.
+    type: the one type of these lesions, as the phantoms' hidden truth calls it; empty for a universal dataset.
     universal: it has lesions of all types, of which many are not marked, so that its unmarked slices are no negatives;
         else it is of a single type, whose lesions are all marked.
     key_slices_only: a lesion has one box, on its key slice; else one on every slice it touches.
@@ -71,6 +72,7 @@ class Dataset:
     get: str
     on_purpose: str = ""
     notebook: str = ""
+    type: str = ""
 
 
 _ALL = (
@@ -104,6 +106,7 @@ zip files), 225 GB; terms of use on that page. Manual test set: https://github.c
         name="LUNA16",
         reader="luna16",
         lesions="lung nodules",
+        type="lung",
         universal=False,
         key_slices_only=False,
         boxes_from="spheres",
@@ -122,6 +125,7 @@ zip files), 225 GB; terms of use on that page. Manual test set: https://github.c
         name="LiTS",
         reader="lits",
         lesions="liver tumours",
+        type="liver",
         universal=False,
         key_slices_only=False,
         boxes_from="masks",
@@ -139,6 +143,7 @@ unpacked; CC BY-NC-SA 4.0""",
         name="NIH-LN",
         reader="nih_ln",
         lesions="lymph nodes",
+        type="node",
         universal=False,
         key_slices_only=False,
         boxes_from="masks",

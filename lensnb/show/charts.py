@@ -1,5 +1,7 @@
 """Charts: losses, FROC curves, bars with intervals, and the two drawings of the problem and of the framework."""
 
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -24,6 +26,7 @@ ROW_STYLES = {
     "g": ("#009E73", "-"),
     "h": ("#D55E00", "-"),
     "fpr-alone": ("#D55E00", ":"),
+    "complete-keys": ("#000000", "--"),
     "complete": ("#000000", "-"),
     "oracle-mined": ("#CC79A7", "--"),
     "oracle-ignored": ("#CC79A7", "-"),
@@ -125,6 +128,61 @@ def grouped_bars(table: pd.DataFrame, ylabel: str, colours: dict[str, str] | Non
     return fig
 
 
+def bars_by_type(panels: dict[str, pd.DataFrame], ylabel: str) -> Figure:
+    """A panel of grouped bars for each table: a group for each row (a type of lesion), a bar for each expert."""
+    widths = [max(3, len(table)) for table in panels.values()]
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(0.9 * sum(widths) + 1, 3.2), layout="constrained", sharey=True, squeeze=False,
+        width_ratios=widths,
+    )  # fmt: skip
+    for ax, (title, table) in zip(axes.flat, panels.items(), strict=True):
+        width = 0.8 / len(table.columns)
+        for place, expert in enumerate(table.columns):
+            x = np.arange(len(table)) + (place - (len(table.columns) - 1) / 2) * width
+            ax.bar(x, table[expert], width, label=f"{expert} expert", color=DATASET_COLOURS.get(expert, "#7F7F7F"))
+        ax.set_xticks(range(len(table)), table.index)
+        ax.set(title=title, ylim=(0, 1))
+    axes[0, 0].set(ylabel=ylabel)
+    fig.legend(*axes[0, -1].get_legend_handles_labels(), fontsize=8, ncols=4, loc="outside upper center", frameon=False)
+    return fig
+
+
+def calibration_chart(curves: dict[str, tuple[Callable, pd.DataFrame]]) -> Figure:
+    """What each expert's scores mean: the share of boxes that are lesions over the score.
+
+    curves: by expert, the map (n,) -> (n,) that is used, drawn as a line, and the free curve (score, chance), dotted.
+    """
+    fig, ax = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
+    scores = np.linspace(0.01, 0.99, 99)
+    for expert, (mapped, free) in curves.items():
+        colour = DATASET_COLOURS.get(expert, "#7F7F7F")
+        ax.plot(scores, mapped(scores), color=colour, label=f"{expert} expert")
+        ax.step(free["score"], free["chance"], ":", where="post", color=colour, linewidth=1)
+    ax.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=0.8)
+    ax.set(xlabel="score", ylabel="share that are its lesions", xlim=(0, 1), ylim=(0, 1))
+    ax.legend(fontsize=8, frameon=False)
+    return fig
+
+
+def sigma_chart(table: pd.DataFrame, chosen: dict[str, float], wanted: float) -> Figure:
+    """Precision and recall of each specialist's uncertain boxes over sigma, with the value that was chosen.
+
+    table: expert, sigma, precision, recall. wanted: the precision that is asked for, a horizontal line.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained", sharex=True, sharey=True)
+    for expert, own in table.groupby("expert", sort=False):
+        colour = DATASET_COLOURS.get(expert, "#7F7F7F")
+        at = own[own["sigma"] == chosen[expert]]
+        for ax, measure in zip(axes, ("precision", "recall"), strict=True):
+            ax.plot(own["sigma"], own[measure], "-", color=colour, label=f"{expert}, {chosen[expert]:g}")
+            ax.plot(at["sigma"], at[measure], "o", color=colour)
+            ax.set(title=measure, xlabel="sigma", ylim=(0, 1))
+    axes[0].axhline(wanted, color="#404040", linestyle="--", linewidth=0.8)
+    if chosen:
+        axes[1].legend(fontsize=8, title="expert and its sigma", title_fontsize=8, frameon=False)
+    return fig
+
+
 def loss_curves(log: pd.DataFrame, window: int = 5) -> Figure:
     """Every column of a training log against its `iteration`, one panel each; dots as logged, a line through them."""
     terms = [name for name in log.columns if name != "iteration"]
@@ -164,7 +222,8 @@ def target_chart(hu: np.ndarray, boxes: pd.DataFrame, labels: np.ndarray, stride
     colours = {1: (0.0, 0.62, 0.45, 0.9), -1: (0.75, 0.75, 0.75, 0.75), 0: (0.0, 0.0, 0.0, 0.35)}
     overlay = np.array([[colours[int(label)] for label in row] for row in labels])
     height, width = (side * stride for side in labels.shape)
-    right.imshow(overlay, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+    start = -stride / 2  # a cell is the middle of its square (see models/cells.py)
+    right.imshow(overlay, extent=(start, start + width, start + height, start), interpolation="nearest")
     right.set(xlim=(-0.5, hu.shape[1] - 0.5), ylim=(hu.shape[0] - 0.5, -0.5))
     return fig
 
