@@ -2,7 +2,7 @@
 
 The boxes of the manual test set and truth/lesions.csv are the tight box of the visible blob plus `box_padding_px` on
 every side. Those of DL_info.csv are, as the real ones, the hull of the two RECIST diameters' four ends with that margin
-(DeepLesion: 5 pixels, 4 mm at 0.8 mm; 1.3 pixels at 3 mm), so they can be a little smaller. LUNA16, LiTS and NIH-LN
+(DeepLesion: 5 pixels, 4 mm at 0.8 mm; 2.5 at 1.6 mm), so they can be a little smaller. LUNA16, LiTS and NIH-LN
 annotate the blob itself, without a margin. The volumes that are held out have tables of their own, below held_out.
 """
 

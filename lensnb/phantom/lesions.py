@@ -27,11 +27,10 @@ RATES = {
     "base": {"lung": 1.9, "liver": 1.0, "node": 0.8, "bone": 0.17, "soft tissue": 0.3, "spleen": 0.2},
 }
 MOST = 12  # of one type in one sub-volume
-SELECTED = 2.0
 APART_MM = 4.0  # between two lesions
 SHRINKING = 0.85  # tried where a lesion finds no place
 LOBULAR = (0.36, 0.46)  # from notch to lobe of a lobular surface, share of the radius; ...
-LOBULAR_RADIUS_MM = 9.0  # ... of lesions from this radius on: that is more than a pixel of 3 mm
+LOBULAR_RADIUS_MM = 5.0  # ... of lesions from this radius on: that is more than a pixel of 1.6 mm
 LOBULAR_SHARE = 0.3  # a guess
 EXOPHYTIC = 0.85  # of the kidney's radius: centres of lesions that are called so
 
@@ -64,20 +63,18 @@ def draw_lesions(
     region: str,
     z_range: tuple[float, float],
     first_identity: int = 0,
-    selected_for: str = "",
     smallest_mm: float = 9.0,
     sizes: str = "",
     rates: Mapping[str, float] | None = None,
 ) -> list[Lesion]:
     """Draw the lesions of one sub-volume whose studies all cover `z_range` (mm), without overlaps.
 
-    A patient selected for one type of lesion has SELECTED times as many of it. `smallest_mm`: no long diameter is
-    below. `sizes`: the dataset whose table of sizes serves, as in `sizes.draw_size`. `rates`: mean number of lesions by
-    type, in place of RATES of the region.
+    `smallest_mm`: no long diameter is below. `sizes`: the dataset whose table of sizes serves, as in `sizes.draw_size`.
+    `rates`: mean number of lesions by type, in place of RATES of the region.
     """
     lesions: list[Lesion] = []
     for kind, rate in (RATES[region] if rates is None else rates).items():
-        number = rng.poisson(rate * (SELECTED if kind == selected_for else 1))
+        number = rng.poisson(rate)
         for _ in range(min(MOST, number) if rates is None else number):
             long_, aspect = draw_size(rng, kind, region, smallest_mm, sizes)
             radius = 0.5 * long_ * np.sqrt(aspect)

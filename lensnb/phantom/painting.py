@@ -11,7 +11,7 @@ from lensnb.phantom.shapes import Canvas, blend, block, weight
 
 LYTIC_BEYOND_MM = 2.5  # how far a lytic lesion grows out of the bone; a sclerotic one stays inside (guesses)
 SPICULE_SHARE, SPICULE_MM = 0.8, 6.0  # density of spicules against the lesion, their least length (guesses)
-SMALLEST_CORE_MM = 3.0  # radius of a calcified core: a pixel of 3 mm shows it
+SMALLEST_CORE_MM = 3.0  # radius of a calcified core: the grid shows it
 HILUM_OFF = 0.45  # from the middle to the hilum, share of the short radius (a guess)
 MOTTLE_PER_MM = (0.85, 0.75, 0.65)  # waves of the texture along x, y and z, radians a mm
 

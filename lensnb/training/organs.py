@@ -24,11 +24,13 @@ from lensnb.settings import Network, Pretext, Training
 from lensnb.streams import Stream, generator
 from lensnb.training.augment import Drawn, canvas_size, crop_offset, draw, place, resize
 from lensnb.training.loop import Course, Validation, fit
+from lensnb.training.norms import learn_statistics
 
 HEIGHT_UNIT_MM = 100.0
 NO_BOXES = np.zeros((0, 4), np.float32)
 VALIDATION_STEP = 6  # every so many slices of a scan held out are looked at: neighbours share most of theirs
 LEAST_GAIN = 0.01  # of the loss: less is no progress
+STATISTICS_BATCHES = 30  # training batches that batch norm's statistics are made of before each look
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,15 @@ def fit_organs(
     model.to(device, memory_format=torch.channels_last)  # the faster layout for convolutions, on CPUs too
     weights = organ_weights(batches.scans, model.organ.out_channels).to(device)
     looked_at = held_out(unseen, batches.network, training.batch_size, batches.stride, batches.multiple)
+
+    def score(network: OrganNetwork) -> float:
+        # with the running means, which lag behind the weights, the loss jumps up and down from look to look
+        count = min(STATISTICS_BATCHES, len(batches))
+        learn_statistics(network, (batches[t].slices.to(device) for t in range(count)))
+        return -validation_loss(network.eval(), looked_at, weights)
+
     validation = Validation(
-        score=lambda network: -validation_loss(network, looked_at, weights), number=0, recipe={},
-        every=pretext.evaluate_every,
+        score=score, number=0, recipe={}, every=pretext.evaluate_every,
         settled=lambda scores: has_settled([-score for score in scores], pretext.patience),
     )  # fmt: skip
     course = Course(

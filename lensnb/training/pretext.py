@@ -13,12 +13,12 @@ place must know as little of lesions as photographs do (`pretext.task`):
 The backbone starts every row of every table; after `blobs` the shared FC layers do, too.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lensnb.datasets import organ_maps
 from lensnb.datasets.store import Store
@@ -33,6 +33,7 @@ from lensnb.settings import Network, Profile, Training, from_dict, load_profile,
 from lensnb.training.blobs import PastedBlobs
 from lensnb.training.detector import fit_lens
 from lensnb.training.loop import remove_checkpoint
+from lensnb.training.norms import learn_statistics
 from lensnb.training.organs import OrganSlices, fit_organs
 from lensnb.training.parallel import use_threads
 
@@ -152,21 +153,6 @@ def _of_volumes(profile: Profile, run: Run, training: Training, slices: PastedBl
         task=profile.pretext.task, network=to_dict(profile.network), training=to_dict(training),
         spacing_mm=list(profile.grid.spacing_mm), seed=run.seed, volumes=slices.store.contents(slices.volumes),
     )  # fmt: skip
-
-
-@torch.no_grad()
-def learn_statistics(backbone: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Give every batch norm the mean statistics of batches of slices (n, slices, y, x); nothing else is changed."""
-    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
-    momentum = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean
-    backbone.train()
-    for slices in batches:
-        backbone(slices)
-    for norm, before in zip(norms, momentum, strict=True):
-        norm.momentum = before
 
 
 def write_start(path: Path, recipe: Recipe, made: Callable[[], nn.Module], kept: tuple[str, ...]) -> None:
