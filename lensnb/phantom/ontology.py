@@ -72,7 +72,7 @@ def _type(lesion: Lesion, long_mm: float, short_mm: float) -> set[str]:
 
 
 def _shape(lesion: Lesion, long_mm: float, short_mm: float) -> set[str]:
-    """Oval or round by the visible diameters, where pixels of 3 mm show it, and lobular by the painted lobes."""
+    """Oval or round by the visible diameters, where the grid shows it, and lobular by the painted lobes."""
     ratio = short_mm / long_mm
     shape = {"oval"} if ratio < OVAL and long_mm - short_mm >= OVAL_BY_MM else set()
     if ratio > ROUND and long_mm >= ROUND_FROM_MM and not lesion.lobes[0] and "spiculated" not in lesion.attributes:
