@@ -1,6 +1,6 @@
 """From the experts' 2D boxes to sensitivities on the manual validation and test sets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,20 @@ def expert_scans(run: Run, experiment: str, store: Store, settings: Inference) -
         scans = [open_scans(store, name, found) for name in experts if name != UNIVERSAL]
     found = {name: detections(universal, settings, [name]) for name in experts}
     return [*scans, open_scans(store, UNIVERSAL, found)]
+
+
+def alone_scans(run: Run, alone: Mapping[str, str], beside: str, store: Store, settings: Inference) -> list[Scans]:
+    """What specialists that were trained alone find on their own validation volumes.
+
+    alone: experiment by dataset. beside: the joint training whose DeepLesion expert they are compared with. Raises
+    FileNotFoundError if proposals are not there.
+    """
+    universal = detections(read_table(run.proposals(beside, "own")), settings, [UNIVERSAL])
+    found = {name: read_table(run.proposals(experiment, "own")) for name, experiment in alone.items()}
+    return [
+        open_scans(store, name, {name: detections(table, settings, [name]), UNIVERSAL: universal})
+        for name, table in found.items()
+    ]
 
 
 def result_table(results: dict[str, froc.Evaluation], column: str) -> pd.DataFrame:

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb.boxes import BOX3D
 from lensnb.datasets import UNIVERSAL
 from lensnb.datasets.manual_boxes import MANUAL_FILE, load_manual_boxes
 from lensnb.datasets.store import Store
 from lensnb.detection.inference import detect_volume, detections_3d, fuse, to_original
 from lensnb.evaluation import froc
+from lensnb.evaluation.outcomes import truth_3d
 from lensnb.models.lens import LENS
 from lensnb.provenance.recipe import code, values
 from lensnb.runfolder import Run
@@ -41,19 +43,24 @@ def command(experiment_name: str, profile_name: str, seed: int) -> Path:
     return run_dir
 
 
-def validation_of(profile: Profile, run: Run, store: Store) -> Validation:
+def validation_of(profile: Profile, run: Run, store: Store, dataset: str = UNIVERSAL) -> Validation:
     """How the trainings of a run are validated: on some of the manual validation sub-volumes, the same for all.
 
+    dataset: the first of the experiment's, which is DeepLesion but for a specialist that is trained alone. That one
+    finds only lesions of its own type, and is looked at on its dataset's validation volumes and labels.
     Raises FileNotFoundError without the manual boxes, ValueError if the prepared sub-volumes have no lesion.
     """
-    manual = load_manual_boxes(run.raw / MANUAL_FILE).get("val", {})
-    prepared = store.volumes.index[store.volumes["split"] == "val"]
-    chosen = spread([volume for volume in sorted(manual) if volume in prepared], profile.training.validation_volumes)
-    truth = {volume: manual[volume] for volume in chosen}
+    prepared = store.volumes.index[(store.volumes["split"] == "val") & (store.volumes["dataset"] == dataset)]
+    if dataset == UNIVERSAL:
+        where, known = run.raw / MANUAL_FILE, load_manual_boxes(run.raw / MANUAL_FILE).get("val", {})
+    else:
+        where, known = store.root / "boxes.csv", labelled_lesions(store, prepared)
+    chosen = spread([volume for volume in sorted(known) if volume in prepared], profile.training.validation_volumes)
+    truth = {volume: known[volume] for volume in chosen}
     if not any(map(len, truth.values())):
         raise ValueError(
             f"training.validations is {profile.training.validations}, but the {len(chosen)} prepared validation "
-            f"sub-volumes of {run.raw / MANUAL_FILE} hold no lesion; set it to 0 to keep the last weights"
+            f"sub-volumes of {where} hold no lesion; set it to 0 to keep the last weights"
         )
     recipe = code([__name__]) | values(
         inference=to_dict(profile.inference), validation_volumes=store.contents(chosen),
@@ -64,6 +71,13 @@ def validation_of(profile: Profile, run: Run, store: Store) -> Validation:
     )
 
 
+def labelled_lesions(store: Store, volumes: Sequence[str]) -> dict[str, np.ndarray]:
+    """The labelled lesions of fully labelled volumes: volume -> (n, 6), original pixels and slice numbers."""
+    boxes = truth_3d(store.boxes[store.boxes["volume"].isin(volumes)]).assign(score=1.0)
+    lesions = to_original(boxes, store)
+    return {volume: lesions.loc[lesions["volume"] == volume, BOX3D].to_numpy(float) for volume in volumes}
+
+
 def spread(names: Sequence[str], number: int) -> list[str]:
     """`number` of the names, evenly over the list; all of them if there are no more, or for 0."""
     if not number or number >= len(names):
@@ -72,10 +86,10 @@ def spread(names: Sequence[str], number: int) -> list[str]:
 
 
 def average_sensitivity(model: LENS, store: Store, truth: dict[str, np.ndarray], inference: Inference) -> float:
-    """Average sensitivity of the DeepLesion expert at 1/8 to 8 false positives a sub-volume (LENS Sec. VI-C).
+    """Average sensitivity of the first expert, DeepLesion's if there is one, at 1/8 to 8 false positives a sub-volume.
 
-    truth: volume -> (n, 6), original pixels and slice numbers, of the sub-volumes to look at.
+    LENS Sec. VI-C. truth: volume -> (n, 6), original pixels and slice numbers, of the sub-volumes to look at.
     """
     found = [detect_volume(model, store.hu(volume), inference).assign(volume=volume) for volume in truth]
-    fused = fuse(pd.concat(found, ignore_index=True), [UNIVERSAL], nms=inference.nms)
+    fused = fuse(pd.concat(found, ignore_index=True), list(model.experts)[:1], nms=inference.nms)
     return froc.evaluate(truth, to_original(detections_3d(fused, inference), store), resamples=0).average

@@ -122,9 +122,9 @@ def _proposals(run: Run, names: Iterable[str], *splits: str) -> list[Path]:
 
 
 def _own(run: Run, phantoms: bool, *names: str) -> list[Path]:
-    """What the experts of joint trainings find on the single-type datasets' validation volumes, if there are any."""
-    joint = [name for name in names if len(experiments.EXPERIMENTS[name].datasets) > 1]
-    return _proposals(run, joint, "own") if phantoms or set(present(run.raw)) - {UNIVERSAL} else []
+    """What the specialists of trainings find on the single-type datasets' validation volumes, if there are any."""
+    special = [name for name in names if set(experiments.EXPERIMENTS[name].datasets) - {UNIVERSAL}]
+    return _proposals(run, special, "own") if phantoms or set(present(run.raw)) - {UNIVERSAL} else []
 
 
 def _mined(run: Run) -> list[Path]:
@@ -265,11 +265,15 @@ def _results(run: Run, phantoms: bool) -> list[Step]:
     logs = [run.experiment(name) / LOG for name in names]
     both = _proposals(run, names, "val", "test")
     folds = experiments.FOLDS if load_profile(run.profile).fpr.cross_fit else ()
+    alone = tuple(experiments.ALONE.values()) if phantoms else ()
     return [
+        *(_training(run, name, [*store, run.pretext], phantoms) for name in alone),
         _notebook(
-            run, "09_retraining", "training inference", [run.table("retraining"), run.table("specificity_mined")],
+            run, "09_retraining", "training inference",
+            [run.table(name) for name in ("retraining", "specificity_mined", *(["specificity_alone"] * phantoms))],
             ["retraining", "retraining_examples"],
-            needs=[*store, *_mined(run), *both, *_own(run, phantoms, "multi", "multi-mined"), *logs], raw=manual,
+            needs=[*store, *_mined(run), *both, *_own(run, phantoms, "multi", "multi-mined", *alone), *logs],
+            raw=manual,
         ),
         *(_training(run, name, [*store, run.pretext], phantoms) for name in folds),
         _notebook(

@@ -43,7 +43,7 @@ class Batch:
 
 def train_experiment(
     experiment_name: str, profile_name: str, seed: int = 0, run_dir: Path | None = None,
-    validation_of: Callable[[Profile, Run, Store], Validation] | None = None,
+    validation_of: Callable[[Profile, Run, Store, str], Validation] | None = None,
 ) -> Path:  # fmt: skip
     """Make one experiment's run: weights.safetensors, config.json and log.csv in `run_dir`, which is returned.
 
@@ -84,7 +84,9 @@ def train_experiment(
         spacing_mm=config["spacing_mm"], seed=seed, initial_weights=weights_fingerprint(model),
         labels=labels.to_csv(index=False), volumes=store.contents(train),
     )  # fmt: skip
-    validation = validation_of(profile, run, store) if profile.training.validations else None
+    validation = None
+    if profile.training.validations:
+        validation = validation_of(profile, run, store, experiment.datasets[0])
     fit_lens(model, batches, profile.training, run_dir, config, recipe, validation=validation)
     return run_dir
 

@@ -21,6 +21,9 @@ MINED = {
 # has not seen it: notebook 10 needs them where the profile says fpr.cross_fit
 FOLDS = ("multi-mined-fold0", "multi-mined-fold1")
 
+# each specialist without the others: nothing is shared, so what it does not tell apart here it can not (notebook 09)
+ALONE = {"LUNA16": "luna16-alone", "LiTS": "lits-alone", "NIH-LN": "nihln-alone"}
+
 
 def _annotated(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.DataFrame:
     return boxes
@@ -105,8 +108,9 @@ class Experiment:
     proposal_network: in place of the profile's network.proposal_network.
     left_out: which half of DeepLesion's training patients it does not see, 0 or 1 (see `training_volumes`); None: it
               sees all.
-    length: of the training, as a multiple of the profile's. Only the control `single-long` has another one: joint
-               trainings see DeepLesion as often as the others but have up to half as many batches on top.
+    length: of the training, as a multiple of the profile's. The control `single-long` has another one, since joint
+               trainings see DeepLesion as often as the others but have up to half as many batches on top; and so have
+               the specialists that are trained alone, each as many as all three together have in a joint training.
     """
 
     name: str
@@ -150,6 +154,7 @@ _ALL = (
         labels="mined-simpler",
         negatives=True,
     ),
+    *(Experiment(name, f"{dataset} alone", (dataset,), length=0.5) for dataset, name in ALONE.items()),
     Experiment("single-complete", "DeepLesion alone, complete labels", labels="complete", negatives=True),
     Experiment("single-complete-keys", "DeepLesion alone, complete labels on its key slices", labels="complete-keys"),
     Experiment("oracle-mined", "DeepLesion alone, perfect matching", labels="oracle-mined", negatives=True),
@@ -164,7 +169,8 @@ TRUTH_ONLY = ("complete", "complete-keys", "oracle-mined", "oracle-ignored")
 def available(phantoms: bool) -> list[str]:
     """The experiments of LENS Table II; those that need the complete truth, and the control, are for phantoms alone."""
     extra = {e.name for e in _ALL if e.labels in TRUTH_ONLY or e.length != 1}
-    elsewhere = {*FOLDS, *(e.name for e in _ALL if e.labels == "mined-simpler")}  # what notebooks 10 and 17 compare
+    # what notebooks 09, 10 and 17 compare
+    elsewhere = {*FOLDS, *ALONE.values(), *(e.name for e in _ALL if e.labels == "mined-simpler")}
     return [e.name for e in _ALL if e.name not in elsewhere and (phantoms or e.name not in extra)]
 
 
@@ -179,14 +185,15 @@ def of(name: str, store: Store) -> Experiment:
     """The experiment of that name as the prepared volumes allow it: without datasets that have no label to learn from.
 
     Real data may lack one of the datasets as a whole; then there is no expert for it. Raises ValueError for an unknown
-    name, and if DeepLesion is the dataset that is lacking, on which every experiment is tested.
+    name, and if the dataset that is lacking is DeepLesion, which all experiments but those of ALONE are about, or the
+    only one.
     """
     experiment = named(name)
     labelled = set(store.boxes.loc[store.boxes["volume"].map(store.volumes["split"]) == "train", "dataset"])
-    if UNIVERSAL not in labelled:
+    if experiment.datasets[0] not in labelled:
         raise ValueError(
-            f"{store.root / 'boxes.csv'} has no box on a training volume of {UNIVERSAL}, and no experiment can do "
-            "without; prepare the volumes again"
+            f"{store.root / 'boxes.csv'} has no box on a training volume of {experiment.datasets[0]}, and {name} can "
+            "not do without; prepare the volumes again"
         )
     return replace(experiment, datasets=tuple(dataset for dataset in experiment.datasets if dataset in labelled))
 
