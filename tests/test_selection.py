@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -230,12 +231,30 @@ def test_the_expert_of_deeplesion_decides(tiny_store, monkeypatch):
     def average(**of_expert) -> float:
         rows = [table.assign(expert=name) for name, table in of_expert.items()]
         monkeypatch.setattr(selection, "detect_volume", lambda *_: pd.concat(rows, ignore_index=True))
-        return selection.average_sensitivity(None, store, truth, inference)
+        model = SimpleNamespace(experts=dict.fromkeys(of_expert))
+        return selection.average_sensitivity(model, store, truth, inference)
 
     assert average(DeepLesion=hit, LiTS=miss) == 1.0
     assert average(DeepLesion=miss, LiTS=hit) == 0.0
     # one false positive above it: found at 1, 2, 4 and 8 of the seven rates
     assert average(DeepLesion=pd.concat([hit, miss])) == pytest.approx(4 / 7)
+
+
+def test_a_specialist_that_is_trained_alone_is_looked_at_on_its_own_volumes(tiny_store):
+    """Its dataset's labels as 3D boxes; the grid of these volumes is the original one."""
+    with_validation(tiny_store, {"DeepLesion-1": LESION})
+    tables = Store(Run("smoke").prepared).volumes.reset_index(drop=True)
+    tables.loc[tables["volume"] == "LiTS-1", "split"] = "val"
+    write_table(tables, tiny_store.root / "volumes.csv")
+    write_table(tiny_store.boxes.assign(z1=2, z2=4), tiny_store.root / "boxes.csv")  # the lesion's slices
+    store, profile = Store(Run("smoke").prepared), load_profile("smoke")
+    known = selection.labelled_lesions(store, ["LiTS-1"])
+    assert list(known) == ["LiTS-1"]
+    np.testing.assert_allclose(known["LiTS-1"], LESION, atol=1e-9)
+    looked_at = selection.validation_of(profile, Run("smoke"), store, "LiTS").recipe
+    assert looked_at != selection.validation_of(profile, Run("smoke"), store).recipe
+    with pytest.raises(ValueError, match="boxes.csv hold no lesion"):
+        selection.validation_of(profile, Run("smoke"), store, "LUNA16")
 
 
 def test_the_paper_profile_looks_after_its_last_four_epochs():
