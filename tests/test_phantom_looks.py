@@ -8,14 +8,14 @@ import pytest
 
 from lensnb.files.cells import read_csv
 from lensnb.phantom import lookalikes, ontology, organs
-from lensnb.phantom.anatomy import draw_anatomy
+from lensnb.phantom.anatomy import draw_anatomy, heart, lung_distance
 from lensnb.phantom.audit import PUBLISHED
 from lensnb.phantom.lesions import Lesion, draw_lesions
 from lensnb.phantom.lookalikes import normal_nodes
 from lensnb.phantom.looks import LOOKS, PHASES, conspicuity, look_of
 from lensnb.phantom.painting import paint_lesion
 from lensnb.phantom.rendering import _average, fine_planes, slice_profile
-from lensnb.phantom.shapes import blank_canvas
+from lensnb.phantom.shapes import blank_canvas, ellipsoid_distance
 from lensnb.phantom.sizes import LARGEST_MM, MARKED, TENTHS, diameter_mm, draw_size, rank_among_marks
 
 RANGES = {"chest": (40.0, 120.0), "abdomen": (-150.0, -65.0), "base": (-40.0, 30.0)}
@@ -45,6 +45,19 @@ def painted(look: tuple[str, str], phase: str, around: float = 0.0, edge: float 
     lesion = Lesion(identity=0, type=look[0], organ="", side="left", look=look[1], **(values | changes))
     where, share = paint_lesion(canvas, SimpleNamespace(scale=1.0), lesion, 1.0, contrast)
     return canvas.hu, where, share
+
+
+def test_a_lesion_of_the_lung_lies_in_the_lung_and_not_in_the_heart_that_is_painted_over_it():
+    number = 0
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        person = draw_anatomy(rng)
+        for lesion in draw_lesions(rng, person, "chest", (0.0, 60.0)):
+            centre = tuple(np.array(lesion.centre)[:, None])
+            if lesion.type == "lung":
+                assert lung_distance(person, *centre)[0] < 0 < ellipsoid_distance(centre, *heart(person))[0]
+                number += 1
+    assert number > 20
 
 
 # --- sizes ----------------------------------------------------------------------------------------------------------

@@ -150,6 +150,12 @@ def kidney(anatomy: Anatomy, side: str) -> tuple[np.ndarray, tuple, float]:
     return centre + anatomy.offsets[f"kidney_{side}"], (24.0, 29.0, 52.0), 0.5 if side == "right" else -0.5
 
 
+def heart(anatomy: Anatomy) -> tuple[np.ndarray, tuple, float]:
+    """Centre, radii and turn of the heart with the fat around it."""
+    size = anatomy.heart_size
+    return np.array([22.0, -30, 40]) + anatomy.offsets["heart"], (65 * size, 47 * size, 53), 0.55
+
+
 def gallbladder(anatomy: Anatomy) -> tuple[np.ndarray, tuple, float]:
     """Centre, radii and turn of the gallbladder with its wall."""
     return np.array([-46.0, -44, -98]) + anatomy.offsets["gallbladder"], (15.5, 18.5, 29.0), 0.4

@@ -11,6 +11,7 @@ from lensnb.phantom.anatomy import (
     adrenal,
     diaphragm_height,
     gallbladder,
+    heart,
     kidney,
     liver_distance,
     lung_distance,
@@ -165,15 +166,15 @@ def _paint_lungs(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, outline: 
 
 def _paint_mediastinum(canvas: Canvas, anatomy: Anatomy, contrast: Contrast) -> None:
     """Heart with its chambers, pulmonary arteries, veins, trachea and main bronchi."""
-    heart = np.array([20.0, -30, 40]) + anatomy.offsets["heart"]
-    size = anatomy.heart_size
+    around, radii, turn = heart(anatomy)
+    middle, size = around - (2, 0, 0), anatomy.heart_size
     blood, wall = contrast.vein * 0.5 + contrast.artery * 0.5, 50 + 0.35 * contrast.vein
-    paint_ellipsoid(canvas, heart + (2, 0, 0), (65 * size, 47 * size, 53), FAT + 8, 0.55)
-    paint_ellipsoid(canvas, heart, (59 * size, 41 * size, 48), wall, 0.55)
-    paint_ellipsoid(canvas, heart + (22, 8, -6), (24 * size, 15 * size, 31), contrast.artery, 0.6)
-    paint_ellipsoid(canvas, heart + (4, -18, -6), (29 * size, 12 * size, 33), blood, 0.55)
-    paint_ellipsoid(canvas, heart + (-34, -4, -2), (16 * size, 21 * size, 28), contrast.vein, 0.3)
-    paint_ellipsoid(canvas, heart + (-6, 27, 10), (27 * size, 13 * size, 20), contrast.artery, 0.1)
+    paint_ellipsoid(canvas, around, radii, FAT + 8, turn)
+    paint_ellipsoid(canvas, middle, (59 * size, 41 * size, 48), wall, 0.55)
+    paint_ellipsoid(canvas, middle + (22, 8, -6), (24 * size, 15 * size, 31), contrast.artery, 0.6)
+    paint_ellipsoid(canvas, middle + (4, -18, -6), (29 * size, 12 * size, 33), blood, 0.55)
+    paint_ellipsoid(canvas, middle + (-34, -4, -2), (16 * size, 21 * size, 28), contrast.vein, 0.3)
+    paint_ellipsoid(canvas, middle + (-6, 27, 10), (27 * size, 13 * size, 20), contrast.artery, 0.1)
     _paint_tubes(canvas, contrast, chest_vessels(anatomy))
     for tube in airways(anatomy):
         paint_tube(canvas, tube.points, tube.radii + AIRWAY_WALL, 40)

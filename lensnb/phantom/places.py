@@ -123,7 +123,9 @@ def _reaches(name: str, z_range: tuple[float, float]) -> bool:
 
 
 def _in_lung(anatomy: body.Anatomy, points: np.ndarray, radius: float) -> tuple[np.ndarray, list[str]]:
-    points = points[body.lung_distance(anatomy, *points.T) < -min(0.8 * radius, 20)]
+    deep = min(0.8 * radius, 20)
+    points = points[body.lung_distance(anatomy, *points.T) < -deep]
+    points = points[ellipsoid_distance(tuple(points.T), *body.heart(anatomy)) > deep]  # it is painted over the lung
     return points, [_lobe(p) for p in points]
 
 
