@@ -44,6 +44,7 @@ class Phantom:
     test_empty: float
     test_seed: int
     box_padding_px: float
+    controls: bool
 
 
 @dataclass(frozen=True)

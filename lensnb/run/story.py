@@ -150,6 +150,11 @@ def _simpler_mined(run: Run) -> list[Path]:
     return [*own, run.mined("intra-patient", "val", "simpler")]
 
 
+def _trained(run: Run, phantoms: bool) -> list[str]:
+    """The experiments of LENS Table II: with what only phantoms allow, unless the profile does without."""
+    return experiments.available(phantoms and load_profile(run.profile).phantom.controls)
+
+
 def _data(run: Run, phantoms: bool) -> list[Step]:
     workers = load_profile(run.profile).grid.workers or available_cores()
     folders = tuple(run.raw / name for name in present(run.raw))
@@ -189,7 +194,7 @@ def _detector(run: Run, phantoms: bool) -> list[Step]:
             ["detector", "afp_targets", *pictures],
             needs=[*store, *made], raw=scans,
         ),
-        *(_training(run, name, [*store, run.pretext], phantoms) for name in experiments.available(phantoms)),
+        *(_training(run, name, [*store, run.pretext], phantoms) for name in _trained(run, phantoms)),
         _notebook(
             run, "05_proposals", "network inference",
             [*_proposals(run, ["multi"], "train"), *(run.table(n) for n in ("experts", "specificity", "calibration"))],
@@ -259,18 +264,19 @@ def _mining(run: Run, phantoms: bool, labelled: bool) -> list[Step]:
 
 
 def _results(run: Run, phantoms: bool) -> list[Step]:
-    store, names, manual = _store(run, phantoms), experiments.available(phantoms), (run.raw / MANUAL_FILE,)
+    store, names, manual = _store(run, phantoms), _trained(run, phantoms), (run.raw / MANUAL_FILE,)
     rows = [row.name for row in table2.ROWS if row.experiment in names]
     scores = [run.fpr_scores("val"), run.fpr_scores("test")]
     logs = [run.experiment(name) / LOG for name in names]
     both = _proposals(run, names, "val", "test")
     folds = experiments.FOLDS if load_profile(run.profile).fpr.cross_fit else ()
-    alone = tuple(experiments.ALONE.values()) if phantoms else ()
+    controls = phantoms and load_profile(run.profile).phantom.controls
+    alone = tuple(experiments.ALONE.values()) if controls else ()
     return [
         *(_training(run, name, [*store, run.pretext], phantoms) for name in alone),
         _notebook(
             run, "09_retraining", "training inference",
-            [run.table(name) for name in ("retraining", "specificity_mined", *(["specificity_alone"] * phantoms))],
+            [run.table(name) for name in ("retraining", "specificity_mined", *(["specificity_alone"] * controls))],
             ["retraining", "retraining_examples"],
             needs=[*store, *_mined(run), *both, *_own(run, phantoms, "multi", "multi-mined", *alone), *logs],
             raw=manual,
