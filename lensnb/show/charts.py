@@ -11,7 +11,8 @@ from matplotlib.patches import FancyBboxPatch
 from lensnb.evaluation import froc, luna, published
 from lensnb.evaluation.froc import Evaluation
 from lensnb.evaluation.luna import LunaMatches
-from lensnb.show.plots import DATASET_COLOURS, draw_slice
+from lensnb.show.examples import window_for
+from lensnb.show.plots import DATASET_COLOURS, draw_slice, text_on
 from lensnb.streams import Stream, generator
 
 # pairs of rows that differ by mining alone share a colour; mined rows are solid
@@ -47,8 +48,9 @@ def froc_chart(evaluations: dict[str, Evaluation], labels: dict[str, str] | None
         label = f"{labels.get(name, name)}  {100 * result.average:.1f}"
         ours.plot(rates, froc.sensitivity_at(froc.curve(result.matches), rates), line, color=colour, label=label)
         ours.plot(froc.RATES, result.sensitivity, "o", color=colour, markersize=3)
-    ours.set(title="ours", ylabel="sensitivity")
+    ours.set(ylabel="sensitivity")
     if paper:
+        ours.set(title="ours")
         for name in evaluations:
             if name in published.TABLE2:
                 colour, line = ROW_STYLES[name]
@@ -100,7 +102,7 @@ def average_bars(
         ax.barh(place, result.average, color=colour)
         ax.plot([result.average_low, result.average_high], [place, place], color="black", linewidth=1)
         inside = result.average > 0.08
-        x, colour = (0.01, "white") if inside else (result.average_high + 0.01, "black")
+        x, colour = (0.01, text_on(colour)) if inside else (result.average_high + 0.01, "black")
         ax.text(x, place, f"{100 * result.average:.1f}", va="center", fontsize=8, color=colour, weight="bold")
         if name in paper:
             ax.plot(paper[name], place, "D", color="white", markeredgecolor="black", markersize=5)
@@ -212,13 +214,13 @@ def distance_histogram(distances: pd.Series, same: np.ndarray, line: float) -> F
 def target_chart(hu: np.ndarray, boxes: pd.DataFrame, labels: np.ndarray, stride: int) -> Figure:
     """A slice (y, x) with its boxes, and beside it what the AFP is told at every cell: labels (y / stride, x / stride).
 
-    1 is drawn green (center), -1 grey (ignored), 0 stays dark (background).
+    1 is drawn green (centre), -1 grey (ignored), 0 stays dark (background). The window is that of the boxes' places.
     """
     fig, (left, right) = plt.subplots(
         1, 2, figsize=(8.4, 8.4 / 2 * hu.shape[0] / hu.shape[1] + 0.7), layout="constrained"
     )
-    for ax, title in ((left, "the slice and its labels"), (right, "center (green), ignored (grey), background")):
-        draw_slice(ax, hu, boxes, title=title)
+    for ax, title in ((left, "the slice and its labels"), (right, "centre (green), ignored (grey), background")):
+        draw_slice(ax, hu, boxes, window=window_for(hu, boxes), title=title)
     colours = {1: (0.0, 0.62, 0.45, 0.9), -1: (0.75, 0.75, 0.75, 0.75), 0: (0.0, 0.0, 0.0, 0.35)}
     overlay = np.array([[colours[int(label)] for label in row] for row in labels])
     height, width = (side * stride for side in labels.shape)

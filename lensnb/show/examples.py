@@ -104,7 +104,8 @@ def window_for(hu: np.ndarray, boxes: pd.DataFrame) -> str:
     beside_lung = []
     for x1, y1, x2, y2 in boxes[BOX].to_numpy(float):
         top, left = max(0, round(y1) - 2), max(0, round(x1) - 2)
-        beside_lung.append(np.quantile(hu[top : round(y2) + 3, left : round(x2) + 3], 0.3) < LUNG_HU)
+        around = hu[top : round(y2) + 3, left : round(x2) + 3]
+        beside_lung.append(around.size > 0 and np.quantile(around, 0.3) < LUNG_HU)
     return "soft tissue" if not any(beside_lung) else "lung" if all(beside_lung) else BOTH
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -40,6 +41,7 @@ LABELS = {"TP": "found (TP)", ELSEWHERE: "found on other slices", "FP": "false p
           "truth": "hidden truth"}  # fmt: skip
 STYLES = {"truth": ":", "unlabelled": "--", "FP": "--", "FN": ":", ELSEWHERE: ":"}
 STYLES |= {strategy.source: "--" for strategy in STRATEGIES if not strategy.certain}
+LEGEND = "#202020"  # on which all line colours can be told apart
 HALO = withStroke(linewidth=2.6, foreground="black", alpha=0.6)  # keeps white boxes visible on bright tissue
 TEXT_HALO = withStroke(linewidth=1.8, foreground="black")  # and coloured scores readable on it
 
@@ -52,6 +54,23 @@ def to_grey(hu: np.ndarray, window: str) -> np.ndarray:
         raise ValueError(f"{window!r} is not a window; choose one of {', '.join(WINDOWS)}")
     low, high = WINDOWS[window]
     return np.clip((hu.astype(np.float32) - low) / (high - low), 0, 1)
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of a colour such as #0072B2, from 0 (black) to 1 (white), as WCAG 2 defines it."""
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """How well two colours can be told apart, from 1 to 21 (WCAG 2); small text needs 4.5."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def text_on(colour: str) -> str:
+    """White or black, whichever can be read better on a colour."""
+    return max(("white", "black"), key=lambda text: contrast(text, colour))
 
 
 def draw_slice(
@@ -95,7 +114,7 @@ def box_legend(fig: Figure, meanings: Sequence[str]) -> None:
     """Put one legend entry for each meaning below the figure, in the style `draw_slice` gives its boxes."""
     handles = [Line2D([], [], color=COLOURS[m], linestyle=STYLES.get(m, "-"), label=LABELS.get(m, m)) for m in meanings]
     legend = fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
-    legend.get_frame().set(facecolor="#202020", alpha=1)
+    legend.get_frame().set(facecolor=LEGEND, alpha=1)
     for text in legend.get_texts():
         text.set_color("white")
 
