@@ -142,6 +142,7 @@ LOOKED_AT = {
         "a difference of a point or two": ADVICE,
     },
     "README": {
+        "with 1,000 test sub-volumes of another seed": RULE,
         "(18 % of LUNA16's nodules are)": DATA,
         "at least 30 % of its volume": RULE,
         "loss of one point": RULE,
