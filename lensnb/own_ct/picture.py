@@ -39,5 +39,5 @@ def overlay(ct: CT, scan: Scan, warning: str = "") -> Figure:
             label = {"color": plots.COLOURS[box["expert"]], "fontsize": 7, "va": "bottom", "path_effects": [halo]}
             ax.text(box["x1"], box["y1"] - 1, f"{number + 1}: {box['score']:.2f}", **label)
     if warning:
-        figure.suptitle(f"Not for clinical use: {warning}", fontsize=7, color="#D55E00", wrap=True)
+        figure.suptitle(f"Not for clinical use: {warning}", fontsize=7, weight="bold", wrap=True)
     return figure
