@@ -8,23 +8,21 @@ share; its variance is the sum of both. Five claims are tested at once, so p is 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from lensnb.evaluation import published, verdicts
 from lensnb.evaluation.claims import PAPER_CLAIMS, paper_odds
+from lensnb.evaluation.effects import effect, holm
 from lensnb.evaluation.markdown import markdown, write_text
-from lensnb.evaluation.verdicts import LEVEL, log_odds
+from lensnb.evaluation.verdicts import log_odds
 from lensnb.files import write_table
 
 PAIRS = (("a", "baseline"), ("c", "b"), ("e", "a"), ("g", "f"), ("h", "g"))
 PRIMARY = tuple(claim for pair in PAIRS for claim in PAPER_CLAIMS if (claim.first, claim.second) == pair)
 ROWS = tuple(dict.fromkeys(row for pair in PAIRS for row in pair))
-POWER = 0.8
 COLUMNS = ["claim", "paper", "ours", "low", "high", "p_corrected", "seeds", "verdict", "size", "detectable"]
 NOTE = (
     "Differences of average sensitivity over the seeds, with 95 % intervals for seeds and test patients together. "
@@ -33,61 +31,6 @@ NOTE = (
     "(smaller) or above it (larger). detectable: the smallest difference that so many seeds and patients find with a "
     "power of 0.8 (of this claim alone)."
 )
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A mean over seeds, its standard error from seeds and patients, and that error's degrees of freedom."""
-
-    value: float
-    error: float
-    freedom: float
-
-    def interval(self, level: float = 1 - LEVEL) -> tuple[float, float]:
-        """Where the true value lies, at this level of confidence."""
-        half = stats.t.ppf((1 + level) / 2, self.freedom) * self.error
-        return self.value - half, self.value + half
-
-    def p(self) -> float:
-        """Two-sided probability of a mean as far from 0, if that is the true value."""
-        if self.error == 0:
-            return float(self.value == 0)
-        return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
-
-    @property
-    def detectable(self) -> float:
-        """The smallest true difference that is found at LEVEL with probability POWER."""
-        return float((stats.t.ppf(1 - LEVEL / 2, self.freedom) + stats.t.ppf(POWER, self.freedom)) * self.error)
-
-
-def effect(values: np.ndarray, resampled: np.ndarray) -> Effect:
-    """The mean of a quantity over seeds.
-
-    values: (seeds,), one from each seed. resampled: (seeds, draws), the same quantity on redrawn test patients, the
-    same draw for all seeds in a column. The seeds' share of the variance is that of their mean, the patients' share
-    that of the mean over the seeds from draw to draw; the degrees of freedom follow Satterthwaite (1946), with as good
-    as infinitely many for the patients. NaN draws (no lesion among the drawn patients) are left out.
-    What seeds and patients do together (a seed that is good at some patients) is in both shares and so counted twice:
-    the interval is rather too wide than too narrow. A bootstrap that draws seeds and patients counts it three times.
-    Raises ValueError for fewer than two seeds: one says nothing about chance between them.
-    """
-    count = len(values)
-    if count < 2:
-        raise ValueError(f"{count} seed says nothing about how far seeds differ; run two or more")
-    of_seeds = float(np.var(values, ddof=1)) / count
-    of_patients = float(np.nanvar(resampled.mean(axis=0), ddof=1))
-    both = of_seeds + of_patients
-    freedom = (count - 1) * (both / of_seeds) ** 2 if of_seeds else 1e9
-    return Effect(float(np.mean(values)), float(np.sqrt(both)), float(min(freedom, 1e9)))
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's corrected p of several tests, in their order: the k-th smallest of m times m + 1 - k, never falling."""
-    order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1))
-    corrected = np.empty(len(p))
-    corrected[order] = np.minimum(steps, 1)
-    return corrected
 
 
 def primary_claims(averages: Mapping[int, Mapping[str, np.ndarray]]) -> pd.DataFrame:
