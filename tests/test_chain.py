@@ -11,7 +11,8 @@ import pandas as pd
 import psutil
 
 from lensnb import runfolder
-from lensnb.evaluation import froc, table2
+from lensnb.evaluation import froc, lesanet_claims, table2
+from lensnb.lesanet.methods import CONTROLS
 from lensnb.provenance.commit import commit
 from lensnb.run import processes, publishing, story, targets
 from lensnb.training.experiments import available
@@ -90,9 +91,11 @@ def test_claims_and_audit(chain):
 
 
 def test_lesanet_tables(chain):
-    tables = {name: pd.read_csv(chain.figures / f"lesanet_{name}.csv") for name in ("table1", "table2", "table3")}
-    claims = pd.read_csv(chain.figures / "lesanet_claims.csv")
-    assert list(claims.columns) == ["table", "claim", "paper", "ours", "low", "high", "verdict"]
+    names = ("table1", "table2", "table3", "claims", "controls", "expansion")
+    tables = {name: pd.read_csv(chain.figures / f"lesanet_{name}.csv") for name in names}
+    claims = tables["claims"]
+    assert list(claims.columns) == lesanet_claims.COLUMNS
+    assert (claims["splits"] == 1).all() and claims["p_corrected"].isna().all(), "the smallest profile has one split"
     assert set(claims["verdict"]) <= {"holds", "fails", "undecided"}
     by_method = tables["table1"].set_index("method")
     assert list(by_method.index)[:4] == ["cnn", "warp", "older", "lesanet"] and len(by_method) == 9
@@ -101,6 +104,12 @@ def test_lesanet_tables(chain):
     assert (by_method["text_auc_low"] <= by_method["text_auc_high"]).all() and by_method["complete_auc"].notna().all()
     np.testing.assert_allclose(tables["table2"]["text_auc"].mean(), by_method.loc["lesanet", "text_auc"])
     assert len(tables["table3"]) == 6 and (tables["table3"]["splits"] == 1).all()
+    auc = tables["controls"].query("measure == 'auc' and set == 'text-mined'").set_index("method")
+    assert list(auc.index) == [*CONTROLS, "lesanet"]
+    np.testing.assert_allclose(auc.loc["lesanet", "gain"], difference)
+    assert set(tables["expansion"]["method"]) == {"lesanet", "without-expansion", "cnn"}
+    recall = tables["expansion"].query("measure == 'recall'")
+    assert (recall["difference"] >= 0).all(), "parents can only add to what is found"
     matching = pd.read_csv(chain.figures / "lesanet_matching.csv")
     assert list(matching["embedding"]) == ["simpler", "simpler", "LesaNet", "LesaNet"]
     assert matching["recall"].between(0, 1).all()

@@ -26,8 +26,8 @@ from lensnb.training import experiments
 NOTEBOOKS = runfolder.repository() / "notebooks"
 DETECTORS = ("LUNA16 expert", "DeepLesion expert", "all fused")
 SIMPLER = "multi-mined-simpler"  # what row (g) was before LesaNet; notebook 17 trains it
-LESANET_FIGURES = tuple(f"lesanet_fig{number}" for number in (4, 5, 6, 7, 8, 10))
-LESANET_TABLES = ("lesanet_table1", "lesanet_table2", "lesanet_table3", "lesanet_claims")
+LESANET_FIGURES = tuple(f"lesanet_fig{number}" for number in (4, 5, 6, 7, 8, 9, 10))
+LESANET_TABLES = tuple(f"lesanet_{name}" for name in ("table1", "table2", "table3", "claims", "controls", "expansion"))
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,7 @@ def _lesanet(run: Run, phantoms: bool) -> list[Step]:
     store, labels, own_labels = _store(run, phantoms), _labels(run, phantoms), _label_files(run)
     splits = declared(NOTEBOOKS / "15_lesanet.ipynb") | load_profile(run.profile).notebooks.get("15_lesanet", {})
     trained = methods.runs(splits["splits"])
-    rivals = [name for name in trained if name != "lesanet"]  # and ablations, and splits
+    rivals = [name for name in trained if name != "lesanet"]  # and ablations, controls, splits
     answers = [run.lesanet_answers(name) for name in trained]
     own = [*_model(run.lesanet()), run.lesanet() / NAMING]
     truth = (run.raw / "truth",) if phantoms else ()
