@@ -333,15 +333,16 @@ def _lesanet(run: Run, phantoms: bool) -> list[Step]:
     simpler = [*_selected(run, SIMPLER), *_proposals(run, [SIMPLER], "val", "test")]
     return [
         _notebook(
-            run, "14_lesion_labels", "phantom lesanet", [], ["lesanet_by_hand", "lesanet_mentions"],
+            run, "14_lesion_labels", "phantom lesanet", [],
+            ["lesanet_by_hand", "lesanet_mentions", "lesanet_fig2", *(["lesanet_fig1"] if phantoms else [])],
             needs=[*store, *labels], raw=(*own_labels, *truth),
         ),
         _notebook(
             run, "15_lesanet", "network training lesanet",
             [*(file for name in rivals for file in _model(run.lesanet(name))),
              *(run.lesanet_answers(name) for name in rivals)],
-            ["lesanet_losses"], needs=[*store, *labels, *own, run.lesanet_answers()], raw=own_labels, gpu=True,
-            urgency=50,
+            ["lesanet_losses", "lesanet_fig3"], needs=[*store, *labels, *own, run.lesanet_answers()], raw=own_labels,
+            gpu=True, urgency=50,
         ),
         _notebook(
             run, "16_lesanet_tables", "network lesanet",

@@ -6,13 +6,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 
 from lensnb.evaluation import froc, luna, published
 from lensnb.evaluation.froc import Evaluation
 from lensnb.evaluation.luna import LunaMatches
 from lensnb.show.examples import window_for
-from lensnb.show.plots import DATASET_COLOURS, draw_slice, text_on
+from lensnb.show.plots import DATASET_COLOURS, arrow, block, draw_slice, text_on
 from lensnb.streams import Stream, generator
 
 # pairs of rows that differ by mining alone share a colour; mined rows are solid
@@ -258,28 +257,19 @@ def framework_chart() -> Figure:
     fig, ax = plt.subplots(figsize=(10, 4.6), layout="constrained")
     ax.set(xlim=(0, 100), ylim=(0, 46))
     ax.set_axis_off()
-    _block(ax, 1, 17, 11, 12, "9 CT slices\nas 3 images of\n3 channels", "#F2F2F2")
-    _block(ax, 16, 17, 14, 12, "truncated\nDenseNet-121\n3D fusion, FPN", "#D9D9D9")
+    block(ax, 1, 17, 11, 12, "9 CT slices\nas 3 images of\n3 channels", "#F2F2F2")
+    block(ax, 16, 17, 14, 12, "truncated\nDenseNet-121\n3D fusion, FPN", "#D9D9D9")
     for place, (dataset, colour) in enumerate(DATASET_COLOURS.items()):
         y = 36 - 11.5 * place
-        _block(ax, 35, y, 11, 8, f"AFP\n{dataset}", colour)
-        _block(ax, 76, y, 11, 8, f"class, box\n{dataset}", colour)
-        _arrow(ax, (30, 23), (35, y + 4))
-        _arrow(ax, (46, y + 4), (50, 23))
-        _arrow(ax, (73, 23), (76, y + 4))
-        _arrow(ax, (87, y + 4), (90, 23))
-    _block(ax, 50, 17, 9, 12, "pool\nproposals,\nNMS", "#D9D9D9")
-    _block(ax, 62, 17, 11, 12, "ROIAlign\n2 shared FC", "#D9D9D9")
-    _block(ax, 90, 17, 9, 12, "fuse, stack\nto 3D,\nFPR", "#F2F2F2")
+        block(ax, 35, y, 11, 8, f"AFP\n{dataset}", colour)
+        block(ax, 76, y, 11, 8, f"class, box\n{dataset}", colour)
+        arrow(ax, (30, 23), (35, y + 4))
+        arrow(ax, (46, y + 4), (50, 23))
+        arrow(ax, (73, 23), (76, y + 4))
+        arrow(ax, (87, y + 4), (90, 23))
+    block(ax, 50, 17, 9, 12, "pool\nproposals,\nNMS", "#D9D9D9")
+    block(ax, 62, 17, 11, 12, "ROIAlign\n2 shared FC", "#D9D9D9")
+    block(ax, 90, 17, 9, 12, "fuse, stack\nto 3D,\nFPR", "#F2F2F2")
     for start, end in (((12, 23), (16, 23)), ((59, 23), (62, 23))):
-        _arrow(ax, start, end)
+        arrow(ax, start, end)
     return fig
-
-
-def _block(ax: plt.Axes, x: float, y: float, width: float, height: float, text: str, colour: str) -> None:
-    ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.2", facecolor=colour, edgecolor="#404040"))
-    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
-
-
-def _arrow(ax: plt.Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    ax.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "->", "color": "#404040", "linewidth": 0.9})

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from lensnb.datasets import DATASETS
@@ -190,3 +190,14 @@ def show(fig: Figure, path: Path, caption: str, alt: str) -> None:
     bundle = {"image/png": base64.b64encode(save(fig, path)).decode(), "text/plain": alt}
     display(bundle, raw=True, metadata={"image/png": {"alt": alt}})
     display(Markdown(f"*{caption}*"))
+
+
+def block(ax: plt.Axes, x: float, y: float, width: float, height: float, text: str, colour: str) -> None:
+    """A box of a drawing with its text; x, y is its lower left corner."""
+    ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.2", facecolor=colour, edgecolor="#404040"))
+    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
+
+
+def arrow(ax: plt.Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """An arrow of a drawing."""
+    ax.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "->", "color": "#404040", "linewidth": 0.9})
