@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from lensnb import phantom
-from lensnb.datasets import lits, luna16, nih_ln, present
+from lensnb.datasets import lits, luna16, nih_ln, present, shapes
+from lensnb.datasets.preparation import prepare
+from lensnb.datasets.store import Store
 from lensnb.phantom import marking, ontology, writing
 from lensnb.phantom.anatomy import draw_anatomy, kidney, liver_distance, lung_distance
 from lensnb.phantom.lesions import Lesion
@@ -218,6 +220,34 @@ def test_deeplesion_table_has_the_real_form(tiny):
     assert (rows.loc[rows["Train_Val_Test"] == 1, "Coarse_lesion_type"] == -1).all()
     assert (rows.loc[rows["Train_Val_Test"] == 3, "Coarse_lesion_type"] > 0).all()
     assert rows["Possibly_noisy"].sum() == 1
+
+
+def test_the_store_keeps_masks_and_diameters(tiny, tmp_path):
+    prepare(tiny, tmp_path, (1.6, 1.6, 4.0), workers=1, datasets=("DeepLesion", "LiTS", "NIH-LN"))
+    store = Store(tmp_path)
+    numbers, boxes = shapes.mask_numbers(store), store.boxes
+    assert set(numbers["dataset"]) == {"LiTS", "NIH-LN"}
+    assert sorted(numbers["lesion"]) == sorted(set(boxes.loc[boxes["dataset"] != "DeepLesion", "lesion"]))
+    for volume, known in numbers.groupby("volume"):
+        mask = shapes.mask(store, volume)
+        assert set(np.unique(mask)) == {0, *known["number"]}
+        for number, lesion in zip(known["number"], known["lesion"], strict=True):
+            own = boxes[boxes["lesion"] == lesion]
+            assert np.flatnonzero((mask == number).any(axis=(1, 2))).tolist() == sorted(own["z"])
+            for box in own.itertuples():
+                y, x = np.nonzero(mask[int(box.z)] == number)
+                edges = [x.min() - 0.5, y.min() - 0.5, x.max() + 0.5, y.max() + 0.5]
+                assert edges == pytest.approx([box.x1, box.y1, box.x2, box.y2], abs=1.0)
+    marked = boxes[boxes["dataset"] == "DeepLesion"]
+    marked = marked.merge(shapes.recist(store), on=["lesion", "z"], suffixes=("", "_end"))
+    assert len(marked) == len(shapes.recist(store)) == (boxes["dataset"] == "DeepLesion").sum() > 0
+    for row in marked.itertuples():
+        x, y = (row.x1_end, row.x2_end, row.x3, row.x4), (row.y1_end, row.y2_end, row.y3, row.y4)
+        margin = 1.3 * store.geometry(row.volume).original_to_mm[0, 0] / 1.6
+        hull = [min(x) - margin, min(y) - margin, max(x) + margin, max(y) + margin]
+        edges = store.volumes.loc[row.volume, ["width", "height"]].to_numpy(float) - 0.5
+        hull = np.clip(hull, -0.5, np.tile(edges, 2))  # boxes end at the image
+        assert [row.x1, row.y1, row.x2, row.y2] == pytest.approx(hull, abs=5e-3)
 
 
 def test_marks_agree_with_truth_and_picture(tiny, truth):

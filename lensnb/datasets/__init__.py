@@ -16,6 +16,12 @@ count(root, found) -> numbers: what the dataset's tables hold, by the names in `
 faults(root, usable) -> what is wrong with the files of these rows of `find`, as far as can be told without reading a
     volume: (volume, or empty for the dataset itself; LEFT_OUT, INCOMPLETE or HANDLED; "kind: detail").
 
+Two more are for what some datasets have beyond boxes; the store keeps it where a reader has the function:
+
+read_with_masks(root, row) -> (CT, boxes, segments): as `read`, and each lesion of the mask (ct/grid_shapes.py:Segment).
+diameters(row, CT) -> table: the ends of the RECIST diameters in ORIGINAL index coordinates, one row per lesion: lesion,
+    z, x1, y1 to x4, y4, the long one first.
+
 Boxes of the readers and of the manual test set are in original pixels and slices; functions whose names or arguments
 say `grid` work in the voxels of prepared volumes.
 """
