@@ -100,7 +100,7 @@ def test_no_lesion_vanishes_between_the_voxels_of_the_grid():
     instances[4, 3, 3] = 2  # half way between four of them, of which one is taken
     instances[7, 1:6, 1:4] = 3  # between two slices
     mask, boxes = on_grid(instances, np.eye(4), (2.0, 2.0, 4.0))  # centres at 0, 2, 4, 6 and slices at 0, 4, 8
-    # half way is the next voxel's, so that (3, 3) is nobody's nearest: 2.5 would have to be a centre
+    # no centre lies in the pixel 3, which reaches from 2.5 to 3.5
     assert places(mask, 1) == [[1, 1, 1]] and places(mask, 2) == [[1, 1, 2]]
     assert places(mask, 3) == [[2, y, 1] for y in (1, 2)]  # of slice 7 whole: y 2 and 4, x 2
     assert boxes.set_index("lesion")["z"].to_dict() == {"n1": 1, "n2": 1, "n3": 2}

@@ -14,6 +14,7 @@ from pathlib import Path
 from lensnb import runfolder
 from lensnb.datasets import UNIVERSAL, organ_maps, present
 from lensnb.datasets.manual_boxes import MANUAL_FILE
+from lensnb.datasets.shapes import NUMBERS_FILE, RECIST_FILE
 from lensnb.evaluation import table2
 from lensnb.lesanet import label_files, methods
 from lensnb.mining.strategies import STRATEGIES
@@ -168,8 +169,9 @@ def _data(run: Run, phantoms: bool) -> list[Step]:
             raw=() if phantoms else folders, fills=(run.raw,) if phantoms else (), threads=workers,
         ),
         _notebook(
-            run, "02_preparing_ct", "phantom grid network", [*_store(run, phantoms), run.prepared / "report.json"],
-            ["preparing", "windows", "coronal", "annotations"],
+            run, "02_preparing_ct", "phantom grid network",
+            [*_store(run, phantoms), *(run.prepared / name for name in (RECIST_FILE, NUMBERS_FILE, "report.json"))],
+            ["preparing", "windows", "coronal", "annotations", "shapes"],
             needs=complete, raw=(*folders, *truth), fills=(run.prepared / "store",), threads=workers,
             urgency=95,  # needs all cores: before the pretext task takes one
         ),
