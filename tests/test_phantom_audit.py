@@ -17,7 +17,7 @@ from lensnb.phantom import audit
 
 SPACING = "0.5, 0.5, 5"
 ROW = {"Study_index": 1, "Series_ID": 1, "Possibly_noisy": 0, "Slice_range": "90, 110", "Image_size": "512, 512",
-       "Train_Val_Test": 3, "Measurement_coordinates": "", "Spacing_mm_px_": SPACING,
+       "Train_Val_Test": 3, "Measurement_coordinates": "12, 12, 30, 30, 12, 30, 30, 12", "Spacing_mm_px_": SPACING,
        "Normalized_lesion_location": "0.5, 0.5, 0.5", "Patient_age": "60"}  # fmt: skip
 
 
