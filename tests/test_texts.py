@@ -62,6 +62,9 @@ LOOKED_AT = {
         "4,155 lesions in the 800 test sub-volumes": PAPER,
         "200 and 800 sub-volumes, 5,447 lesions": DATA,
     },
+    "02": {
+        "the four ends of two lines": "what RECIST diameters are",
+    },
     "03": {
         "backbone (6,170,240)": "compared with MULAN's published code in test_detector.py",
         "(55,599,114)": "compared with MULAN's published code in test_detector.py",
