@@ -85,7 +85,7 @@ COMMANDS = {
     ),
     "train": Command(
         "train one experiment, without notebooks",
-        "lensnb.detection.selection:command",
+        "lensnb.training.detector:command",
         (argument("experiment", metavar="EXPERIMENT", help="its name; a wrong one lists them all"), PROFILE, SEED),
     ),
     "pretext": Command(

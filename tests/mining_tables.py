@@ -17,7 +17,6 @@ RULES = {
     "sigmas": [0.5],
     "uncertain_precision": 0.6,
     "overlap": 0.0,
-    "nms": 0.3,
 }
 
 
