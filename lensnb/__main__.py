@@ -85,7 +85,7 @@ COMMANDS = {
     ),
     "train": Command(
         "train one experiment, without notebooks",
-        "lensnb.training.detector:command",
+        "lensnb.detection.selection:command",
         (argument("experiment", metavar="EXPERIMENT", help="its name; a wrong one lists them all"), PROFILE, SEED),
     ),
     "pretext": Command(

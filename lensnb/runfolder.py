@@ -23,6 +23,7 @@ STEP = "LENSNB_JOB"  # set in everything that a step of run_all.sh starts
 BY_HAND = "LENSNB_BY_HAND"  # set in the kernel of a notebook that run_all.sh did not start
 # in the folder of every training; from its checkpoint an interrupted one goes on
 WEIGHTS, CONFIG, LOG, CHECKPOINT = "weights.safetensors", "config.json", "log.csv", "checkpoint.pt"
+VALIDATION = "validation.csv"  # beside them, where the best weights of a training are kept: which those are
 NAMING = "labels.json"  # beside LesaNet's weights: what naming lesions needs
 DETECTED = ("detections.csv", "overlay.png", "detections.mrk.json", "about.json")  # in a folder of own_ct
 BORROWED = "borrowed.json"  # what a folder has from another one, with the times of its files
@@ -61,6 +62,11 @@ class Run:
         """The weights that every detector starts from."""
         return self.folder / "pretext" / WEIGHTS
 
+    @property
+    def organs(self) -> Path:
+        """The folder of the network that learned organs; the start has its backbone."""
+        return self.folder / "pretext" / "organs"
+
     def experiment(self, name: str) -> Path:
         """The folder of a trained LENS."""
         return self.folder / "experiments" / f"{name}-seed{self.seed}"
@@ -70,7 +76,11 @@ class Run:
         return self.experiment(name) / WEIGHTS
 
     def proposals(self, experiment: str, split: str) -> Path:
-        """What the experts of an experiment find on every slice of a split (or of "luna16"): a table of 2D boxes."""
+        """What the experts of an experiment find on every slice of a split: a table of 2D boxes.
+
+        Besides train, val and test of DeepLesion: "own", the validation volumes of the single-type datasets, each an
+        expert's own, and "luna16", LUNA16's among them.
+        """
         return self.folder / "proposals" / f"{experiment}-{split}.npz"
 
     def tracklets(self, split: str = "train") -> Path:

@@ -28,19 +28,23 @@ class Phantom:
     spacing_mm: tuple[float, ...]
     depth_mm: int
     deeplesion_patients: int
-    studies: int
-    marking_noise: float
-    second_mark: float
+    studies: tuple[float, ...]
+    smallest_mm: float
+    marking_slope: float
+    further_mark: float
     growth_sd: float
     luna_volumes: int
     lits_volumes: int
     nihln_volumes: int
-    out_of_region: float
+    held_out: int
     val_patients: int
+    pretext_patients: int
+    pretext_val_patients: int
     test_volumes: int
     test_empty: float
     test_seed: int
     box_padding_px: float
+    controls: bool
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Network:
     backbone: str
     proposal_network: str
     slices: int
+    stride: int
     hu: tuple[int, ...]
     grey: tuple[int, ...]
     subtract: int
@@ -70,6 +75,7 @@ class Network:
     roi_size: int
     roi_points: int
     sampled: tuple[int, ...]
+    hard_negatives: float
     fc_channels: int
     freeze_batch_norm: bool
     imagenet: bool
@@ -82,9 +88,15 @@ class Network:
 
 @dataclass(frozen=True)
 class Pretext:
-    """The training whose weights all experiments start from, where there are no ImageNet weights."""
+    """The training whose weights all experiments start from, where there are no ImageNet weights.
 
+    task: organs, blobs or none (see `training/pretext.py`).
+    """
+
+    task: str
     iterations: int
+    evaluate_every: int
+    patience: int
     batch_size: int
     learning_rate: float
 
@@ -103,7 +115,10 @@ class Training:
     weight_decay: float
     gradient_clip: float
     scale: tuple[float, ...]
-    shift: int
+    shift_mm: float
+    crop: tuple[int, ...]
+    validations: int
+    validation_volumes: int
     threads: int
     checkpoint_every: int
     loader_workers: int
@@ -136,6 +151,7 @@ class Mining:
     sigmas: tuple[float, ...]
     uncertain_precision: float
     overlap: float
+    nms: float
 
 
 @dataclass(frozen=True)
@@ -191,6 +207,8 @@ class Fpr:
     imagenet: bool
     theta: float
     theta_fp: float
+    iobb_fp: float
+    cross_fit: bool
     epochs: int
     iterations: int
     batch_size: int

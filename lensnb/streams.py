@@ -17,9 +17,9 @@ class Stream(IntEnum):
     SPLIT = 1  # training and validation patients of a dataset; its place among the datasets
     SCHEDULE = 2  # which dataset each batch comes from
     EPOCH = 3  # slices that an epoch of a dataset visits; dataset, epoch
-    AUGMENTATION = 4  # scale and shifts of a batch; iteration
+    AUGMENTATION = 4  # scale, shift and crop of an image; iteration, image
     PROPOSALS = 5  # anchors and proposals in the losses of an image; iteration, image
-    BLOBS = 6  # pasted blobs of the pretext task; iteration
+    BLOBS = 6  # pasted blobs of the pretext task "blobs"; iteration
     FPR_EPOCH = 7  # proposals that an epoch of the 3D classifier sees; epoch
     FPR_VIEWS = 8  # moved and scaled patches; iteration
     LESANET_EPOCH = 9  # lesions of LesaNet's epochs; epoch
@@ -30,7 +30,9 @@ class Stream(IntEnum):
     FROC_BOOTSTRAP = 14  # patients drawn for the intervals of sensitivities; their number
     LUNA_BOOTSTRAP = 15  # scans drawn for LUNA16's intervals; their number
     JITTER = 16  # places of dots in a chart
-    BLOB_PROPOSALS = 17  # proposals in the losses of the pretext task; iteration, image
+    BLOB_PROPOSALS = 17  # proposals in the losses of the pretext task "blobs"; iteration, image
+    ORGAN_SLICES = 24  # slices of the pretext task "organs", their scale, shifts and order; iteration
+    AUC_BOOTSTRAP = 25  # patients drawn for the intervals of experts' specificity; their number
 
 
 @unique
@@ -44,6 +46,7 @@ class PhantomStream(IntEnum):
     SENTENCE = 41
     OTHER_SENTENCE = 42
     MARKING = 77  # which lesions the radiologist marks
+    LOOKALIKES = 78  # normal things that look like lesions; of a person, not of a study
 
 
 def generator(seed: int, stream: Stream, *place: int) -> np.random.Generator:

@@ -1,6 +1,8 @@
 """What the tests share."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_store import write_store
+from filelock import FileLock
+from small_store import write_organ_scans, write_store
 from xdist.scheduler import LoadScopeScheduling
 
 from lensnb import runfolder
@@ -19,13 +22,22 @@ from lensnb.datasets.store import Store
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-LONGEST = ("chain", "test_paper_profile.py")  # begun first, so that no process works on alone at the end
+# the chain is begun first, as it takes longest, and what goes on from its files last: it needs them ready
+FIRST, LAST = ("test_chain.py", "test_paper_profile.py"), "after the chain"
+AFTER = ("test_after_the_chain.py", "test_notebooks.py")
 
 
 def group_of(nodeid: str) -> str:
-    """Which tests one process does: those of a file, and those of both files that look at the chain."""
+    """Which tests one process does: those of a file, and those of the two files that go on from the chain's files."""
     file = nodeid.split("::")[0].rpartition("/")[2]
-    return "chain" if file in ("test_chain.py", "test_notebooks.py") else file
+    return LAST if file in AFTER else file
+
+
+def place_of(group: str) -> int:
+    """Where a group stands in the order in which they are begun."""
+    if group == LAST:
+        return len(FIRST) + 1
+    return FIRST.index(group) if group in FIRST else len(FIRST)
 
 
 class ByGroup(LoadScopeScheduling):
@@ -42,9 +54,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByGroup:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest groups first; within a group tests stay in their order."""
-    groups = {item: group_of(item.nodeid) for item in items}
-    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
+    """Groups in the order in which they are begun; within a group tests stay in their order."""
+    items.sort(key=lambda item: place_of(group_of(item.nodeid)))
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +80,11 @@ class Chain:
     @property
     def figures(self) -> Path:
         return self.root / "figures" / "smoke"
+
+    def times(self) -> dict[Path, int]:
+        """When each result was written."""
+        results = [*self.figures.iterdir(), *self.runs.glob("*.ipynb"), *self.runs.glob("experiments/*/*")]
+        return {path: path.stat().st_mtime_ns for path in results}
 
     def start(self, *options: str, kill: str = "", at: str = "") -> subprocess.CompletedProcess:
         """Call run_all.sh's runner; kill -9 the "run" or a "kernel" when a line that holds `at` appears."""
@@ -110,11 +126,27 @@ def kernel_of(step: str, runner: int) -> int:
 
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory) -> Chain:
-    """The chain's files after a start that was killed, a start whose kernel was killed, and one left alone."""
-    made = Chain(tmp_path_factory.mktemp("chain"))
-    made.start(kill="run", at="multi-mined-seed0: iteration 42/60")  # past its last checkpoint but one
-    made.start(kill="kernel", at="fpr: iteration")
-    made.start()
+    """The chain's files after a start that was killed, a start whose kernel was killed, and one left alone.
+
+    Where several processes share the tests, the first one that needs the chain makes it, and works on in its folder;
+    the other one waits for that and gets a copy, so that neither sees what the other's tests do.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    copy, starts = shared / "chain-copy", shared / "chain-starts.json"
+    with FileLock(shared / "chain.lock"):
+        if not starts.exists():
+            made = Chain(shared / "chain")
+            made.root.mkdir()
+            made.start(kill="run", at="multi-mined-seed0: iteration 42/60")  # past its last checkpoint but one
+            made.start(kill="kernel", at="fpr: iteration")
+            made.start()
+            shutil.copytree(made.root, copy, symlinks=True)
+            starts.write_text(json.dumps([[start.returncode, start.stdout] for start in made.starts]))
+        else:
+            known = [subprocess.CompletedProcess([], *start) for start in json.loads(starts.read_text())]
+            made = Chain(copy, known)
     if made.starts[-1].returncode:
         pytest.fail("\n".join(made.starts[-1].stdout.splitlines()[-30:]))
     return made
@@ -130,6 +162,7 @@ def not_by_hand():
 
 @pytest.fixture
 def tiny_store(tmp_path, monkeypatch) -> Store:
-    """Two volumes of every dataset with one bright lesion each, in a data folder of their own."""
+    """Two volumes of every dataset with one bright lesion each, and scans with organs, in their own folder."""
     monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    write_organ_scans(runfolder.phantom("smoke") / "pretext")
     return write_store(runfolder.prepared("smoke"))

@@ -17,6 +17,7 @@ RULES = {
     "sigmas": [0.5],
     "uncertain_precision": 0.6,
     "overlap": 0.0,
+    "nms": 0.3,
 }
 
 

@@ -1,4 +1,4 @@
-"""A prepared store of a few small volumes, without any raw files: for tests of training."""
+"""A prepared store of a few small volumes without their raw files, and scans with organs: for tests of training."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pandas as pd
 from lensnb.boxes import COLUMNS
 from lensnb.datasets import NAMES
 from lensnb.datasets.store import Store
-from lensnb.files import atomic_write, write_table
+from lensnb.files import atomic_write, write_json, write_table
 
 
 def label_rows(rows):
@@ -44,3 +44,19 @@ def write_store(folder: Path) -> Store:
     write_table(label_rows(boxes), folder / "boxes.csv")
     write_table(pd.DataFrame(columns=COLUMNS), folder / "manual.csv")
     return Store(folder)
+
+
+def write_organ_scans(folder: Path, organs: tuple[str, ...] = ("air", "soft tissue", "lung")) -> None:
+    """What the pretext task reads: three scans to learn from and one held out, of a lung that grows upwards."""
+    rng, (y, x) = np.random.default_rng(1), np.ogrid[:40, :56]
+    for number in range(1, 5):
+        organ = np.zeros((12, 40, 56), np.uint8)
+        organ[:, ((y - 20) / 16) ** 2 + ((x - 28) / 22) ** 2 < 1] = 1
+        for z in range(12):
+            organ[z, 12:28, 14 : 18 + 2 * z] = 2
+        hu = np.array([-1000, 50, -850])[organ] + rng.normal(0, 15, organ.shape)
+        content = {"hu": hu.astype(np.int16), "organ": organ, "spacing_mm": np.array([3.0, 3.0, 4.0]),
+                   "z_mm": 10.0 * number + 4.0 * np.arange(12)}  # fmt: skip
+        with atomic_write(folder / f"{'train' if number < 4 else 'val'}-{number:04d}.npz") as temporary:
+            np.savez_compressed(temporary, **content)
+    write_json(list(organs), folder / "organs.json")

@@ -75,7 +75,7 @@ def test_joint_training_has_one_expert_less(executed, monkeypatch, capsys, name)
     """With the smoke profile's network, on the notebooks' volumes."""
     root, _ = executed
     profile = load_profile("smoke")
-    profile = replace(profile, training=replace(profile.training, iterations=6, batch_size=2))
+    profile = replace(profile, training=replace(profile.training, iterations=6, batch_size=2, validations=0))
     monkeypatch.setattr(detector, "load_profile", lambda _: profile)
     monkeypatch.setenv("LENSNB_ROOT", str(root))
     start = build_lens(profile.network, ("DeepLesion",))

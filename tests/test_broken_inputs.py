@@ -182,7 +182,7 @@ def failing_disk(at: Place) -> None:
     def unreadable(root, row):
         raise OSError(5, "Input/output error", str(Path(root) / row["path"]))
 
-    at.patch.setattr(READERS["LiTS"], "read", unreadable)
+    at.patch.setattr(READERS["LiTS"], "read_with_masks", unreadable)
 
 
 # fmt: off

@@ -9,6 +9,7 @@ from pathlib import Path
 import broken
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from broken import (
@@ -16,6 +17,7 @@ from broken import (
     HU,
     MATRIX,
     STORE,
+    B,
     Malice,
     Place,
     a_folder_instead,
@@ -40,17 +42,19 @@ from tiny import write_dicom, write_image
 from lensnb import files
 from lensnb.ct.volume import affine
 from lensnb.datasets import NAMES, preparation
+from lensnb.datasets.manual_boxes import MANUAL_FILE
 from lensnb.models.build import build_lens
 from lensnb.models.lens import LENS
 from lensnb.models.weights import save_weights
 from lensnb.settings import load_profile, to_dict
 from lensnb.training import detector, loop
-from lensnb.training.loop import save_checkpoint
+from lensnb.training.loop import Progress, save_checkpoint
 
 HEADER = "volume,x1,y1,z1,x2,y2,z2"
 RUN = "root/data/runs/smoke/experiments/single-seed0/"
 PRETEXT = "root/data/runs/smoke/pretext/weights.safetensors"
 PREPARED = "root/data/prepared/smoke"
+MANUAL = f"root/data/phantom/smoke/{MANUAL_FILE}"
 
 
 # sound files
@@ -91,9 +95,14 @@ def scan(folder: Path) -> None:
 
 
 def prepared(folder: Path) -> None:
-    """A store with DeepLesion, the weights to start from, and mined tables."""
+    """A store with DeepLesion, a volume to validate on, the weights to start from, and mined tables."""
     deeplesion(folder)
     preparation.prepare(folder / "raw", folder / PREPARED, (3.0, 3.0, 4.0), workers=1, datasets=("DeepLesion",))
+    volumes = pd.read_csv(folder / PREPARED / "volumes.csv", dtype=str)
+    volumes["split"] = volumes["split"].replace("test", "val")
+    volumes.to_csv(folder / PREPARED / "volumes.csv", index=False)
+    (folder / MANUAL).parent.mkdir(parents=True)
+    (folder / MANUAL).write_bytes(pickle.dumps({"val": {B: BOX}}))
     save_weights(network(), folder / PRETEXT, ("backbone.", "head.fc1.", "head.fc2."))
     boxes = folder / PREPARED / "boxes.csv"
     for name in ("cross-slice", "intra-patient", "cross-dataset"):
@@ -140,7 +149,7 @@ def checkpoint(model: torch.nn.Module):
 
     def write(at: Place) -> None:
         at.patch.setattr(loop, "text", lambda recipe: "this recipe")
-        save_checkpoint(at / RUN / "checkpoint.pt", model, optimizer, 20, [], [], "this recipe")
+        save_checkpoint(at / RUN / "checkpoint.pt", model, optimizer, Progress(done=20), "this recipe")
 
     return write
 
@@ -307,6 +316,9 @@ CASES = [
         ("start weights cut off", cut_off(PRETEXT), refused("pretext/weights.safetensors", "delete it")),
         ("start weights of another size", other_start,
          refused("pretext/weights.safetensors", "size mismatch", "delete it")),
+        ("manual boxes missing", remove(MANUAL), refused("DeepLesion_manual_1K_test_release.pkl")),
+        ("manual boxes without a lesion", write(MANUAL, pickle.dumps({"val": {B: BOX[:0]}})),
+         refused("DeepLesion_manual_1K_test_release.pkl hold no lesion", "training.validations is 2", "set it to 0")),
         ("checkpoint cut off", lambda at: (checkpoint(network())(at), cut(at / RUN / "checkpoint.pt")),
          refused("checkpoint.pt", "delete it to start this training again")),
         ("checkpoint empty", write(f"{RUN}checkpoint.pt", b""), refused("checkpoint.pt", "delete it")),

@@ -5,14 +5,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import psutil
 
 from lensnb import runfolder
-from lensnb.evaluation import froc, table2
+from lensnb.evaluation import froc, lesanet_claims, table2
+from lensnb.lesanet.methods import CONTROLS
 from lensnb.provenance.commit import commit
 from lensnb.run import processes, publishing, story, targets
 from lensnb.training.experiments import available
@@ -75,7 +75,8 @@ def test_table2(chain):
 
 def test_claims_and_audit(chain):
     claims = pd.read_csv(chain.figures / "claims.csv")
-    assert list(claims.columns) == ["table", "claim", "paper", "ours", "low", "high", "verdict"]
+    assert list(claims.columns) == ["table", "claim", "paper", "ours", "low", "high", "verdict", "size"]
+    assert set(claims.loc[claims["paper"].notna(), "size"]) <= {"agrees", "smaller", "larger"}
     assert set(claims["verdict"]) <= {"holds", "fails", "undecided"} and set(claims["table"]) == {"table2"}
     table = pd.read_csv(chain.figures / "table2.csv").set_index("row")["average"]
     ours = claims.set_index("claim")["ours"]
@@ -90,9 +91,11 @@ def test_claims_and_audit(chain):
 
 
 def test_lesanet_tables(chain):
-    tables = {name: pd.read_csv(chain.figures / f"lesanet_{name}.csv") for name in ("table1", "table2", "table3")}
-    claims = pd.read_csv(chain.figures / "lesanet_claims.csv")
-    assert list(claims.columns) == ["table", "claim", "paper", "ours", "low", "high", "verdict"]
+    names = ("table1", "table2", "table3", "claims", "controls", "expansion")
+    tables = {name: pd.read_csv(chain.figures / f"lesanet_{name}.csv") for name in names}
+    claims = tables["claims"]
+    assert list(claims.columns) == lesanet_claims.COLUMNS
+    assert (claims["splits"] == 1).all() and claims["p_corrected"].isna().all(), "the smallest profile has one split"
     assert set(claims["verdict"]) <= {"holds", "fails", "undecided"}
     by_method = tables["table1"].set_index("method")
     assert list(by_method.index)[:4] == ["cnn", "warp", "older", "lesanet"] and len(by_method) == 9
@@ -101,6 +104,12 @@ def test_lesanet_tables(chain):
     assert (by_method["text_auc_low"] <= by_method["text_auc_high"]).all() and by_method["complete_auc"].notna().all()
     np.testing.assert_allclose(tables["table2"]["text_auc"].mean(), by_method.loc["lesanet", "text_auc"])
     assert len(tables["table3"]) == 6 and (tables["table3"]["splits"] == 1).all()
+    auc = tables["controls"].query("measure == 'auc' and set == 'text-mined'").set_index("method")
+    assert list(auc.index) == [*CONTROLS, "lesanet"]
+    np.testing.assert_allclose(auc.loc["lesanet", "gain"], difference)
+    assert set(tables["expansion"]["method"]) == {"lesanet", "without-expansion", "cnn"}
+    recall = tables["expansion"].query("measure == 'recall'")
+    assert (recall["difference"] >= 0).all(), "parents can only add to what is found"
     matching = pd.read_csv(chain.figures / "lesanet_matching.csv")
     assert list(matching["embedding"]) == ["simpler", "simpler", "LesaNet", "LesaNet"]
     assert matching["recall"].between(0, 1).all()
@@ -143,10 +152,10 @@ def test_detections_are_in_the_original_slices(chain):
 
 
 def test_a_second_start_does_nothing(chain):
-    before = times(chain)
+    before = chain.times()
     result = chain.start()
     assert result.returncode == 0 and "started" not in result.stdout
-    assert times(chain) == before
+    assert chain.times() == before
 
 
 def test_every_table_and_figure_says_what_made_it(chain):
@@ -195,22 +204,6 @@ def test_what_was_damaged_is_named_and_made_again(chain):
     assert "oracle-mined-seed0/weights.safetensors: made again, because" in result.stdout
 
 
-def test_undisturbed_it_gives_the_same_bytes(chain):
-    """What the killed starts made is made again without disturbance, from the mined labels' training on."""
-    names = ("table2.csv", "claims.csv", "mining_audit.csv", "lesanet_row_g.csv")
-    disturbed = {name: (chain.figures / name).read_bytes() for name in names}
-    weights = chain.runs / "experiments" / "multi-mined-seed0" / "weights.safetensors"
-    of_training = weights.read_bytes()
-    for path in (weights, *chain.runs.glob("proposals/multi-mined-*.npz"), *chain.runs.glob("fpr/*"),
-                 *(chain.figures / name for name in names)):  # fmt: skip
-        path.unlink()
-    result = chain.start()
-    assert result.returncode == 0 and "multi-mined-seed0: iteration 6/60" in result.stdout
-    assert "[10_false_positive_reduction] done" in result.stdout
-    assert weights.read_bytes() == of_training
-    assert {name: (chain.figures / name).read_bytes() for name in names} == disturbed
-
-
 def test_only_one_target_is_made(chain):
     fig2, table2 = chain.figures / "fig2.png", chain.figures / "table2.csv"
     fig2.unlink()
@@ -231,14 +224,14 @@ def test_targets_by_name(chain):
 
 
 def test_dry_run_says_what_would_be_made(chain):
-    before = times(chain)
+    before = chain.times()
     claims = chain.figures / "claims.csv"
     claims.rename(chain.root / "claims.csv")
     result = chain.start("--dry-run", "--only", "table2", "--only", "00_start_here")
     (chain.root / "claims.csv").rename(claims)
     lines = {line.split()[-2]: line.split()[0] == "made" for line in result.stdout.splitlines() if line.startswith(" ")}
     assert lines["00_start_here"] and not lines["table2"]  # the notebook that makes the one makes the other
-    assert times(chain) == before
+    assert chain.times() == before
 
 
 def test_publish_refuses_what_is_not_made(chain, monkeypatch, tmp_path):
@@ -263,47 +256,3 @@ def test_nothing_is_left_at_work(chain):
         except (psutil.Error, OSError):
             continue
     assert left == []
-
-
-def times(chain) -> dict[Path, int]:
-    """When each result of the chain was written."""
-    results = [*chain.figures.iterdir(), *chain.runs.glob("*.ipynb"), *chain.runs.glob("experiments/*/*")]
-    return {path: path.stat().st_mtime_ns for path in results}
-
-
-def test_a_variant_makes_what_depends_on_its_change_and_nothing_else(chain):
-    """Another sigma needs mining again, but no training; the reference stays, and the differences are printed."""
-    before = times(chain)
-    of_reference = pd.read_csv(chain.runs / "mined" / "cross-dataset.csv")
-    sigma = round(of_reference["score"].median(), 4)
-    result = chain.start("--variant", "low", "--set", f"mining.sigma={sigma}", "--only", "table4_counts")
-    assert result.returncode == 0, result.stdout[-2000:]
-    started = {line.split("]")[0].lstrip("[") for line in result.stdout.splitlines() if "] started" in line}
-    mining = {"06_cross_slice_mining", "07_intra_patient_mining", "08_cross_dataset_mining"}
-    assert started == mining
-    assert "tables hold the same numbers" in result.stdout and "difference" in result.stdout
-    own = chain.root / "figures" / "smoke+low"
-    assert (own / "differences.md").exists() and (own / "table4_counts.csv").exists()
-    boxes = pd.read_csv(chain.root / "data" / "runs" / "smoke+low" / "mined" / "cross-dataset.csv")
-    assert 0 < len(boxes) < len(of_reference) and boxes["score"].min() > sigma
-    assert times(chain) == before
-    again = chain.start("--variant", "low", "--only", "table4_counts")
-    assert again.returncode == 0 and "started" not in again.stdout and "tables hold the same numbers" in again.stdout
-    other = chain.start("--variant", "low", "--set", "mining.sigma=0.5", "--only", "table4_counts")
-    assert other.returncode == 2 and "variant low exists with other settings" in other.stdout
-
-
-def test_a_notebook_by_hand_leaves_the_run_as_it_is(chain, tmp_path):
-    """Plain papermill: the notebook reads what the run made and writes into folders of its own."""
-    before = times(chain)
-    notebook = runfolder.repository() / "notebooks" / "06_cross_slice_mining.ipynb"
-    environment = {**os.environ, "LENSNB_ROOT": str(chain.root), "PYTHONPATH": str(runfolder.repository())}
-    command = [sys.executable, "-m", "papermill", notebook, tmp_path / "out.ipynb", "-p", "profile", "smoke"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=notebook.parent)
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert times(chain) == before
-    own = chain.root / "data" / "runs" / "smoke+by-hand" / "mined" / "cross-slice.csv"
-    reference = chain.runs / "mined" / "cross-slice.csv"
-    assert own.read_bytes() == reference.read_bytes() and own.stat().st_ino != reference.stat().st_ino
-    assert (chain.root / "figures" / "smoke+by-hand" / "cross_slice.png").exists()
-    assert "by hand: all that this notebook writes" in (tmp_path / "out.ipynb").read_text()

@@ -12,8 +12,8 @@ import pytest
 from lensnb import __main__ as cli
 from lensnb import phantom, runfolder
 from lensnb.datasets import NAMES, preparation
+from lensnb.detection import selection
 from lensnb.own_ct import detect
-from lensnb.training import detector
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADER = "volume,x1,y1,z1,x2,y2,z2"
@@ -96,7 +96,7 @@ def test_failures_have_status_1_and_an_escape_hatch(files, monkeypatch, capsys):
     def diverge(*_):
         raise FloatingPointError("the loss is nan at iteration 3")
 
-    monkeypatch.setattr(detector, "train_experiment", diverge)
+    monkeypatch.setattr(selection, "train_and_select", diverge)
     assert cli.main(["train", "single"]) == 1
     assert capsys.readouterr().err == "lensnb: the loss is nan at iteration 3\n"
     monkeypatch.setenv("LENSNB_TRACEBACK", "1")
@@ -128,7 +128,7 @@ def test_the_function_of_a_command_takes_its_arguments(name):
 
 def test_train_calls_the_training_with_its_options(monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr(detector, "train_experiment", lambda *arguments: calls.append(arguments) or Path("somewhere"))
+    monkeypatch.setattr(selection, "train_and_select", lambda *arguments: calls.append(arguments) or Path("somewhere"))
     assert cli.main(["train", "multi", "--profile", "smoke", "--seed", "3"]) == 0
     assert cli.main(["train", "single"]) == 0
     assert calls == [("multi", "smoke", 3), ("single", "phantom", 0)]

@@ -121,6 +121,7 @@ def test_deeplesion_refuses_eight_bits_and_torn_folders(tmp_path):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
+        ("Measurement_coordinates", "1, 2, 3, 4", "line 3: Measurement_coordinates is not 8 numbers"),
         ("Bounding_boxes", "1, 2, 3", "line 3: Bounding_boxes is not 4 numbers"),
         ("Bounding_boxes", "9, 2, 3, nan", "line 3: Bounding_boxes is not 4 numbers"),
         ("Bounding_boxes", "9, 2, 3, 4", "line 3: Bounding_boxes is inverted"),

@@ -6,17 +6,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torchvision.ops import nms
+from torchvision.ops import clip_boxes_to_image, nms
 
 from lensnb.detection.inference import detect_on_features, detect_volume
 from lensnb.models.afp import AFP, afp_target
 from lensnb.models.backbone import load_trunk
 from lensnb.models.build import build_lens, densenet
+from lensnb.models.cells import cell_centres
 from lensnb.models.heads import DetectionHead, match_proposals
 from lensnb.models.inputs import pad, slice_group, to_grey
 from lensnb.models.lens import LENS, best_boxes, total_loss
 from lensnb.models.rpn import RPN, anchor_boxes, match_anchors
-from lensnb.models.targets import Target, cell_centres, decode, encode
+from lensnb.models.targets import Target, decode, encode, sample
 from lensnb.settings import load_profile
 from lensnb.training.augment import place, resize
 
@@ -76,11 +77,11 @@ def test_small_network_is_the_same_code(small):
     assert boxes.shape == (*scores.shape, 4)
 
 
-@pytest.mark.parametrize("slices", [3, 9, 15])
+@pytest.mark.parametrize(("slices", "stride"), [(3, 4), (9, 4), (15, 4), (9, 2)])
 @pytest.mark.parametrize("depth", [1, 4, 11])
-def test_shared_features_equal_the_naive_computation(small, depth, slices):
+def test_shared_features_equal_the_naive_computation(small, depth, slices, stride):
     torch.manual_seed(1)
-    backbone = densenet(replace(small, slices=slices)).double().eval()
+    backbone = densenet(replace(small, slices=slices, stride=stride)).double().eval()
     volume = torch.randn(depth, 32, 48, dtype=torch.float64)
     naive = torch.cat([backbone(torch.from_numpy(slice_group(volume.numpy(), z, slices))[None]) for z in range(depth)])
     torch.testing.assert_close(backbone.volume_features(volume), naive, rtol=0, atol=1e-11)
@@ -127,42 +128,35 @@ def test_imagenet_weights_fit_the_trunk_and_only_the_trunk(paper, small):
         load_trunk(densenet(small), old)
 
 
-def test_cells_lie_at_the_middle_of_their_pixels():
-    assert cell_centres(2, 2, 4, torch.device("cpu")).tolist() == [[1.5, 1.5], [5.5, 1.5], [1.5, 5.5], [5.5, 5.5]]
-    assert cell_centres(1, 2, 16, torch.device("cpu")).tolist() == [[7.5, 7.5], [23.5, 7.5]]
-
-
 def test_afp_target_by_hand():
     """A lesion of 40 x 40 pixels: centre region 8 x 8 (2 x 2 cells), ignored 20 x 20."""
     points = cell_centres(20, 20, 4, torch.device("cpu"))
-    # centred between cells: (29.5 + 33.5) / 2 = 31.5
-    target = Target(torch.tensor([[11.5, 11.5, 51.5, 51.5]]), torch.tensor([[60.0, 0, 80, 20]]))
+    # centred between cells: (28 + 32) / 2 = 30
+    target = Target(torch.tensor([[10.0, 10, 50, 50]]), torch.tensor([[58.5, -1.5, 78.5, 18.5]]))
     label, distance = afp_target(target, points, 4)
     label = label.reshape(20, 20)
     assert (label == 1).nonzero().tolist() == [[7, 7], [7, 8], [8, 7], [8, 8]]
     ignored = set(map(tuple, (label == -1).nonzero().tolist()))
     ring = {(i, j) for i in range(5, 11) for j in range(5, 11)} - {(7, 7), (7, 8), (8, 7), (8, 8)}
-    ring = {(i, j) for i, j in ring if abs(4 * i + 1.5 - 31.5) <= 10 and abs(4 * j + 1.5 - 31.5) <= 10}
-    uncertain = {(i, j) for i in range(20) for j in range(20) if 65 <= 4 * j + 1.5 <= 75 and 5 <= 4 * i + 1.5 <= 15}
+    ring = {(i, j) for i, j in ring if abs(4 * i - 30) <= 10 and abs(4 * j - 30) <= 10}
+    uncertain = {(i, j) for i in range(20) for j in range(20) if 63.5 <= 4 * j <= 73.5 and 3.5 <= 4 * i <= 13.5}
     assert ignored == ring | uncertain
-    # cell (7, 7) at pixel 29.5: 18 pixels from left and top, 22 from right and bottom
+    # cell (7, 7) at pixel 28: 18 pixels from left and top, 22 from right and bottom
     assert distance.reshape(20, 20, 4)[7, 7].tolist() == [4.5, 4.5, 5.5, 5.5]
 
 
 def test_afp_gives_every_lesion_a_cell_and_overlaps_to_the_smaller():
     points = cell_centres(10, 10, 4, torch.device("cpu"))
-    tiny, large = [20.0, 20, 23, 23], [0.0, 0, 43, 43]
+    tiny, large = [18.5, 18.5, 21.5, 21.5], [0.0, 0, 40, 40]
     label, distance = afp_target(Target(torch.tensor([large, tiny]), NONE), points, 4)
     assert label.reshape(10, 10)[5, 5] == 1
-    assert distance.reshape(10, 10, 4)[5, 5].tolist() == pytest.approx(
-        [0.375] * 4
-    )  # at 21.5, 1.5 pixels from each side
+    assert distance.reshape(10, 10, 4)[5, 5].tolist() == pytest.approx([0.375] * 4)  # at 20, 1.5 pixels from each side
 
 
 def test_afp_losses_by_hand():
     """LENS Eq. 1 on two cells that count and LENS Eq. 2 on the one that is a lesion."""
     afp = AFP(4, 4, 2)
-    target = Target(torch.tensor([[0.0, 0, 3, 3]]), NONE)  # centre (1.5, 1.5), cell (0, 0)
+    target = Target(torch.tensor([[-1.5, -1.5, 1.5, 1.5]]), NONE)  # centre (0, 0), cell (0, 0)
     logits = torch.tensor([[0.0, 0.0]])
     distances = torch.tensor([[[0.5, 0.5, 0.375, 0.375], [9.0, 9, 9, 9]]])
     losses = afp.losses((logits, distances), (1, 2), [target])
@@ -196,6 +190,64 @@ def test_proposals_on_uncertain_lesions_are_left_out_unless_they_hit_a_lesion():
     assert label[0] == 1  # known lesions win over uncertain ones
 
 
+def test_sampling_by_hand():
+    """Two of three lesions, and of five background proposals the three that make six."""
+    label = torch.tensor([0, 1, 0, -1, 1, 0, 0, 1, 0])
+    for seed in range(20):
+        chosen = sample(label, 5, 2, torch.Generator().manual_seed(seed))
+        assert len(set(chosen.tolist())) == 5 and (label[chosen] == 1).sum() == 2 and (label[chosen] == 0).sum() == 3
+    assert len(sample(label, 64, 16, None)) == 8, "all there are"
+
+
+def test_hard_negatives_by_hand():
+    label = torch.tensor([0, 1, 0, -1, 1, 0, 0, 1, 0, 0])
+    scores = torch.tensor([0.1, 0.9, 0.7, 0.99, 0.8, 0.2, 0.6, 0.5, 0.3, 0.7])  # of background: 2 and 9, 6, 8, 5, 0
+    seen = set()
+    for seed in range(40):
+        chosen = sample(label, 6, 2, torch.Generator().manual_seed(seed), scores, 0.5)
+        assert len(set(chosen.tolist())) == 6 and (label[chosen] == 1).sum() == 2
+        background = set(chosen[label[chosen] == 0].tolist())
+        assert {2, 9} <= background, "half of the four are those that look most like lesions"
+        seen |= background
+    assert seen == {0, 2, 5, 6, 8, 9}, "the other half are drawn among the rest"
+    every = sample(label, 6, 2, torch.Generator().manual_seed(0), scores, 1.0)
+    assert every[label[every] == 0].tolist() == [2, 9, 6, 8]
+    few = sample(torch.tensor([0, 0, 1]), 64, 16, None, torch.tensor([0.1, 0.2, 0.3]), 0.5)
+    assert sorted(few.tolist()) == [0, 1, 2]
+
+
+def test_hard_negatives_are_of_fully_labelled_datasets_only(small):
+    """In DeepLesion what looks most like a lesion, and is not marked, often is one."""
+    small = replace(small, hard_negatives=0.75)
+    assert build_lens(small, ("DeepLesion", "LUNA16", "LiTS", "NIH-LN")).head.hard == (0, 0.75, 0.75, 0.75)
+    assert build_lens(small, ("pretext",)).head.hard == (0,)
+
+
+def test_the_head_learns_from_the_proposals_that_deceive_an_expert():
+    """Features of one cell each: an expert that takes a bright cell for a lesion meets it in every sample."""
+    torch.manual_seed(0)
+    head = DetectionHead(1, 4, 2, width=4, roi_size=1, roi_points=1, sampled=(4, 1), hard=(0.0, 0.5))
+    features = torch.zeros(1, 1, 8, 8)
+    features[0, 0, 4, 4] = 5.0
+    corners = torch.cartesian_prod(torch.arange(8), torch.arange(8)).float() * 4
+    boxes = torch.cat([corners - 1, corners + 1], dim=1)
+    scores = [layer(head.pool(features, [boxes])).softmax(dim=1)[:, 1] for layer in head.classes]
+    bright = boxes[int(scores[1].argmax())] if scores[1].argmax() != scores[1].argmin() else None
+    assert bright is not None
+    met = {0: 0, 1: 0}
+    for dataset in met:
+        for seed in range(30):
+            pooled = []
+            keep = head.pool
+            head.pool = lambda features, chosen, pooled=pooled, keep=keep: (
+                pooled.append(chosen) or keep(features, chosen)
+            )
+            head.losses(features, [boxes], [Target(NONE, NONE)], dataset, [torch.Generator().manual_seed(seed)])
+            head.pool = keep
+            met[dataset] += bool((pooled[-1][0] == bright).all(dim=1).any())
+    assert met[1] == 30 and met[0] < 15
+
+
 def test_box_coder_round_trip_and_hand_value():
     reference = torch.tensor([[0.0, 0, 10, 20]])
     box = torch.tensor([[5.0, 10, 25, 20]])
@@ -205,7 +257,7 @@ def test_box_coder_round_trip_and_hand_value():
 
 def test_anchors_are_those_of_the_baseline():
     """Facts 2.1: widths x heights after the baseline's rounding."""
-    anchors = anchor_boxes([16, 24, 32, 48, 96], 4)
+    anchors = anchor_boxes([16, 24, 32, 48, 96])
     shapes = [tuple(s) for s in (anchors[:, 2:] - anchors[:, :2]).int().tolist()]
     assert shapes[:5] == [(24, 12), (36, 18), (48, 24), (72, 36), (144, 72)]
     assert shapes[5:10] == [(s, s) for s in (16, 24, 32, 48, 96)]
@@ -257,10 +309,20 @@ def test_the_best_boxes_are_those_that_nms_of_all_would_keep(spread):
     corner = torch.rand(900, 2, generator=generator) * spread
     boxes = torch.cat([corner, corner + 5 + 10 * torch.rand(900, 2, generator=generator)], dim=1)
     scores = torch.rand(900, generator=generator).round(decimals=2)  # with ties
-    network = SimpleNamespace(proposals=50, proposal_nms=0.3)
-    assert torch.equal(best_boxes(boxes, scores, network), boxes[nms(boxes, scores, 0.3)[:50]])
-    few = best_boxes(boxes[:7], scores[:7], network)
-    assert torch.equal(few, boxes[nms(boxes[:7], scores[:7], 0.3)])
+    boxes[::9, 2:] = boxes[::9, :2] + 0.5  # too small
+    network = SimpleNamespace(proposals=50, proposal_nms=0.3, min_box=1.0)
+
+    def plain(boxes, scores):
+        cut = clip_boxes_to_image(boxes, (299, 299))
+        large = ((cut[:, 2:] - cut[:, :2]) >= 1).all(dim=1)
+        return cut[large][nms(cut[large], scores[large], 0.3)[:50]]
+
+    images, of_images = boxes.unflatten(0, (3, 300)), scores.unflatten(0, (3, 300))
+    for number in (300, 7):
+        best = best_boxes(images[:, :number], of_images[:, :number], (300, 300), network)
+        for found, box, score in zip(best, images[:, :number], of_images[:, :number], strict=True):
+            assert torch.equal(found, plain(box, score))
+    assert best_boxes(images[:, :0], of_images[:, :0], (300, 300), network)[0].shape == (0, 4)
 
 
 @pytest.mark.parametrize("slices", [0, 6, 7, 12])
@@ -301,10 +363,10 @@ def test_the_stride_is_the_backbones(small):
     target = Target(torch.tensor([[8.0, 8, 40, 40]]), NONE)
     losses = model(torch.randn(1, 9, 64, 64), [target])
     assert all(torch.isfinite(value) for value in losses.values())
-    # no cell in the centre region, so the one nearest to the centre, at pixel 27.5: 19.5 and 12.5 pixels from the sides
+    # the centre region, from 20.8 to 27.2 in both directions, has the cell at pixel 24: 16 pixels from all sides
     label, distance = afp_target(target, cell_centres(8, 8, 8, torch.device("cpu")), 8)
     inside = label.reshape(8, 8).eq(1).nonzero().tolist()
-    assert inside == [[3, 3]] and distance.reshape(8, 8, 4)[3, 3].tolist() == [2.4375, 2.4375, 1.5625, 1.5625]
+    assert inside == [[3, 3]] and distance.reshape(8, 8, 4)[3, 3].tolist() == [2.0] * 4
     proposals, _, _ = model.eval()(torch.randn(1, 9, 64, 64))
     assert proposals[0].max() <= 63
 

@@ -86,6 +86,20 @@ def test_resampled_auc_equals_scikit_learn_on_the_same_patients():
     assert np.array_equal(found, metrics.resampled_auc(scores, labels, unknown, patients, draws=20, seed=5))
 
 
+def test_resampled_decisions_by_hand():
+    predicted = np.array([[True], [True], [False], [False]])
+    labels = np.array([[True], [False], [True], [False]])
+    nobody = np.zeros_like(labels)
+    alone = metrics.resampled_decisions(predicted, labels, nobody, np.array(["p"] * 4), 3, 0)
+    assert (alone == 0.5).all(axis=None) and len(alone) == 3
+    patients = np.array(["p", "p", "q", "q"])
+    copies = metrics.copies_of_patients(patients, 50, 1)
+    found = metrics.resampled_decisions(predicted, labels, nobody, patients, 50, 1)
+    p, q = copies[:, 0], copies[:, 2]
+    np.testing.assert_allclose(found["recall"], p / (p + q))
+    np.testing.assert_allclose(found["precision"], np.where(p > 0, 0.5, 1.0))
+
+
 # --- retrieval --------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""LesaNet's study, tables, claims, matching over delta and names for lesions, on cases small enough to work out."""
+"""LesaNet's study, matching over delta and names for lesions, on cases small enough to work out."""
 
 import json
 
@@ -8,10 +8,10 @@ import pytest
 from test_lesanet import TinyStore
 from test_lesanet_training import NAMES, ONTOLOGY, PROFILE, dl_info, mined_labels  # noqa: F401
 
-from lensnb.evaluation import lesanet_tables, published
 from lensnb.lesanet import methods, metrics, naming, prediction, study, text_mining
-from lensnb.lesanet.methods import METHODS, TABLE1, TABLE3, MethodRun
-from lensnb.lesanet.metrics import TEXT_MINED, Result
+from lensnb.lesanet.lesions import LabelledLesions
+from lensnb.lesanet.methods import CONTROLS, METHODS, TABLE1, MethodRun
+from lensnb.lesanet.metrics import TEXT_MINED
 from lensnb.lesanet.study import Exam, LabelStudy
 from lensnb.mining import reach
 from lensnb.mining.patients import Embedded, Patients
@@ -113,6 +113,51 @@ def test_a_run_is_trained_asked_and_asked_only_once(work, tmp_path, monkeypatch)
     check_names(folder, work, answers)
 
 
+def scored(scores: dict, val_scores: dict) -> tuple[LabelStudy, pd.DataFrame]:
+    """A study of two validation and two test lesions, and answers for them: by label, abdomen and bright stay at 0.
+
+    Validation: both are livers, the first is dark. Test: the first is a liver and so abdomen, the second is dark.
+    """
+    tables = [pd.DataFrame({"lesion": [f"{s}0", f"{s}1"], "patient": ["p", "q"]}) for s in ("v", "t")]
+    val = np.array([[False, True, True, False], [False, True, False, False]])
+    train, val = (LabelledLesions(tables[0], val, np.zeros_like(val), np.zeros_like(val)) for _ in range(2))
+    truth = np.array([[True, True, False, False], [False, False, True, False]])
+    exam = Exam(tables[1], truth, np.zeros_like(truth))
+    answers = pd.DataFrame({"lesion": ["v0", "v1", "t0", "t1"]} | {f"label {name}": 0.0 for name in NAMES})
+    for name in scores:
+        answers[f"label {name}"] = [*val_scores[name], *scores[name]]
+    return LabelStudy(ONTOLOGY, train, val, {TEXT_MINED: exam}), answers
+
+
+def test_parents_of_predictions_count_unless_switched_off():
+    """Only liver is ever predicted, of the first test lesion: abdomen is right with its parents, and missed without."""
+    work, answers = scored({"liver": [0.9, 0.1]}, {"liver": [0.8, 0.7]})
+    both = {
+        expanded: study.score_run(answers, work, MethodRun("cnn"), TEXT_MINED, 0, 4, expanded=expanded)
+        for expanded in (True, False)
+    }
+    recall = {expanded: result.labels.set_index("label")["recall"] for expanded, result in both.items()}
+    assert recall[True][["abdomen", "liver", "dark"]].tolist() == [1, 1, 0]
+    assert recall[False][["abdomen", "liver", "dark"]].tolist() == [0, 1, 0]
+    assert both[True].means["recall"] == pytest.approx(2 / 3) and both[False].means["recall"] == pytest.approx(1 / 3)
+    assert both[True].means["auc"] == both[False].means["auc"] == pytest.approx((0.5 + 1 + 0.5) / 3)
+    assert both[True].samples["auc"].equals(both[False].samples["auc"])
+    assert both[True].with_samples("recall").tolist() == [2 / 3, *both[True].samples["recall"]]
+
+
+def test_warps_thresholds_are_not_capped():
+    """dark: .99 of a dark lesion, .95 of another. The grid ends at .9 and predicts both; every score tried, one."""
+    work, answers = scored({"dark": [0.97, 0.995]}, {"dark": [0.99, 0.95]})
+    thresholds = {name: study.thresholds_of(answers, work, name)[2] for name in METHODS}
+    assert thresholds.pop("warp") == 0.99 and set(thresholds.values()) == {0.3}, "the lowest of equally good ones"
+    precision = {
+        name: study.score_run(answers, work, MethodRun(name), TEXT_MINED, 0, draws=0).labels.set_index("label")
+        for name in ("warp", "lesanet")
+    }
+    assert precision["warp"].loc["dark", ["threshold", "precision", "recall"]].tolist() == [0.99, 1, 1]
+    assert precision["lesanet"].loc["dark", ["threshold", "precision", "recall"]].tolist() == [0.3, 0.5, 1]
+
+
 def check_names(folder, work, answers):
     """Boxes of a volume that is in no store get the labels of the study's own scores and thresholds."""
     store, lesions = TinyStore(), work.exams["complete"].table
@@ -150,105 +195,11 @@ def test_the_first_whole_lesanet_is_found(tmp_path):
 
 def test_all_runs_by_name():
     found = methods.runs(3)
-    assert list(found)[:9] == list(TABLE1) and len(found) == 9 + 2 * 6 + 2
+    assert list(found)[:13] == [*TABLE1, *CONTROLS] and len(found) == 9 + 4 + 2 * 6 + 2
+    assert all(found[name] == MethodRun(name) for name in CONTROLS), "on the label file's own split"
     assert found["without-triplet-split2"] == MethodRun("without-triplet", split=2)
     assert found["lesanet-part1"].part == 1 / 3
-    assert len(methods.runs(1)) == 11 and all(run.method in METHODS for run in found.values())
-
-
-# --- tables and claims ------------------------------------------------------------------------------------------
-
-
-def result(auc, labels=None):
-    """A result whose AUC is `auc` on every set of patients but for a spread of 0.01; all else is half of it."""
-    spread = np.linspace(-0.01, 0.01, 41)
-    samples = pd.DataFrame({"auc": auc + spread} | {m: np.full(41, auc / 2) for m in metrics.METRICS[1:]})
-    means = pd.Series({"auc": auc} | {m: auc / 2 for m in metrics.METRICS[1:]})
-    return Result(labels, means, samples)
-
-
-@pytest.fixture
-def results():
-    auc = dict(zip(TABLE1, (0.8, 0.85, 0.7, 0.9, 0.9, 0.91, 0.6, 0.89, 0.88), strict=True))
-    return {name: {TEXT_MINED: result(value), "complete": result(value - 0.1)} for name, value in auc.items()}
-
-
-def test_table1_has_the_papers_numbers_beside_ours(results):
-    table = lesanet_tables.table1(results).set_index("method")
-    assert list(table.index) == list(TABLE1) == list(published.LESANET_TABLE1)
-    assert table.loc["lesanet", ["text_auc", "complete_auc", "text_f1"]].tolist() == pytest.approx([0.9, 0.8, 0.45])
-    assert table.loc["lesanet", ["text_auc_low", "text_auc_high"]].tolist() == pytest.approx([0.8905, 0.9095])
-    assert table.loc["warp", ["paper_text_recall", "paper_complete_precision"]].tolist() == [0.6202, 0.6677]
-    assert "| LesaNet | 90.0 [89." in lesanet_tables.table1_markdown(table.reset_index()), "ours"
-    assert "] (93.4) | 45.0 (35.9) |" in lesanet_tables.table1_markdown(table.reset_index()), "the paper's"
-
-
-def test_table1_without_complete_labels(results):
-    table = lesanet_tables.table1({name: {TEXT_MINED: of[TEXT_MINED]} for name, of in results.items()})
-    assert table["complete_auc"].isna().all() and table["text_auc"].notna().all()
-
-
-def test_claims_are_paired_differences(results):
-    found = lesanet_tables.claims(results)
-    assert list(found.columns) == ["table", "claim", "paper", "ours", "low", "high", "verdict"]
-    assert len(found) == 2 * len(lesanet_tables.CLAIMS)
-    first = found.iloc[0]
-    assert first["ours"] == pytest.approx(0.1) and first["low"] == pytest.approx(0.1), "the common spread cancels"
-    assert first["paper"] == pytest.approx(0.9344 - 0.9048) and first["verdict"] == "holds"
-    by_claim = found.set_index("claim")["verdict"]
-    assert by_claim["hard example mining helps: AUC, text-mined test set"] == "fails"
-    assert by_claim["score propagation helps: AUC, complete test set"] == "undecided"
-
-
-def test_table3_is_mean_and_standard_deviation(results):
-    other = {name: {TEXT_MINED: result(0.5), "complete": result(0.5)} for name in TABLE3}
-    table = lesanet_tables.table3([results, other]).set_index("method")
-    assert list(table.index) == list(TABLE3) == list(published.LESANET_TABLE3)
-    assert table.loc["lesanet", ["text_auc_mean", "text_auc_sd"]].tolist() == pytest.approx(
-        [0.7, np.std([0.9, 0.5], ddof=1)]
-    )
-    assert table.loc["lesanet", ["paper_text_auc_mean", "paper_complete_f1_sd"]].tolist() == [0.9324, 0.0108]
-    assert np.isnan(lesanet_tables.table3([results]).loc[0, "text_auc_sd"])
-    assert "70.0 ± 28.3 (93.2 ± 0.1)" in lesanet_tables.table3_markdown(table.reset_index())
-
-
-def test_table2_and_kinds():
-    labels = pd.DataFrame(
-        {"label": ["lung", "liver", "cyst"], "kind": ["bodypart", "bodypart", "type"], "train": [5, 4, 3]}
-        | {"positive": [2, 3, 0], "auc": [0.8, 0.6, np.nan], "f1": [0.4, 0.2, np.nan]}
-    )
-    both = {TEXT_MINED: result(0.9, labels), "complete": result(0.9, labels.assign(auc=[1.0, 1.0, 0.5]))}
-    table = lesanet_tables.table2(both).set_index("label")
-    assert table.loc["lung", ["text_auc", "complete_auc", "paper_auc", "paper_f1"]].tolist() == [0.8, 1.0, 0.986, 0.92]
-    kinds = lesanet_tables.kinds(both).set_index("kind")
-    assert kinds.loc["bodypart", "text_auc"] == pytest.approx(0.7) and kinds.loc["type", "text_labels"] == 0
-    assert kinds.loc["type", "complete_auc"] == 0.5 and np.isnan(kinds.loc["attribute", "text_auc"])
-
-
-def test_papers_tables_agree_in_what_both_print():
-    for name, sets in published.LESANET_TABLE3.items():
-        for of_table1, of_table3 in zip(published.LESANET_TABLE1[name], sets, strict=True):
-            assert abs(of_table1[0] - of_table3[0][0]) < 0.01
-
-
-def test_resampled_decisions_by_hand():
-    predicted = np.array([[True], [True], [False], [False]])
-    labels = np.array([[True], [False], [True], [False]])
-    nobody = np.zeros_like(labels)
-    alone = metrics.resampled_decisions(predicted, labels, nobody, np.array(["p"] * 4), 3, 0)
-    assert (alone == 0.5).all(axis=None) and len(alone) == 3
-    patients = np.array(["p", "p", "q", "q"])
-    copies = metrics.copies_of_patients(patients, 50, 1)
-    found = metrics.resampled_decisions(predicted, labels, nobody, patients, 50, 1)
-    p, q = copies[:, 0], copies[:, 2]
-    np.testing.assert_allclose(found["recall"], p / (p + q))
-    np.testing.assert_allclose(found["precision"], np.where(p > 0, 0.5, 1.0))
-
-
-def test_gain_claim():
-    line = lesanet_tables.gain_claim(np.array([3.0, 2.0]), np.array([2.0, 2.0]), np.array([[1.0, 1.0], [2.0, 0.0]]))
-    assert (line["ours"], line["low"] > 0.5, line["verdict"]) == (0.5, True, "holds")
-    assert line["paper"] == pytest.approx(0.11)
+    assert len(methods.runs(1)) == 15 and all(run.method in METHODS for run in found.values())
 
 
 # --- single lesions ---------------------------------------------------------------------------------------------
@@ -268,11 +219,50 @@ def test_outcomes_of_a_lesion():
     assert lines == [("FN", "liver")]
 
 
+def test_judged_cards_have_the_labels_of_their_own_lesion():
+    """Lesion 4 is predicted right, lesion 6 wrong; only the latter is asked for."""
+    store = TinyStore()
+    decided = np.array([[False, False, True, False], [False, False, False, True]])
+    true = np.array([[False, False, True, False], [False, False, True, False]])
+    ((panel, lines),) = lesanet_cards.judged(
+        store, store.boxes.iloc[[4, 6]], np.array([1]), scores=np.full((2, 4), 0.7), predicted=decided, true=true,
+        unknown=np.zeros_like(true), complete=np.full((2, 4), np.nan), parents=ONTOLOGY.parents, names=NAMES,
+    )  # fmt: skip
+    assert panel["title"] == "dl00006" and lines == [("FP", "bright 0.70"), ("FN", "dark")]
+
+
 def test_varied_lesions_are_of_different_patients():
     lesions = pd.DataFrame({"patient": ["a", "a", "b", "c"]})
     labels = np.array([[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 1]], dtype=bool)
     assert lesanet_cards.varied(lesions, labels, 2).tolist() == [1, 2]
     assert len(lesanet_cards.varied(lesions, labels, 9)) == 3
+
+
+def test_what_is_written_below_lesions():
+    labels = np.array([[True, True, True, False], [False, False, False, False]])
+    assert lesanet_cards.said(labels, ONTOLOGY.parents, NAMES) == ["liver\ndark", "(the sentence names no label)"]
+    scores = np.array([[0.95, 0.6, 0.9, 0.1], [0.1, 0.1, 0.1, 0.1]])
+    found = lesanet_cards.predicted(scores, labels, ONTOLOGY.parents, NAMES)
+    assert found == ["predicted:\ndark 0.90\nliver 0.60", "predicted:\nnothing"], "the surest first, no parent"
+    table = pd.DataFrame(
+        {"row": ["12", "3"], "sentence": ["Dark BOOKMARK in the right liver.", "Two words here and more"]}
+    )
+    lesions = pd.DataFrame({"lesion": ["dl00003", "dl00012", "dl00004"]})
+    assert lesanet_cards.sentences(lesions, table, width=14, lines=2) == [
+        "Two words here\nand more", "Dark BOOKMARK\nin the ...", ""
+    ]  # fmt: skip
+
+
+def test_neighbours_have_their_own_texts():
+    store = TinyStore()
+    queries, database = store.boxes.iloc[[0]], store.boxes.iloc[[4, 6, 8]]
+    texts = ["first", "second", "third"]
+    (line,) = lesanet_cards.neighbour_rows(
+        store, queries, database, np.array([[2, 0]]), common=np.array([[4, 1]]), query_texts=["asked"],
+        database_texts=texts,
+    )  # fmt: skip
+    assert [text for _, text in line] == ["asked", "third", "first"]
+    assert [panel["title"] for panel, _ in line] == ["query", "1: 4 labels in common", "2: 1 labels in common"]
 
 
 def test_agreement_of_mentions():
@@ -336,13 +326,3 @@ def test_patients_count_as_often_as_they_are_drawn():
     assert reach.precision_at_recall(found, 0.5) == 0.5
     assert reach.precision_at_recall(found, 0.5, {"p": 3, "q": 1}) == 0.75
     assert np.isnan(reach.precision_at_recall(found, 0.5, {"p": 1, "q": 2}))
-
-
-def test_rows_before_and_after_are_written_with_their_intervals():
-    line = {"patients": "test", "row": "g", "simpler": 0.5, "simpler_low": 0.45, "simpler_high": 0.55, "LesaNet": 0.512}
-    line |= {"LesaNet_low": 0.46, "LesaNet_high": 0.56, "difference": 0.012, "low": -0.004, "high": 0.03}
-    text = lesanet_tables.before_and_after(pd.DataFrame([line]))
-    last = "| test | g | 50.0 [45.0, 55.0] | 51.2 [46.0, 56.0] | +1.2 [-0.4, +3.0] |"
-    assert (
-        text.splitlines()[0] == "| patients | row | simpler | LesaNet | difference |" and text.splitlines()[-1] == last
-    )

@@ -10,6 +10,7 @@ import pytest
 from mining_tables import annotated, boxes, complete, rules
 
 from lensnb.boxes import COLUMNS
+from lensnb.datasets import SINGLE_TYPE
 from lensnb.files import write_table
 from lensnb.mining import counts, cross_dataset, cross_slice
 from lensnb.mining.label_rows import add_origin, label_rows
@@ -172,6 +173,6 @@ def test_300_000_proposals_take_seconds():
     patients = Patients(known, table, table)
     start = time.process_time()
     assert set(cross_slice.mine(patients, {"trim": 0.0}, rules()).columns) >= set(COLUMNS)
-    cross_dataset.mine(patients, {"sigma": 0.5}, rules())
+    cross_dataset.mine(patients, {"sigma": dict.fromkeys(SINGLE_TYPE, 0.5)}, rules())
     centre_boxes(table)
     assert time.process_time() - start < 15

@@ -15,6 +15,7 @@ from lensnb.run import story
 from lensnb.show import needs, parameters
 from lensnb.show.session import start
 from lensnb.training import experiments
+from lensnb.variants import write_variant
 
 NOTEBOOKS = sorted((runfolder.repository() / "notebooks").glob("*.ipynb"))
 AFTER = {path.stem[:2]: "01_the_data" if path.stem[:2] in ("02", "13", "14", "15", "16") else "02_preparing_ct"
@@ -71,7 +72,7 @@ def test_papermill_stops_with_one_line(number, empty):
 def test_needs_are_files_that_their_targets_make():
     """The table says of each file the step that the story says."""
     run, makers = runfolder.Run("smoke"), {path: step for step in story.steps("smoke") for path in step.makes}
-    named = [needs.experiment("multi"), needs.proposals("multi-val"), needs.proposals("multi-train")]
+    named = [needs.experiment("multi"), *(needs.proposals(f"multi-{split}") for split in ("val", "train", "own"))]
     for need in (*needs.NEEDS.values(), *named):
         found = {makers[path].name for path in need.files(run)}
         if need.name == "mined boxes" or need.name == "audits of mining":  # 08 is the last of three
@@ -88,6 +89,17 @@ def test_all_trainings_that_a_notebook_compares_are_made_before_it(notebook):
     own = next(step for step in steps if step.name == notebook)
     before = {step.name for step in story.before(own, steps)}
     assert {f"04_training_lens-{name}" for name in experiments.available(True)} <= before
+
+
+def test_cross_fitted_proposals_need_two_trainings_more(tmp_path, monkeypatch):
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    usual, name = {step.name for step in story.steps("smoke")}, "10_false_positive_reduction"
+    steps = story.steps(write_variant("smoke", "cross-fit", ["fpr.cross_fit=true"]))
+    folds = {f"04_training_lens-{fold}" for fold in experiments.FOLDS}
+    assert {step.name for step in steps} - usual == folds
+    own = next(step for step in steps if step.name == name)
+    assert folds <= {step.name for step in story.before(own, steps)}
+    assert not any("multi-mined-train" in path.name for path in own.makes)
 
 
 def test_a_command_and_an_experiment_are_named(empty):

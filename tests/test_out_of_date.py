@@ -27,7 +27,7 @@ from lensnb.settings import load_profile
 REPOSITORY = Path(__file__).resolve().parents[1]
 # the entrances of what takes long, by what it makes
 PRODUCTS = {
-    "detectors": ["lensnb.training.detector"],
+    "detectors": ["lensnb.detection.selection"],  # which of a training's weights are kept follows from detection, too
     "start": ["lensnb.training.pretext"],
     "detections": ["lensnb.detection.inference", "lensnb.models.build"],  # the latter makes the network
     "classifier": ["lensnb.training.false_positives"],
@@ -78,7 +78,8 @@ def finished(tmp_path_factory):
     patch.setattr(recipe, "PACKAGE", root / "code" / "lensnb")
     made = Made(Run("smoke"), root / "code" / "lensnb", root / "code" / "notebooks")
     for path in (*(made.run.raw / name / "scan" for name in NAMES), made.run.raw / "truth" / "lesions.csv",
-                 made.run.raw / MANUAL_FILE, *label_files.files(made.run.raw / "DeepLesion"),
+                 made.run.raw / MANUAL_FILE, made.run.raw / "pretext" / "train-0001.npz",
+                 *label_files.files(made.run.raw / "DeepLesion"),
                  made.run.prepared / "store" / "LiTS" / "volume-1.npy"):  # fmt: skip
         write(path)
     for step in made.steps:
@@ -200,14 +201,16 @@ def add(name: str) -> Callable[[Path], object]:
 
 
 LENS = "03 04 05 10 12 13 17 pretext"
-WITH_CHARTS = "00 01 03 04 05 07 09 10 11 12 15"
+WITH_CHARTS = "00 01 03 04 05 07 08 09 10 11 12 15"
 # what was changed | how | the steps out of date | the slow products that are made again
 CHANGES = [
     ("a chart", edit("show/charts.py", "def ", "X = 1\n\n\ndef "), WITH_CHARTS, ""),
     ("the code of FROC: its rates", edit("evaluation/froc.py", "RATES = (", "RATES = (1 / 16, "),
-     "00 01 03 04 05 07 09 10 11 12 15 16 17", ""),
+     "00 01 03 04 05 07 08 09 10 11 12 15 16 17", "detectors"),
     ("the rows of Table II", edit("evaluation/table2.py", "ROWS = ", "ROWS = () + "), "04 05 09 10 11 12 17", ""),
-    ("a claim", append("evaluation/claims.py", "X = 1\n"), "09 11 16 17", ""),
+    ("what makes an expert specific", append("evaluation/specificity.py", "X = 1\n"), "04 05 09 10 11 12 17", ""),
+    ("how experts' scores are calibrated", append("evaluation/calibration.py", "X = 1\n"), "05", ""),
+    ("a claim", append("evaluation/claims.py", "X = 1\n"), "09 11 16", ""),
     ("the head of the network", append("models/heads.py", "X = 1\n"), LENS, "detectors start detections"),
     ("the proposal network's constant", edit("models/afp.py", "CENTER_RATIO", "CENTRE = 1\nCENTER_RATIO"), LENS,
      "detectors start detections"),
@@ -217,11 +220,17 @@ CHANGES = [
     ("the training loop", append("training/loop.py", "X = 1\n"), "03 04 07 10 14 15 16 17 embedding lesanet pretext",
      "detectors start classifier lesanet"),
     ("LENS's batches", append("training/augment.py", "X = 1\n"), "03 04 17 pretext", "detectors start"),
-    ("detection", append("detection/inference.py", "X = 1\n"), "04 05 06 09 10 11 12 13 17", "detections"),
+    ("detection", append("detection/inference.py", "X = 1\n"), "04 05 06 09 10 11 12 13 17",
+     "detectors detections"),
     ("the 3D classifier", append("models/fpr.py", "X = 1\n"), "10 11", "classifier"),
     ("LesaNet's losses", append("lesanet/losses.py", "X = 1\n"), "07 14 15 16 17 embedding lesanet", "lesanet"),
     ("text mining", append("lesanet/text_mining.py", "X = 1\n"), "07 14 15 16 17 embedding lesanet", "labels"),
     ("a lesion of the phantoms", append("phantom/lesions.py", "X = 1\n"), "01", "phantoms"),
+    ("the phantoms' audit", append("phantom/audit.py", "X = 1\n"), "01", ""),
+    ("the chart of the audit", append("show/audit_charts.py", "X = 1\n"), "01", ""),
+    ("the shares by kind", append("evaluation/by_kind.py", "X = 1\n"), "04 05 09 10 11 12 17", ""),
+    ("the words of verdicts", append("evaluation/verdicts.py", "X = 1\n"), "09 11 16", ""),
+    ("how seeds are put together", append("evaluation/seeds.py", "X = 1\n"), "", ""),
     ("a table of the phantoms", append("phantom/phrases.yml", "\n"), "01", "phantoms"),
     ("the reader of LiTS", append("datasets/lits.py", "X = 1\n"), "01 02", ""),
     ("data check, which no step uses", append("datasets/check.py", "X = 1\n"), "", ""),
@@ -246,6 +255,7 @@ CHANGES = [
      "detectors start detections classifier lesanet answers labels"),
     ("matplotlib's version", version("matplotlib"), "00 01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17", ""),
     ("pydicom's version", version("pydicom"), "01 02 13", "phantoms"),
+    ("the table of the audit deleted", result(lambda run: run.table("phantom_audit"), Path.unlink), "01", ""),
     ("a table deleted", result(lambda run: run.table("table2"), Path.unlink), "11", ""),
     ("a table cut", result(lambda run: run.table("table2"), cut), "11", ""),
     ("a figure flipped", result(lambda run: run.figure("fig6"), flip), "11", ""),
@@ -254,15 +264,17 @@ CHANGES = [
     ("config.json deleted", result(lambda run: run.experiment("multi") / "config.json", Path.unlink), "04-multi 05 12",
      ""),
     ("a test truth deleted", result(lambda run: run.prepared / "manual.csv", Path.unlink),
-     "02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 embedding lesanet pretext", ""),
+     "02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 embedding lesanet", ""),
     ("an input older, same bytes", result(lambda run: run.audit("cross-dataset"), date(-1e8)), "", ""),
     ("an input newer, same bytes", result(lambda run: run.audit("cross-dataset"), date(1e8)), "", ""),
     ("an input written again, same bytes", result(lambda run: run.audit("cross-dataset"), same_again), "", ""),
     ("an input with other bytes", result(lambda run: run.audit("cross-dataset"), flip), "08 11", ""),
     ("a volume deleted", result(lambda run: run.prepared / "store/LiTS/volume-1.npy", Path.unlink), "02", ""),
     ("a raw scan repaired", result(lambda run: run.raw / "LiTS" / "scan", cut), "01 02", ""),
+    ("a scan of the pretext task replaced", result(lambda run: run.raw / "pretext" / "train-0001.npz", cut),
+     "01 03 pretext", ""),
     ("a raw scan added", result(lambda run: run.raw / "LUNA16", add("more")), "01 02 12", ""),
-    ("the manual boxes replaced", result(lambda run: run.raw / MANUAL_FILE, cut), "01 02 05 09 10 11 17", ""),
+    ("the manual boxes replaced", result(lambda run: run.raw / MANUAL_FILE, cut), "01 02 04 05 09 10 11 17", ""),
     ("a receipt lost", result(lambda run: run.folder / "made" / "09_retraining.json", Path.unlink), "09", ""),
     ("a receipt damaged", result(lambda run: run.folder / "made" / "09_retraining.json", cut), "09", ""),
 ]  # fmt: skip

@@ -13,26 +13,34 @@ import pytest
 from PIL import Image
 
 from lensnb import phantom
+from lensnb.datasets import lits, luna16, nih_ln, present, shapes
+from lensnb.datasets.preparation import prepare
+from lensnb.datasets.store import Store
 from lensnb.phantom import marking, ontology, writing
 from lensnb.phantom.anatomy import draw_anatomy, kidney, liver_distance, lung_distance
-from lensnb.phantom.lesions import Lesion, paint_lesion, visible_boxes
-from lensnb.phantom.patients import deeplesion_patients, single_type_patients
+from lensnb.phantom.lesions import Lesion
+from lensnb.phantom.painting import paint_lesion
+from lensnb.phantom.patients import deeplesion_patients
+from lensnb.phantom.recist import visible_boxes
 from lensnb.phantom.shapes import blank_canvas
 
 BENCHMARK = {
     "pixels": 128,
     "spacing_mm": [2.6, 3.2],
     "depth_mm": 96,
-    "deeplesion_patients": 100,
-    "studies": 4,
-    "marking_noise": 0.8,
-    "second_mark": 0.35,
-    "growth_sd": 0.15,
+    "deeplesion_patients": 188,
+    "studies": [0.49, 0.21, 0.11, 0.06, 0.13],
+    "smallest_mm": 9.0,
+    "marking_slope": 1.5,
+    "further_mark": 0.08,
+    "growth_sd": 0.1,
     "luna_volumes": 64,
     "lits_volumes": 43,
     "nihln_volumes": 32,
-    "out_of_region": 0.25,
-    "val_patients": 24,
+    "held_out": 60,
+    "val_patients": 45,
+    "pretext_patients": 160,
+    "pretext_val_patients": 32,
     "test_volumes": 400,
     "test_empty": 0.04,
     "test_seed": 20200613,
@@ -40,11 +48,13 @@ BENCHMARK = {
 }
 TINY = {
     "deeplesion_patients": 2,
-    "studies": 2,
     "luna_volumes": 4,
     "lits_volumes": 4,
     "nihln_volumes": 2,
+    "held_out": 1,
     "val_patients": 1,
+    "pretext_patients": 2,
+    "pretext_val_patients": 1,
     "test_volumes": 3,
 }
 
@@ -105,7 +115,7 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes(tiny, tmp_path, monk
     phantom.write(tmp_path / "data", spec(**TINY), seed=3, workers=1)
     volumes = json.loads((tiny / "truth" / "summary.json").read_text())
     total = sum(volumes[name]["volumes"] for name in ("train", "val", "test", "LUNA16", "LiTS", "NIH-LN"))
-    assert len(calls) == total + 1  # only the one that died is made twice
+    assert len(calls) == total + 3 * TINY["held_out"] + 1  # only the one that died is made twice
     assert digests(tmp_path / "data") == digests(tiny)
 
 
@@ -133,8 +143,8 @@ def test_phantoms_that_are_not_whole_are_written_again(tiny, tmp_path, capsys, d
 
 
 def test_a_folder_of_other_settings_is_refused(tiny):
-    with pytest.raises(ValueError, match="studies 2 .asked: 3.*Delete this folder"):
-        phantom.write(tiny, spec(**TINY | {"studies": 3}), seed=3)
+    with pytest.raises(ValueError, match="growth_sd 0.1 .asked: 0.2.*Delete this folder"):
+        phantom.write(tiny, spec(**TINY | {"growth_sd": 0.2}), seed=3)
     with pytest.raises(ValueError, match="seed 3 .asked: 4"):
         phantom.write(tiny, spec(**TINY), seed=4)
 
@@ -144,25 +154,6 @@ def test_a_missing_setting_is_named(tmp_path):
     del incomplete.growth_sd
     with pytest.raises(ValueError, match="growth_sd"):
         phantom.write(tmp_path, incomplete, seed=0)
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_marks_leave_enough_to_recover(seed):
-    patients = deeplesion_patients(spec(), seed, "train")
-    shares = marking.shares(patients, [marking.mark(p, 0.8, 0.35) for p in patients])
-    assert shares["recoverable_share"] >= 0.40
-    assert 0.19 <= shares["marked_share"] <= 0.26
-    assert 5.2 <= shares["instances"] / 400 <= 6.6
-
-
-def test_marked_lesions_are_the_larger_ones():
-    patients = deeplesion_patients(spec(), 0, "train")
-    size = {True: [], False: []}
-    for patient in patients:
-        for study, chosen in zip(patient.studies, marking.mark(patient, 0.8, 0.35), strict=True):
-            for i in study.present:
-                size[i in chosen].append(patient.lesions[i].radius * study.growth[i])
-    assert np.median(size[True]) > 1.15 * np.median(size[False])
 
 
 def test_shares_counted_by_hand():
@@ -191,23 +182,11 @@ def test_size_of_the_fixed_test_set():
     assert max(len(p.studies) for p in patients) == 2
 
 
-def test_single_type_sets_show_other_regions_and_other_types():
-    for dataset, away, own, others in (
-        ("LUNA16", "abdomen", "lung", ("liver", "node")),
-        ("LiTS", "chest", "liver", ("lung", "node")),
-    ):
-        patients = single_type_patients(spec(), 0, dataset)
-        assert np.mean([p.studies[0].region == away for p in patients]) == pytest.approx(0.25, abs=0.03)
-        types = [lesion.type for p in patients for lesion in p.lesions]
-        for other in others:
-            assert types.count(other) > 0.15 * types.count(own)
-
-
 def test_a_ball_has_the_box_of_its_diameter():
     voxels = np.arange(40) * 3.0
     canvas = blank_canvas(voxels, voxels, voxels, edge=3.5)
-    ball = Lesion(0, "lung", "lung", "left", (60.0, 51.0, 60.0), 12.0, 1.0, 0.0, 1.0, (), 40.0, ("solid",))
-    boxes = visible_boxes(*paint_lesion(canvas, SimpleNamespace(scale=1.0), ball, 1.0, 0.0))
+    ball = Lesion(0, "lung", "lung", "left", (60.0, 51.0, 60.0), 12.0, 1.0, 0.0, 1.0, (), (40.0,) * 3, ("solid",))
+    boxes = visible_boxes(*paint_lesion(canvas, SimpleNamespace(scale=1.0), ball, 1.0, SimpleNamespace(phase="none")))
     assert boxes[:, 0].tolist() == list(range(16, 25))  # 60 mm +- 12 mm in slices of 3 mm
     middle = boxes[boxes[:, 0] == 20][0]
     assert middle[1:] == pytest.approx([16, 13, 24, 21], abs=0.05)
@@ -232,6 +211,8 @@ def test_deeplesion_table_has_the_real_form(tiny):
         assert box == pytest.approx([*(ends.min(0) - 1.3), *(ends.max(0) + 1.3)], abs=2e-3)
         long_, short = numbers(row["Lesion_diameters_Pixel_"])
         assert long_ >= short and long_ == pytest.approx(np.linalg.norm(ends[1] - ends[0]), abs=2e-3)
+        if row["Possibly_noisy"] == 0:  # RECIST: the second diameter is perpendicular to the first
+            assert abs(np.dot(ends[1] - ends[0], ends[3] - ends[2])) < 0.01 * long_ * short
         first, last = numbers(row["Slice_range"]).astype(int)
         assert first <= row["Key_slice_index"] <= last
         folder = tiny / "DeepLesion" / "Images_png" / row["File_name"][:12]
@@ -239,6 +220,34 @@ def test_deeplesion_table_has_the_real_form(tiny):
     assert (rows.loc[rows["Train_Val_Test"] == 1, "Coarse_lesion_type"] == -1).all()
     assert (rows.loc[rows["Train_Val_Test"] == 3, "Coarse_lesion_type"] > 0).all()
     assert rows["Possibly_noisy"].sum() == 1
+
+
+def test_the_store_keeps_masks_and_diameters(tiny, tmp_path):
+    prepare(tiny, tmp_path, (1.6, 1.6, 4.0), workers=1, datasets=("DeepLesion", "LiTS", "NIH-LN"))
+    store = Store(tmp_path)
+    numbers, boxes = shapes.mask_numbers(store), store.boxes
+    assert set(numbers["dataset"]) == {"LiTS", "NIH-LN"}
+    assert sorted(numbers["lesion"]) == sorted(set(boxes.loc[boxes["dataset"] != "DeepLesion", "lesion"]))
+    for volume, known in numbers.groupby("volume"):
+        mask = shapes.mask(store, volume)
+        assert set(np.unique(mask)) == {0, *known["number"]}
+        for number, lesion in zip(known["number"], known["lesion"], strict=True):
+            own = boxes[boxes["lesion"] == lesion]
+            assert np.flatnonzero((mask == number).any(axis=(1, 2))).tolist() == sorted(own["z"])
+            for box in own.itertuples():
+                y, x = np.nonzero(mask[int(box.z)] == number)
+                edges = [x.min() - 0.5, y.min() - 0.5, x.max() + 0.5, y.max() + 0.5]
+                assert edges == pytest.approx([box.x1, box.y1, box.x2, box.y2], abs=1.0)
+    marked = boxes[boxes["dataset"] == "DeepLesion"]
+    marked = marked.merge(shapes.recist(store), on=["lesion", "z"], suffixes=("", "_end"))
+    assert len(marked) == len(shapes.recist(store)) == (boxes["dataset"] == "DeepLesion").sum() > 0
+    for row in marked.itertuples():
+        x, y = (row.x1_end, row.x2_end, row.x3, row.x4), (row.y1_end, row.y2_end, row.y3, row.y4)
+        margin = 1.3 * store.geometry(row.volume).original_to_mm[0, 0] / 1.6
+        hull = [min(x) - margin, min(y) - margin, max(x) + margin, max(y) + margin]
+        edges = store.volumes.loc[row.volume, ["width", "height"]].to_numpy(float) - 0.5
+        hull = np.clip(hull, -0.5, np.tile(edges, 2))  # boxes end at the image
+        assert [row.x1, row.y1, row.x2, row.y2] == pytest.approx(hull, abs=5e-3)
 
 
 def test_marks_agree_with_truth_and_picture(tiny, truth):
@@ -250,8 +259,11 @@ def test_marks_agree_with_truth_and_picture(tiny, truth):
             & (truth["z"] == row["Key_slice_index"] - first)
             & truth["marked"]
         ]
-        apart = np.abs(seen[["x1", "y1", "x2", "y2"]].to_numpy() - (numbers(row["Bounding_boxes"]) - 1)).max(axis=1)
-        assert apart.min() < 2e-3  # the csv counts pixels from 1, the truth from 0
+        # the csv counts pixels from 1, the truth from 0; the hull of the two diameters lies in the tight box
+        x1, y1, x2, y2 = numbers(row["Bounding_boxes"]) - 1
+        inside = (seen["x1"] < x1 + 0.2) & (seen["y1"] < y1 + 0.2) & (seen["x2"] > x2 - 0.2) & (seen["y2"] > y2 - 0.2)
+        tight = (seen["x2"] - seen["x1"]) * (seen["y2"] - seen["y1"])
+        assert ((x2 - x1) * (y2 - y1) / tight)[inside].max() > 0.6
     solid = truth[(truth["dataset"] == "DeepLesion") & (truth["type"] == "lung")]
     assert len(solid)
     for _, box in solid.iterrows():
@@ -268,7 +280,7 @@ def test_marks_agree_with_truth_and_picture(tiny, truth):
 
 def test_manual_boxes_are_whole_slice_numbers_of_the_files(tiny, truth):
     content = pickle.loads((tiny / "DeepLesion" / "DeepLesion_manual_1K_test_release.pkl").read_bytes())
-    assert set(content) == {"val", "test"} and len(content["test"]) == 3 and len(content["val"]) == 2
+    assert set(content) == {"val", "test"} and len(content["test"]) == 3 and len(content["val"]) == 1
     assert sum(len(boxes) == 0 for boxes in content["test"].values()) == 1
     for volume, boxes in (content["val"] | content["test"]).items():
         first, last = map(int, volume.split("_")[-1].split("-"))
@@ -358,7 +370,7 @@ def test_nih_nodes_lie_at_the_written_indices(tiny, truth):
 
 def test_coarse_types_of_deeplesion():
     known = ontology.read()
-    values = (0, 0, 0), 16.0, 1, 0, 0.8, (), 40.0, ()
+    values = (0, 0, 0), 16.0, 1, 0, 0.8, (), (40.0,) * 3, ()
     kinds = [("lung", "right upper lobe"), ("liver", "liver"), ("kidney", "left kidney"), ("bone", "rib")]
     kinds += [("node", "pretracheal lymph node"), ("node", "left hilum lymph node"), ("node", "paraaortic")]
     found = [ontology.coarse_type(Lesion(0, kind, organ, "right", *values), known) for kind, organ in kinds]
@@ -370,3 +382,20 @@ def test_the_folder_has_what_the_real_one_has_and_the_reports(tiny):
     published = {"DL_info.csv", "Images_png", "DeepLesion_manual_1K_test_release.pkl"}
     reports = {"lesion_ontology.csv", "sentences.csv", "relations.csv", "hand_labeled_test_set.json"}
     assert names == published | reports
+
+
+@pytest.mark.parametrize("reader", [luna16, lits, nih_ln])
+def test_what_is_held_out_can_be_read_and_is_no_part_of_the_datasets(tiny, reader):
+    folder = tiny / writing.HELD_OUT_FOLDER
+    found = reader.find(folder)
+    assert len(found) == TINY["held_out"] and (found["problem"] == "").all()
+    assert not set(found["volume"]) & set(reader.find(tiny)["volume"])
+    ct, boxes = reader.read(folder, found.iloc[0])
+    truth = pd.read_csv(folder / "truth" / "lesions.csv", dtype={"volume": str})
+    own = truth[(truth["volume"] == found["volume"][0]) & truth["marked"]]
+    assert ct.hu.shape[1:] == (128, 128) and boxes["lesion"].nunique() == own["lesion"].nunique()
+    everywhere = pd.read_csv(tiny / "truth" / "lesions.csv", dtype={"volume": str})
+    assert found["volume"][0] not in set(everywhere["volume"])
+    assert present(tiny) == ("DeepLesion", "LUNA16", "LiTS", "NIH-LN")
+    files = json.loads((tiny / "made.json").read_text())["files"]
+    assert any(name.startswith(f"{writing.HELD_OUT_FOLDER}/{reader.NAME}/") for name in files)

@@ -17,7 +17,8 @@ from lensnb.phantom import audit
 
 SPACING = "0.5, 0.5, 5"
 ROW = {"Study_index": 1, "Series_ID": 1, "Possibly_noisy": 0, "Slice_range": "90, 110", "Image_size": "512, 512",
-       "Train_Val_Test": 3, "Measurement_coordinates": "", "Spacing_mm_px_": SPACING}  # fmt: skip
+       "Train_Val_Test": 3, "Measurement_coordinates": "12, 12, 30, 30, 12, 30, 30, 12", "Spacing_mm_px_": SPACING,
+       "Normalized_lesion_location": "0.5, 0.5, 0.5", "Patient_age": "60"}  # fmt: skip
 
 
 def mark(patient: int, box: str, diameters: str, kind: int, key: int = 100, study: int = 1, spacing: str = SPACING):
@@ -63,6 +64,25 @@ def test_marks_of_a_small_table(folder):
     np.testing.assert_allclose(found["DeepLesion marks a sub-volume"], 4 / 3)
 
 
+def test_marks_that_the_next_study_repeats(tmp_path):
+    """By hand: the marks of 8 patients grow from 20 to 30 pixels, of 4 shrink to a half, 4 are scanned elsewhere."""
+    rows = []
+    for patient in range(1, 17):
+        length = 30 if patient <= 8 else 10
+        z = 0.9 if patient > 12 else 0.52
+        rows.append(mark(patient, "1, 1, 30, 30", "20, 10", 5) | {"Patient_age": 60})
+        rows.append(mark(patient, "1, 1, 30, 30", f"{length}, 9", 5, study=2)
+                    | {"Patient_age": 60 + patient % 2, "Normalized_lesion_location": f"0.48, 0.5, {z}"})  # fmt: skip
+    rows.append(mark(1, "1, 1, 30, 30", "20, 10", 4) | {"Normalized_lesion_location": "0.48, 0.5, 0.52"})  # other type
+    pd.DataFrame(rows).to_csv(tmp_path / "DL_info.csv", index=False)
+    found = audit.bookmarks(tmp_path / "DL_info.csv")
+    assert found["DeepLesion months from study to study"] == 6
+    assert found["DeepLesion follow-ups of another region, share"] == 0.25
+    np.testing.assert_allclose(found["DeepLesion marks that the next study repeats, share"], 12 / 17)
+    np.testing.assert_allclose(found["DeepLesion repeated marks grown by 20 %, share"], 8 / 12)
+    np.testing.assert_allclose(found["DeepLesion repeated marks shrunk by 30 %, share"], 4 / 12)
+
+
 def test_which_lesions_are_marked(folder):
     """By hand: the first box (15 mm) and the last (25 mm) hold a mark; the fourth is on other slices."""
     found = audit.missing_labels(folder)
@@ -70,19 +90,21 @@ def test_which_lesions_are_marked(folder):
     assert found["marked, share of all lesions"] == 0.4
     # sides 15, 5, 3, 15, 25 mm: the smallest third is up to 8.3 mm, the largest above 15
     assert found["marked, share of the smallest third"] == 0 and found["marked, share of the largest third"] == 1
+    assert found["marked, share of the middle third"] == 0.5  # of the two of 15 mm
     np.testing.assert_allclose(found["all lesions, box side, p50"], 15)
 
 
 def test_verdicts(tmp_path, monkeypatch):
     table = tmp_path / "published.csv"
     table.write_text(
-        "statistic,published,kind,tolerance,source\na,10,length,1.25,x\nb,10,length,1.25,x\nc,0.5,share,0.05,x\n"
-        "d,0.5,share,0.05,x\ne,2,count,1.25,x\n"
+        "statistic,published,kind,tolerance,source,known\na,10,length,1.25,x,\nb,10,length,1.25,x,why\n"
+        "c,0.5,share,0.05,x,\nd,0.5,share,0.05,x,\ne,2,count,1.25,x,\n"
     )
     monkeypatch.setattr(audit, "PUBLISHED", table)
     found = audit.compare({"a": 8.1, "b": 12.6, "c": 0.54, "d": 0.44})
     assert list(found) == audit.COLUMNS
     assert found["verdict"].tolist() == ["agrees", "differs", "agrees", "differs", "not measured"]
+    assert found["known"].tolist() == ["", "why", "", "", ""]
 
 
 def test_published_numbers_are_what_the_real_files_give(shared_data, tmp_path):
@@ -90,7 +112,9 @@ def test_published_numbers_are_what_the_real_files_give(shared_data, tmp_path):
         os.symlink(shared_data / "real" / name, tmp_path / name)
     table = read_csv(audit.PUBLISHED).set_index("statistic")
     found = pd.Series(audit.measure(tmp_path))
-    assert set(table.index) - set(found.index) == {"LiTS tumours a scan"} and set(found.index) <= set(table.index)
+    assert set(table.index) - set(found.index) == {"LiTS tumours a scan", "LiTS scans without a tumour, share"} and set(
+        found.index
+    ) <= set(table.index)
     np.testing.assert_allclose(found, table.loc[found.index, "published"], rtol=5e-4)
 
 

@@ -5,10 +5,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb, to_rgba
 
 from lensnb.boxes import BOX, BOX3D, boxes_on_slice
-from lensnb.datasets import NAMES
+from lensnb.datasets import DATASETS, NAMES
 from lensnb.detection import scoring
 from lensnb.evaluation import froc, luna
 from lensnb.evaluation.outcomes import judge, kind_under
@@ -148,6 +148,54 @@ def test_window_follows_what_surrounds_the_boxes(slice_hu):
     assert examples.window_for(slice_hu, in_tissue) == "soft tissue"
     assert examples.window_for(slice_hu, in_air) == "lung"
     assert examples.window_for(slice_hu, in_tissue.iloc[:0]) == "soft tissue"
+    assert examples.window_for(slice_hu, pd.concat([in_tissue, in_air])) == plots.BOTH
+
+
+def test_the_window_for_both_shows_nodules_and_liver_lesions():
+    """Each step of HU is a step of grey; 40 HU in the liver and a nodule in the lung are well apart."""
+    hu = np.arange(-1000, 241)
+    grey = plots.to_grey(hu, plots.BOTH)
+    assert (np.diff(grey) > 0).all() and grey[0] == 0 and grey[-1] == 1
+    liver, nodule = plots.to_grey(np.array([60, 100]), plots.BOTH), plots.to_grey(np.array([-800, 0]), plots.BOTH)
+    assert np.diff(liver) > 0.06 and np.diff(nodule) > 0.4
+
+
+def test_titles_and_row_labels_are_not_cut(slice_hu):
+    """Titles of one and of three lines lie inside the picture, on flat and on high slices."""
+    for hu in (slice_hu, slice_hu.T):
+        for title in ("one", "one\ntwo\nthree"):
+            panels = [{"hu": hu, "title": title, "boxes": pd.DataFrame([box(1, 1, 5, 5, source="annotated")])}] * 6
+            fig = plots.slice_sheet(panels, columns=3, rows=("patient 1, slice 3", "patient 2, slice 9"))
+            fig.canvas.draw()
+            inside = fig.bbox.padded(0.5)
+            for ax in fig.axes:
+                for text in (ax.title, *ax.texts):
+                    bounds = text.get_window_extent()
+                    assert inside.contains(*bounds.min) and inside.contains(*bounds.max), (title, text.get_text())
+            plt.close(fig)
+
+
+def test_a_lesion_found_on_other_slices_is_drawn(tmp_path):
+    """Of three lesions on a slice one is found there, one on other slices, one is missed."""
+
+    class OneSlice:
+        volumes = pd.DataFrame({"dataset": ["DeepLesion"]}, index=["v"])
+
+        def hu(self, volume):
+            return np.zeros((9, 60, 60), np.float32)
+
+    columns = ["volume", *BOX3D]
+    lesions = pd.DataFrame([("v", 5, 5, 1, 14, 14, 6), ("v", 20, 20, 1, 29, 29, 6), ("v", 40, 40, 1, 49, 49, 6)],
+                           columns=columns)  # fmt: skip
+    found = pd.DataFrame(
+        [("v", 5, 5, 2, 14, 14, 5, 0.9), ("v", 20, 20, 1, 29, 29, 2, 0.8)], columns=[*columns, "score"]
+    )
+    judged = {"e": judge(found, lesions)}
+    (drawn,) = examples.expert_panels(OneSlice(), judged, [("v", 4)], score=0.1, lesions=lesions)
+    assert drawn["boxes"].set_index("x1")["outcome"].to_dict() == {5: "TP", 40: "FN", 20: plots.ELSEWHERE}
+    (drawn,) = examples.expert_panels(OneSlice(), judged, [("v", 4)], score=0.1)
+    assert drawn["boxes"].set_index("x1")["outcome"].to_dict() == {5: "TP", 40: "FN"}
+    assert plots.save(plots.slice_sheet([drawn], 1, colour_by="outcome", scores=True), tmp_path / "x.png")
 
 
 def test_boxes_on_a_slice_in_two_and_three_dimensions():
@@ -212,3 +260,30 @@ def test_charts_can_be_drawn_and_carry_the_averages(tmp_path):
 def test_a_notebook_refuses_parameters_of_the_wrong_type(parameters):
     with pytest.raises(ValueError, match="must be of type"):
         start(*parameters)
+
+
+def test_bars_by_type_have_a_panel_for_each_table():
+    own = pd.DataFrame({"LUNA16": [0.8], "LiTS": [np.nan]}, index=["lung"])
+    every = pd.DataFrame({"DeepLesion": [0.5, 0.4], "LUNA16": [0.9, 0.1]}, index=["lung", "liver"])
+    fig = charts.bars_by_type({"own": own, "every": every}, "mean score")
+    left, right = fig.axes
+    assert [ax.get_title() for ax in (left, right)] == ["own", "every"]
+    assert sorted(bar.get_height() for bar in right.patches) == [0.1, 0.4, 0.5, 0.9]
+    assert {bar.get_facecolor() for bar in right.patches} == {to_rgba(DATASETS[name].colour) for name in every}
+
+
+def test_calibration_chart_has_a_line_and_steps_for_each_expert():
+    free = pd.DataFrame({"score": [0.1, 0.6], "chance": [0.0, 1.0]})
+    fig = charts.calibration_chart({"LUNA16": (np.square, free), "LiTS": (np.sqrt, free)})
+    lines = fig.axes[0].lines
+    assert len(lines) == 5  # the last one is the diagonal
+    np.testing.assert_allclose(lines[0].get_ydata(), lines[0].get_xdata() ** 2)
+    assert lines[1].get_ydata().tolist() == [0.0, 1.0] and lines[0].get_color() == lines[1].get_color()
+
+
+def test_sigma_chart_marks_what_was_chosen():
+    table = pd.DataFrame({"expert": ["LUNA16"] * 2, "sigma": [0.3, 0.5], "precision": [0.4, 0.7], "recall": [0.6, 0.2]})
+    fig = charts.sigma_chart(table, {"LUNA16": 0.5}, 0.6)
+    dots = [line.get_xydata().tolist() for ax in fig.axes for line in ax.lines if line.get_marker() == "o"]
+    assert dots == [[[0.5, 0.7]], [[0.5, 0.2]]]
+    assert charts.sigma_chart(table.iloc[:0], {}, 0.6).axes  # no specialist, nothing to draw

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from tiny import ball, info_row, write_deeplesion, write_lits, write_luna, write_nih
 
-from lensnb.boxes import COLUMNS
+from lensnb.boxes import BOX, COLUMNS
 from lensnb.ct.grid import grid_to_mm, normalise
 from lensnb.ct.grid_boxes import clip_to_image, key_boxes_to_grid, slice_boxes_to_grid
+from lensnb.ct.grid_shapes import DIAMETERS
 from lensnb.ct.volume import CT, affine
-from lensnb.datasets import preparation, store_writing
+from lensnb.datasets import preparation, shapes, store_writing
 from lensnb.datasets.preparation import prepare, split_by_patient
 from lensnb.datasets.readers import READERS
 from lensnb.datasets.store import Store
@@ -74,7 +75,7 @@ def tables(folder) -> dict[str, bytes]:
     return {
         str(p.relative_to(folder)): p.read_bytes()
         for p in sorted(folder.rglob("*"))
-        if p.suffix in (".csv", ".npy") or p.name == "report.json"
+        if p.suffix in (".csv", ".npy", ".npz") or p.name == "report.json"
     }
 
 
@@ -182,11 +183,13 @@ def test_interrupted_work_is_continued(raw, store, tmp_path):
     ours, killed = half / f"store/LUNA16/.1.2.0.{os.getpid()}.part.npy", half / "store/LUNA16/.1.2.0.999999999.part.npy"
     for path in (ours, killed):
         path.write_bytes(b"half a file")
-    before = {path: path.stat().st_mtime_ns for path in half.rglob("*.npy")}
+    before = {path: path.stat().st_mtime_ns for path in half.rglob("*.np[yz]")}
     prepare(raw, half, SPACING, seed=3, workers=1)
-    assert {path.name for path in half.rglob("*.npy") if path.stat().st_mtime_ns != before.get(path)} == {
+    assert {path.name for path in half.rglob("*.np[yz]") if path.stat().st_mtime_ns != before.get(path)} == {
         "volume-3.npy",
+        "volume-3.mask.npz",
         "ABD_LYMPH_003.npy",
+        "ABD_LYMPH_003.mask.npz",
     }
     assert ours.exists() and not killed.exists()  # a process that is alive may be writing the one
     ours.unlink()
@@ -243,7 +246,7 @@ def test_an_unreadable_disk_is_no_reason_to_skip(raw, tmp_path, monkeypatch):
     def unreadable(root, row):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(READERS["LiTS"], "read", unreadable)
+    monkeypatch.setattr(READERS["LiTS"], "read_with_masks", unreadable)
     with pytest.raises(OSError, match="Input/output error") as caught:
         prepare(raw, tmp_path, SPACING, workers=1, datasets=("LiTS",))
     assert "while preparing volume-3 of LiTS" in caught.value.__notes__[0]
@@ -317,3 +320,12 @@ def test_real_files_go_through(shared_data, tmp_path):
     assert report["datasets"]["DeepLesion"]["lesions"] == 3 and report["datasets"]["LUNA16"]["lesions"] == 4
     assert report["datasets"]["LUNA16"]["reasons"] == {"missing scan": 885}
     assert report["manual"]["boxes_of_absent_volumes"] == {"val": 1292, "test": 4155}
+    store = Store(tmp_path)
+    ends, boxes = shapes.recist(store), store.boxes[store.boxes["dataset"] == "DeepLesion"]
+    assert ends[["lesion", "z"]].to_numpy().tolist() == boxes[["lesion", "z"]].to_numpy().tolist()
+    points = ends[DIAMETERS].to_numpy().reshape(-1, 4, 2)
+    hull = np.column_stack([points.min(axis=1), points.max(axis=1)])
+    pixel_mm = abs(store.geometry(boxes["volume"].iloc[0]).original_to_mm[0, 0])
+    margin = np.array([-5, -5, 5, 5]) * pixel_mm / 0.8  # of 5 pixels of the files
+    np.testing.assert_allclose(hull + margin, boxes[BOX].to_numpy(float), atol=1e-3)
+    assert shapes.mask_numbers(store).empty and shapes.mask(store, boxes["volume"].iloc[0]) is None

@@ -14,9 +14,11 @@ from lensnb.boxes import BOX
 from lensnb.ct import read
 from lensnb.ct.grid import boxes3d_to_grid, boxes3d_to_original, grid_to_mm, normalise
 from lensnb.ct.grid_boxes import clip_to_image, slice_boxes_to_grid
+from lensnb.ct.grid_shapes import mask_to_grid
 from lensnb.ct.volume import CT
-from lensnb.datasets import deeplesion, lits, luna16, nih_ln
-from lensnb.datasets.masks import align_mask
+from lensnb.datasets import SLICE_BOXES, deeplesion, lits, luna16, nih_ln
+from lensnb.datasets.dl_info import ENDS
+from lensnb.datasets.masks import align_mask, segment_boxes, segments
 from lensnb.datasets.preparation import split_by_patient
 from lensnb.evaluation import luna
 from lensnb.files import read_json
@@ -114,6 +116,13 @@ def test_table_of_val_and_test(info):
     blocks = {s: t.groupby("series")["volume"].nunique() for s, t in per.items()}
     assert {s: int((b > 1).sum()) for s, b in blocks.items()} == {"val": 606, "test": 623}
     assert {s: sorted(set(t["width"])) for s, t in per.items()} == {"val": [512, 768, 1024], "test": [512, 768]}
+    points = info[ENDS].to_numpy().reshape(-1, 4, 2)
+    hull = np.column_stack([points.min(axis=1), points.max(axis=1)])
+    np.testing.assert_allclose(
+        hull + [-5, -5, 5, 5], info[BOX].to_numpy(), atol=6e-4
+    )  # also where they leave the image
+    long_, short = (np.linalg.norm(points[:, i + 1] - points[:, i], axis=1) for i in (0, 2))
+    assert (long_ > short - 1e-2).all() and (short > long_ + 1e-3).sum() == 5  # which are as long but for rounding
     diagonal = info[["x2", "y2"]].to_numpy() - info[["x1", "y1"]].to_numpy() - 10
     assert (diagonal >= -1e-6).all()  # 5 pixels of margin on every side of the diameters
 
@@ -270,6 +279,16 @@ def test_nifti_pairs_have_their_tumours_on_soft_tissue(real, case, components):
     assert tumours.max() == components
     for tumour in range(1, components + 1):
         assert is_soft(ct.hu[tumours == tumour])
+    found = segments(tumours, str)
+    hu, geometry = normalise(ct, (0.8, 0.8, 2.0))
+    boxes = slice_boxes_to_grid(pd.DataFrame(segment_boxes(found), columns=SLICE_BOXES), geometry, len(hu))
+    on_grid = mask_to_grid(found, boxes, geometry, hu.shape)
+    for number, segment in enumerate(found, start=1):
+        own = boxes[boxes["lesion"] == segment.lesion]
+        assert np.flatnonzero((on_grid == number).any(axis=(1, 2))).tolist() == own["z"].tolist()
+        assert is_soft(hu[on_grid == number])
+        volume_mm3 = [(on_grid == number).sum() * 0.8 * 0.8 * 2.0, segment.voxels.sum() * ct.spacing_mm.prod()]
+        assert volume_mm3[0] == pytest.approx(volume_mm3[1], rel=0.05)
     air = ct.hu < -500
     assert air.mean() > 0.2 and air[tumours > 0].mean() < 0.01  # most of the image, next to nothing of the tumour
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.nn import functional as F
 
 from lensnb.detection.inference import detect_on_features, detect_volume
 from lensnb.models.build import build_lens
+from lensnb.models.dense import dense_block
 from lensnb.models.inputs import pad, to_grey
 from lensnb.settings import load_profile
 
@@ -32,21 +32,18 @@ def volume(depth: int) -> np.ndarray:
 def all_features(backbone: torch.nn.Module, grey: torch.Tensor, chunk: int = 48) -> torch.Tensor:
     """Features of all slices as they were computed before they were streamed: chunk by chunk, each with its margin."""
     depth, reach = len(grey), 3 * (backbone.images // 2)
-    folded = [backbone._fold(lateral) for lateral in (backbone.lateral2, backbone.lateral3, backbone.lateral4)]
     maps = []
     for start in range(0, depth, chunk):
         centres = torch.arange(start, min(start + chunk, depth))
         first = start - reach
         around = torch.arange(first, int(centres[-1]) + reach + 1)[:, None] + torch.tensor([-1, 0, 1])
-        c2, c3, middle = backbone._lower(grey[around.clamp(0, depth - 1)])
+        *levels, middle = backbone._lower(grey[around.clamp(0, depth - 1)])
         places = [centres - first + offset for offset in range(-reach, reach + 1, 3)]
-        seen = [backbone.denseblock3(middle)[place] for place in places]
+        alone = dense_block(backbone.denseblock3, middle)
+        seen = [alone[place] for place in places]
         fused = backbone.fuse_middle(torch.cat([middle[place] for place in places], dim=1))
-        seen[backbone.images // 2] = backbone.denseblock3(fused)
-        e3 = F.conv2d(torch.cat([c3[place] for place in places], dim=1), folded[1])
-        e3 = e3 + F.interpolate(F.conv2d(torch.cat(seen, dim=1), folded[2]), scale_factor=2)
-        e2 = F.conv2d(torch.cat([c2[place] for place in places], dim=1), folded[0], backbone._folded_bias())
-        maps.append(e2 + F.interpolate(e3, scale_factor=2))
+        seen[backbone.images // 2] = dense_block(backbone.denseblock3, fused)
+        maps.append(backbone._pyramid([*([level[place] for place in places] for level in levels), seen]))
     return torch.cat(maps)
 
 
@@ -69,7 +66,7 @@ def test_tables_have_the_same_bits_as_those_of_all_features(profile, slices, dep
 def test_each_image_is_computed_once_and_few_slices_are_read_at_a_time(slices, depth):
     backbone = network("smoke", slices)[0].backbone
     images, reads = [], []
-    backbone.stem.register_forward_pre_hook(lambda _, inputs: images.append(len(inputs[0])))
+    backbone.stem[3].register_forward_pre_hook(lambda _, inputs: images.append(len(inputs[0])))
 
     def read(first, end):
         reads.append((first, end))

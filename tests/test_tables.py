@@ -30,6 +30,7 @@ def evaluations():
         "f": 19,
         "g": 32,
         "h": 36,
+        "complete-keys": 24,
         "complete": 38,
         "fpr-alone": 5,
     }
@@ -46,7 +47,7 @@ def test_table2_has_the_columns_that_others_rely_on(evaluations):
     components = ["afp", "multi_dataset", "proposal_fusion", "mam", "fpr"]
     last = ["average", "average_low", "average_high", "paper_average"]
     assert list(table.columns) == ["row", "method", *components, *rates, *last]
-    assert list(table.row) == ["baseline", "a", "b", "c", "e", "f", "g", "h", "complete"]
+    assert list(table.row) == ["baseline", "a", "b", "c", "e", "f", "g", "h", "complete-keys", "complete"]
 
 
 def test_table2_components_are_those_of_the_paper(evaluations):
@@ -85,11 +86,12 @@ def test_paper_numbers_agree_with_their_printed_averages():
 
 def test_claims_are_differences_of_averages(evaluations):
     found = claims.table2_claims(evaluations, resamples=300)
-    assert list(found.columns) == ["table", "claim", "paper", "ours", "low", "high", "verdict"]
+    assert list(found.columns) == claims.COLUMNS
     ours = found.set_index("claim").ours
     assert ours["mining helps on DeepLesion alone: (e) - (a)"] == pytest.approx(0.25)
     assert ours["LENS against the baseline, relative: (h) / baseline - 1"] == pytest.approx(36 / 10 - 1)
-    assert ours[claims.GAP_TEXT] == pytest.approx((32 - 20) / (38 - 20))
+    assert ours[claims.GAPS["e"]] == pytest.approx((30 - 20) / (38 - 20))
+    assert ours[claims.GAPS["g"]] == pytest.approx((32 - 20) / (38 - 20))
     paper = found.set_index("claim").paper
     assert paper["mining helps on DeepLesion alone: (e) - (a)"] == pytest.approx(0.468 - 0.368)
     assert paper["LENS against the baseline, relative: (h) / baseline - 1"] == pytest.approx(0.487, abs=0.001)
@@ -100,11 +102,11 @@ def test_verdicts_follow_the_whole_interval(evaluations):
     assert found["mining helps on DeepLesion alone: (e) - (a)"] == "holds"  # ten patients gained, none lost
     assert found["joint training helps: (b) - (a)"] == "undecided"  # no difference at all
     assert found["fusing the experts helps: (c) - (b)"] == "undecided"  # one patient gained: some draws miss that one
-    assert found["missing labels cost 8 points or more: complete - (a)"] == "holds"  # 18 of 40 gained
+    assert found["complete labels on all slices bring 8 points or more: complete - (a)"] == "holds"  # 18 of 40 gained
     worse = {"a": evaluation(20), "baseline": evaluation(30), "complete": evaluation(21)}
     found = verdicts(claims.table2_claims(worse, resamples=300))
     assert found["AFP is better than RPN: (a) - baseline"] == "fails"
-    assert found["missing labels cost 8 points or more: complete - (a)"] in (
+    assert found["complete labels on all slices bring 8 points or more: complete - (a)"] in (
         "fails",
         "undecided",
     )  # 1 of 40 is 2.5 points
@@ -118,7 +120,42 @@ def test_claims_without_their_rows_are_left_out():
 def test_nothing_to_divide_by_gives_no_verdict():
     nothing = {name: evaluation(0, false=40) for name in ("a", "g", "complete", "baseline", "h")}
     found = claims.table2_claims(nothing, resamples=50).set_index("claim")
-    assert found.loc[claims.GAP_TEXT, "verdict"] == "undecided" and np.isnan(found.loc[claims.GAP_TEXT, "ours"])
+    share = found.loc[claims.GAPS["g"]]
+    assert share.verdict == "undecided" and np.isnan(share.ours)
+
+
+def test_sizes_beside_the_papers(evaluations):
+    """Differences of log odds by hand, ours and the paper's in the comments."""
+    size = claims.table2_claims(evaluations, resamples=300).set_index("claim")["size"]
+    assert size["mining helps on DeepLesion alone: (e) - (a)"] == "larger"  # log 3 = 1.10, .41
+    assert size["the FPR score alone is worse than LENS: (g) - FPR alone"] == "larger"  # log 4 + log 7, .66
+    assert size["joint training helps: (b) - (a)"] == "smaller"  # the same lesions: 0 in every draw, .02
+    assert size["mining helps joint training: (f) - (b)"] == "smaller"  # one patient lost, .41
+    assert size["fusing the experts helps: (c) - (b)"] == "agrees"  # one patient of 40 gained: 0 to .2 or so, .09
+    assert (size[[claims.GAPS["e"], claims.GAPS["g"]]] == "").all()
+
+
+def test_claims_page_has_units(evaluations, tmp_path):
+    table = claims.table2_claims(evaluations, resamples=100)
+    text = claims.write_claims(table, tmp_path / "claims.md", "smoke")
+    (mining,) = [line for line in text.splitlines() if "DeepLesion alone: (e) - (a)" in line]
+    assert mining.startswith("| mining helps on DeepLesion alone: (e) - (a) | +10.0 points | +25.0 points |")
+    (share,) = [line for line in text.splitlines() if claims.GAPS["e"] in line]
+    assert share.startswith(f"| {claims.GAPS['e']} |  | 55.6 % |")
+    (relative,) = [line for line in text.splitlines() if "/ baseline - 1" in line]
+    assert "| 48.7 % | 260.0 % |" in relative
+    told = claims.told(table.set_index("claim", drop=False).loc["mining helps on DeepLesion alone: (e) - (a)"])
+    assert told.startswith("mining helps on DeepLesion alone: (e) - (a): +25.0 points [+") and told.endswith(
+        "; larger than the paper's"
+    )
+
+
+def test_which_of_the_papers_steps_are_too_small(evaluations):
+    text = claims.too_small(claims.table2_claims(evaluations, resamples=200))
+    # ours vary by patients who change from row to row: not at all from (a) to (b), by one in 40 from (b) to (c)
+    assert text.startswith("Half of the interval of a difference is 0.0 to ")
+    assert "fusing the experts helps" in text and "joint training helps: (b) - (a)" not in text
+    assert f"of the paper's {len(claims.PAPER_CLAIMS) - 1} differences" in text
 
 
 def test_markdown_has_the_paper_in_brackets(evaluations, tmp_path):

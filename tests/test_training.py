@@ -18,11 +18,12 @@ from lensnb.models.weights import initialise
 from lensnb.runfolder import Run
 from lensnb.settings import load_profile
 from lensnb.training import loop
-from lensnb.training.augment import canvas_size, draw, place_batch
-from lensnb.training.detector import learning_rate, make_schedule, place_in_dataset, train_experiment
-from lensnb.training.experiments import EXPERIMENTS, Experiment, available, training_labels
-from lensnb.training.pretext import paste_blob, train_pretext
-from lensnb.training.samples import SliceSampler, like_sizes_together, searched_slices
+from lensnb.training.augment import Drawn, canvas_size, crop_offset, draw, place_batch
+from lensnb.training.blobs import paste_blob
+from lensnb.training.detector import Batches, learning_rate, make_schedule, place_in_dataset, train_experiment
+from lensnb.training.experiments import EXPERIMENTS, FOLDS, Experiment, available, training_labels, training_volumes
+from lensnb.training.pretext import train_pretext
+from lensnb.training.samples import SliceSampler, searched_slices
 
 
 def test_an_epoch_has_one_slice_of_each_lesion_and_half_as_many_negatives():
@@ -57,22 +58,6 @@ def test_samples_follow_from_seed_and_number_alone():
     assert [other_seed.slice(i) for i in range(30)] != forward
 
 
-def test_slices_of_like_size_follow_each_other():
-    samples = [("wide", 0), ("small", 1), ("wide", 2), ("small", 3), ("wide", 4), ("small", 5)]
-    sizes = {"wide": 90, "small": 40}
-    assert like_sizes_together(samples, sizes, part=4) == [
-        ("small", 1), ("small", 3), ("wide", 0), ("wide", 2), ("small", 5), ("wide", 4)
-    ]  # fmt: skip
-    rows = [("LiTS", volume, f"n{k}", z, "annotated") for volume in sizes for k in range(5) for z in range(9)]
-    plain, sorted_ = (
-        SliceSampler(label_rows(rows), {volume: range(20) for volume in sizes}, True, 3, 1, pixels)
-        for pixels in (None, sizes)
-    )
-    count = len(plain)
-    assert sorted(plain.slice(i) for i in range(count)) == sorted(sorted_.slice(i) for i in range(count))
-    assert [sizes[sorted_.slice(i)[0]] for i in range(count)] == sorted(sizes[plain.slice(i)[0]] for i in range(count))
-
-
 def test_negatives_of_nih_ln_come_from_the_region_that_its_case_lists():
     depths = pd.Series({"v": 20, "w": 9})
     labels = label_rows(
@@ -88,15 +73,16 @@ def test_nothing_to_train_on_is_an_error():
 
 
 def test_batches_are_padded_and_boxes_stay_on_their_lesions():
-    settings = SimpleNamespace(scale=[0.8, 1.2], shift=8)
+    settings = SimpleNamespace(scale=[0.8, 1.2], shift_mm=24.0)
     images, boxes = [], []
     for size in (40, 55):
         image = torch.zeros(9, size, size)
         image[:, 16:24, 12:24] = 1
         images.append(image)
         boxes.append(np.array([[11.5, 15.5, 23.5, 23.5], [0, 0, 5, 5]], np.float32))
-    drawn = draw(2, settings, np.random.default_rng(5))
-    size = canvas_size([(40, 40), (55, 55)], drawn.ratio, 16)
+    rng = np.random.default_rng(5)
+    drawn = [draw(settings, (3.0, 3.0, 4.0), rng) for _ in images]
+    size = canvas_size([(40, 40), (55, 55)], drawn, (), 16)
     batch, targets = place_batch(images, boxes, [1, 1], drawn, size)
     assert batch.shape[2] % 16 == 0 and batch.shape[3] % 16 == 0
     for image, target in zip(batch, targets, strict=True):
@@ -104,6 +90,99 @@ def test_batches_are_padded_and_boxes_stay_on_their_lesions():
         edges = [columns.min() - 0.5, rows.min() - 0.5, columns.max() + 0.5, rows.max() + 0.5]
         assert np.abs(target.lesions[0].numpy() - edges).max() <= 1
         assert len(target.uncertain) <= 1
+
+
+def test_shifts_are_in_millimetres():
+    """At the paper's 0.8 mm a pixel they are its -8 to 8 pixels; 6.4 mm are 2 pixels of 3 mm, and 3 of 2 mm."""
+    settings = SimpleNamespace(scale=[0.8, 1.2], shift_mm=6.4)
+    for spacing_mm, most in ((0.8, 8), (3.0, 2), (2.0, 3)):
+        rng = np.random.default_rng(0)
+        drawn = [draw(settings, (spacing_mm, spacing_mm, 2.0), rng) for _ in range(300)]
+        for axis in (0, 1):
+            assert {one.shift[axis] for one in drawn} == set(range(-most, most + 1))
+    ratios = [one.ratio for one in drawn]
+    assert 0.8 <= min(ratios) < 0.81 and 1.19 < max(ratios) <= 1.2, "each image has its own"
+    across = {draw(settings, (0.8, 6.4, 2.0), np.random.default_rng(k)).shift[1] for k in range(50)}
+    assert across == {-1, 0, 1}, "the grid's spacing of the same axis"
+
+
+def whole(shift=(0, 0), chosen=0.0, corner=(0.0, 0.0), ratio=1.0) -> Drawn:
+    return Drawn(ratio, shift, chosen, corner)
+
+
+def test_a_crop_holds_a_whole_lesion():
+    """An image of 40 x 60 pixels (height, width) and crops of 32 x 32: 28 columns and 8 rows are free."""
+    lesion = np.array([[30.0, 4, 41, 12]])
+    corners = [crop_offset((40, 60), lesion, whole(corner=(u, u)), (32, 32)) for u in np.linspace(0, 0.999, 400)]
+    # its last column, 41, is in from corner 10 on, its first one, 30, up to 28, which is the last place; rows 0 to 4
+    assert {-x for x, _ in corners} == set(range(10, 29)) and {-y for _, y in corners} == set(range(5))
+    free = [crop_offset((40, 60), lesion[:0], whole(corner=(u, u)), (32, 32)) for u in np.linspace(0, 0.999, 400)]
+    assert {-x for x, _ in free} == set(range(29)) and {-y for _, y in free} == set(range(9))
+    # which lesion of several is drawn, too: the second lies in the right lower corner
+    two = np.array([[0.0, 0, 5, 5], [50, 30, 59, 39]])
+    assert crop_offset((40, 60), two, whole(chosen=0.49), (32, 32)) == (0, 0)
+    assert crop_offset((40, 60), two, whole(chosen=0.51), (32, 32)) == (-28, -8)
+    # larger than the crop in x: centred; columns 5 to 54 around 29.5, so 14 to 45
+    assert crop_offset((40, 60), np.array([[5.0, 5, 54, 20]]), whole(corner=(0.9, 0.0)), (32, 32)) == (-14, 0)
+
+
+def test_what_is_shifted_is_cropped_afterwards():
+    """A lesion at columns 30 to 41 that moves 3 to the right is in from corner 13 on; 32 rows are all there are."""
+    lesion = np.array([[30.0, 4, 41, 12]])
+    assert crop_offset((32, 60), lesion, whole(shift=(3, -2)), (32, 32)) == (3 - 13, -2)
+    assert crop_offset((20, 30), lesion[:0], whole(shift=(3, -2), corner=(0.9, 0.9)), (32, 32)) == (3, -2)
+
+
+def test_a_crop_of_a_batch_by_hand():
+    """Three boxes at the border of a crop of columns 10 to 41 and rows 0 to 31."""
+    image = torch.arange(60.0).repeat(9, 40, 1)  # grey value: the column
+    boxes = np.array(
+        [
+            [30, 4, 41, 12],  # inside: it decides where the crop begins
+            [0, 10, 16, 18],  # 6 of 16 columns are left: uncertain
+            [4, 20, 16, 30],  # 6 of 12 are left: a lesion, cut
+            [0, 0, 9, 9],  # outside
+            [38, 20, 45, 29],  # 3 of 7 are left, but it was uncertain before
+        ],
+        np.float32,
+    )
+    batch, (target,) = place_batch([image], [boxes], [1], [whole()], (32, 32))
+    assert batch.shape == (1, 9, 32, 32) and batch[0, 4, 5].tolist() == list(range(10, 42))
+    assert target.lesions.tolist() == [[20, 4, 31, 12], [0, 20, 6, 30]]
+    assert target.uncertain.tolist() == [[0, 10, 6, 18], [28, 20, 31, 29]]
+    # smaller than the crop: all of it, zeros around
+    batch, (target,) = place_batch([image[:, :20, :20]], [boxes[1:2]], [0], [whole(corner=(0.9, 0.9))], (32, 32))
+    assert batch[0, 0, 0].tolist() == [*range(20), *[0] * 12] and target.lesions.tolist() == [[0, 10, 16, 18]]
+
+
+def test_a_crop_must_fit_the_backbone():
+    assert canvas_size([(40, 60)], [whole()], (96, 64), 16) == (96, 64)
+    for crop in ((96, 90), (96,), (0, 96)):
+        with pytest.raises(ValueError, match="training.crop is .*; it must be height and width, multiples of 16"):
+            canvas_size([(40, 60)], [whole()], crop, 16)
+    # whole slices: each with its own ratio
+    assert canvas_size([(40, 60), (50, 50)], [whole(), whole(ratio=1.2)], (), 16) == (64, 64)
+
+
+def test_crops_of_a_training(tiny_store):
+    """Every labelled slice keeps a lesion in its crop; a process' own part is what one process would make."""
+    profile = load_profile("smoke")
+    profile = replace(profile, training=replace(profile.training, crop=(32, 32)))
+    experiment = EXPERIMENTS["multi"]
+    labels = training_labels(experiment, tiny_store, Run("smoke"))
+    batches = Batches(experiment, profile, tiny_store, labels, 0, 16)
+    first, second = (Batches(experiment, profile, tiny_store, labels, 0, 16, rank, 2) for rank in (0, 1))
+    for t in range(8):
+        one = batches[t]
+        assert one.slices.shape == (8, 9, 32, 32)
+        sampler, place = batches.samplers[one.dataset], batches.place[t] * 8
+        for n, target in enumerate(one.targets):
+            assert len(target.lesions) == len(sampler.target(*sampler.slice(place + n))[0])
+        assert torch.equal(torch.cat([first[t].slices, second[t].slices]), one.slices)
+        both = [*first[t].targets, *second[t].targets]
+        assert all(torch.equal(a.lesions, b.lesions) for a, b in zip(one.targets, both, strict=True))
+    assert not torch.equal(Batches(experiment, profile, tiny_store, labels, 1, 16)[0].slices, batches[0].slices)
+    assert torch.equal(batches[3].slices, Batches(experiment, profile, tiny_store, labels, 0, 16)[3].slices)
 
 
 def test_schedule_of_iterations_and_of_epochs():
@@ -144,13 +223,14 @@ def test_the_paper_profile_starts_from_imagenet(tmp_path, monkeypatch):
     assert not any(name.startswith(("head.", "backbone.lateral")) for name in load_file(weights))
 
 
-def short(monkeypatch, iterations=6):
+def short(monkeypatch, iterations=6, validations=0):
     """Make the smoke profile even shorter."""
     read = settings._read
 
     def shortened(name):
         content = read(name)
-        content["training"] |= {"iterations": iterations, "checkpoint_every": 2, "batch_size": 4}
+        content["training"] |= {"iterations": iterations, "checkpoint_every": 2, "batch_size": 4,
+                                "validations": validations}  # fmt: skip
         content["pretext"] |= {"iterations": 2, "batch_size": 2}
         return content
 
@@ -232,7 +312,8 @@ def test_each_batch_is_the_next_of_its_dataset():
     assert place_in_dataset(np.array([0, 1, 0, 0, 2, 1])).tolist() == [0, 0, 1, 2, 0, 1]
 
 
-def test_unknown_experiment_and_missing_pretext_are_clear_errors(tiny_store):
+def test_unknown_experiment_and_missing_pretext_are_clear_errors(tiny_store, monkeypatch):
+    short(monkeypatch)
     with pytest.raises(ValueError, match="choose one of baseline"):
         train_experiment("nonsense", "smoke")
     with pytest.raises(FileNotFoundError, match="python -m lensnb pretext"):
@@ -266,15 +347,56 @@ def test_each_embedding_has_its_own_mined_labels(tiny_store):
     assert "multi-mined-simpler" not in available(phantoms=True), "notebook 17 trains it; no row of Table II needs it"
 
 
+def test_a_fold_never_sees_its_half_of_the_patients(tiny_store):
+    run, rows = Run("smoke"), [("DeepLesion", f"DeepLesion-{i}", f"x{i}", 3, "cross-slice") for i in (0, 1)]
+    for name in ("cross-slice", "intra-patient", "cross-dataset"):
+        write_table(label_rows(rows), run.mined(name))
+    universal = {"DeepLesion-0", "DeepLesion-1"}
+    every = set(training_volumes(EXPERIMENTS["multi-mined"], tiny_store.volumes).index)
+    left_out = []
+    for name in FOLDS:
+        plan = EXPERIMENTS[name]
+        seen = set(training_volumes(plan, tiny_store.volumes).index)
+        assert seen >= every - universal and replace(plan, left_out=None, name="", title="") == replace(
+            EXPERIMENTS["multi-mined"], name="", title=""
+        )
+        labels = training_labels(plan, tiny_store, run)
+        assert set(labels["volume"]) == seen and "cross-slice" in set(labels["source"])
+        batches = Batches(plan, load_profile("smoke"), tiny_store, labels, 0, 16)
+        drawn = {batches.samplers[0].slice(i)[0] for i in range(20)}  # unlabelled slices are negatives, too
+        assert drawn == seen & universal
+        left_out.append(every - seen)
+    assert left_out[0] | left_out[1] == universal and not left_out[0] & left_out[1]
+    assert not set(FOLDS) & set(available(phantoms=True)), "notebook 10 may use them; no row of Table II needs them"
+
+
 def test_oracle_labels_are_what_matching_could_reach(tiny_store):
     rows = [("DeepLesion", "DeepLesion-0", "t1", 3, "truth"), ("DeepLesion", "DeepLesion-0", "t2", 3, "truth")]
     truth = label_rows(rows).assign(patient="p", identity=[1, 2], marked=[True, False])
     again = label_rows([("DeepLesion", "DeepLesion-1", "t3", 1, "truth")]).assign(patient="p", identity=1, marked=False)
     tiny_store.truth = pd.concat([truth, again])
+    assert len({EXPERIMENTS[name].negatives for name in ("oracle-mined", "oracle-ignored", "single-complete")}) == 1
     mined = training_labels(EXPERIMENTS["oracle-mined"], tiny_store, Run("smoke"))
     assert mined["lesion"].tolist() == ["t1", "t3"]
     ignored = training_labels(EXPERIMENTS["oracle-ignored"], tiny_store, Run("smoke"))
     assert ignored.set_index("lesion")["source"].to_dict() == {"t1": "truth", "t2": "uncertain", "t3": "truth"}
+
+
+def test_complete_labels_of_the_same_slices(tiny_store):
+    """The key slices get all their lesions, and no other slice gets any: slices of `single`, labels of the truth."""
+    single = training_labels(EXPERIMENTS["single"], tiny_store, Run("smoke"))
+    volume, z = single.iloc[0][["volume", "z"]]
+    elsewhere = z + 1  # the annotated lesion goes on there, and nobody drew it
+    rows = [("DeepLesion", volume, f"t{n}", at, "truth") for n, at in enumerate((z, z, elsewhere, elsewhere))]
+    tiny_store.truth = label_rows(rows).assign(patient="p", identity=range(4), marked=False)
+    keys = training_labels(EXPERIMENTS["single-complete-keys"], tiny_store, Run("smoke"))
+    assert keys["lesion"].tolist() == ["t0", "t1"] and set(keys["source"]) == {"truth"}
+    assert not EXPERIMENTS["single-complete-keys"].negatives and not EXPERIMENTS["single"].negatives
+    whole = training_labels(EXPERIMENTS["single-complete"], tiny_store, Run("smoke"))
+    assert whole["lesion"].tolist() == ["t0", "t1", "t2", "t3"]
+    assert "single-complete-keys" in available(phantoms=True) and "single-complete-keys" not in available(
+        phantoms=False
+    )
 
 
 def test_pasted_blob_lies_in_its_box():

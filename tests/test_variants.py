@@ -68,7 +68,7 @@ def test_a_variant_does_not_change_its_meaning(root):
 
 def test_a_variant_shares_phantoms_unless_it_changes_them(root):
     mining = write_variant("smoke", "low", ["mining.sigma=0.05"])
-    other = write_variant("smoke", "many", ["phantom.studies=3"])
+    other = write_variant("smoke", "many", ["phantom.growth_sd=0.2"])
     assert runfolder.raw(mining) == runfolder.raw("smoke")
     assert runfolder.raw(other) == root / "data" / "phantom" / "smoke+many"
 
@@ -107,7 +107,7 @@ def test_work_by_hand_has_folders_of_its_own(root, monkeypatch):
     assert "0.9" in own.read_text()
 
 
-@pytest.mark.parametrize("change", ["mining.sigma=0.05", "phantom.studies=3"])
+@pytest.mark.parametrize("change", ["mining.sigma=0.05", "phantom.growth_sd=0.2"])
 def test_a_variant_that_has_made_nothing_yet_has_a_report(root, change):
     report = report_differences(write_variant("smoke", "new", [change]))
     assert ("Nothing of Table II to compare yet." if "mining" in change else "phantoms of its own") in report

@@ -17,7 +17,7 @@ from lensnb.models.lesanet import LesaNet
 from lensnb.models.weights import imagenet_weights, initialise, require_sound, save_weights
 from lensnb.settings import load_profile, to_dict
 from lensnb.training.false_positives import load_fpr
-from lensnb.training.loop import restore, save_checkpoint
+from lensnb.training.loop import Progress, restore, save_checkpoint
 
 PROFILE = load_profile("smoke")
 
@@ -136,7 +136,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
     model = torch.nn.Linear(3, 3)
     optimizer = torch.optim.RAdam(model.parameters())
     model.weight.data[1, 1] = float("nan")
-    save_checkpoint(tmp_path / "checkpoint.pt", model, optimizer, 1, [], [], "this")
+    save_checkpoint(tmp_path / "checkpoint.pt", model, optimizer, Progress(done=1), "this")
     with pytest.raises(ValueError, match="1 of 9 values of weight are not finite.* delete it to start this training"):
         restore(tmp_path / "checkpoint.pt", model, optimizer, "this")
 

@@ -16,6 +16,12 @@ count(root, found) -> numbers: what the dataset's tables hold, by the names in `
 faults(root, usable) -> what is wrong with the files of these rows of `find`, as far as can be told without reading a
     volume: (volume, or empty for the dataset itself; LEFT_OUT, INCOMPLETE or HANDLED; "kind: detail").
 
+Two more are for what some datasets have beyond boxes; the store keeps it where a reader has the function:
+
+read_with_masks(root, row) -> (CT, boxes, segments): as `read`, and each lesion of the mask (ct/grid_shapes.py:Segment).
+diameters(row, CT) -> table: the ends of the RECIST diameters in ORIGINAL index coordinates, one row per lesion: lesion,
+    z, x1, y1 to x4, y4, the long one first.
+
 Boxes of the readers and of the manual test set are in original pixels and slices; functions whose names or arguments
 say `grid` work in the voxels of prepared volumes.
 """
@@ -38,6 +44,7 @@ class Dataset:
     name: also of its folder among the raw data, and of its expert.
     reader: its module in this room.
     lesions: what its labels cover.
+    type: the one type of these lesions, as the phantoms' hidden truth calls it; empty for a universal dataset.
     universal: it has lesions of all types, of which many are not marked, so that its unmarked slices are no negatives;
         else it is of a single type, whose lesions are all marked.
     key_slices_only: a lesion has one box, on its key slice; else one on every slice it touches.
@@ -71,6 +78,7 @@ class Dataset:
     get: str
     on_purpose: str = ""
     notebook: str = ""
+    type: str = ""
 
 
 _ALL = (
@@ -104,6 +112,7 @@ zip files), 225 GB; terms of use on that page. Manual test set: https://github.c
         name="LUNA16",
         reader="luna16",
         lesions="lung nodules",
+        type="lung",
         universal=False,
         key_slices_only=False,
         boxes_from="spheres",
@@ -122,6 +131,7 @@ zip files), 225 GB; terms of use on that page. Manual test set: https://github.c
         name="LiTS",
         reader="lits",
         lesions="liver tumours",
+        type="liver",
         universal=False,
         key_slices_only=False,
         boxes_from="masks",
@@ -139,6 +149,7 @@ unpacked; CC BY-NC-SA 4.0""",
         name="NIH-LN",
         reader="nih_ln",
         lesions="lymph nodes",
+        type="node",
         universal=False,
         key_slices_only=False,
         boxes_from="masks",

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb.ct.grid_shapes import DIAMETERS
 from lensnb.ct.png import read_png
 from lensnb.ct.values import check_hu
 from lensnb.ct.volume import CT
 from lensnb.datasets import DATASETS, FOUND, INCOMPLETE, LEFT_OUT, SLICE_BOXES
-from lensnb.datasets.dl_info import SPLITS
+from lensnb.datasets.dl_info import ENDS, SPLITS
 from lensnb.datasets.dl_info import read_info as read_info
 from lensnb.datasets.manual_boxes import MANUAL_FILE, load_manual_boxes
 from lensnb.files import read_json
@@ -60,6 +61,7 @@ def find(root: Path | str) -> pd.DataFrame:
             "spacing_mm": [first["spacing_x"], first["spacing_y"], first["spacing_z"]],
             "size": [first["width"], first["height"]],
             "lesions": [[row[name] for name in ("lesion", "key", "x1", "y1", "x2", "y2")] for row in used],
+            "ends": [[row[name] for name in ("lesion", "key", *ENDS)] for row in used],
         }
         path = f"{NAME}/Images_png/{series}"
         depth_mm = (end - start + 1) * first["spacing_z"]
@@ -151,6 +153,13 @@ def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
     hu = np.stack([images[number] for number in run])
     ct = CT(hu, np.diag([sx, sy, -sz, 1.0]), run[0], (*notes, *check_hu(hu, folder)))
     return ct, pd.DataFrame(boxes, columns=SLICE_BOXES)
+
+
+def diameters(row: pd.Series, ct: CT) -> pd.DataFrame:
+    """The RECIST diameters of the lesions that `read` has boxes of: lesion, z, x1 to y4, in original coordinates."""
+    used, rows = range(ct.first_slice, ct.first_slice + len(ct.hu)), row["annotations"]["ends"]
+    ends = [[lesion, key - ct.first_slice, *points] for lesion, key, *points in rows if key in used]
+    return pd.DataFrame(ends, columns=["lesion", "z", *DIAMETERS])
 
 
 def best_run(numbers: list[int], keys: list[int]) -> range:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb.ct.grid_shapes import DIAMETERS
 from lensnb.datasets import DATASETS, UNIVERSAL
 from lensnb.files.cells import numbers, read_cells
 
@@ -13,20 +14,23 @@ SPLITS = {1: "train", 2: "official-val", 3: "official-test"}
 MAX_SLICES = 5000  # the longest range of the table has 451
 FARTHEST = 1e9  # no pixel, slice or millimetre lies beyond
 FILE_NAME = re.compile(r"([0-9]{6}_[0-9]{2}_[0-9]{2})_([0-9]{3,6})\.png")
-COLUMNS = ["File_name", "Key_slice_index", "Bounding_boxes", "Possibly_noisy", "Slice_range", "Spacing_mm_px_",
-           "Image_size", "Train_Val_Test"]  # fmt: skip
+COLUMNS = ["File_name", "Key_slice_index", "Measurement_coordinates", "Bounding_boxes", "Possibly_noisy", "Slice_range",
+           "Spacing_mm_px_", "Image_size", "Train_Val_Test"]  # fmt: skip
+
+ENDS = [f"end_{name}" for name in DIAMETERS]
 
 
 def read_info(path: Path) -> pd.DataFrame:
     """DL_info.csv with its multi-valued cells taken apart.
 
     Columns: lesion (dl + 0-based row of the file), series, key, start, end, x1..y2, spacing_x, _y, _z in mm, width,
-    height in pixels, noisy, split (1, 2, 3). Boxes carry 5 pixels of margin around the RECIST diameters. Sex and age,
+    height in pixels, noisy, split (1, 2, 3), and end_x1..end_y4, the ends of the RECIST diameters (DIAMETERS), the
+    long one first, or equal to a thousandth. Boxes carry 5 pixels of margin around the RECIST diameters. Sex and age,
     which differ between the published copies of the table, are not read.
 
-    The file's boxes are taken as 1-based: 1 is subtracted, as in the authors' code. The true shift is no whole pixel.
-    On the 921 lesions that the manual test set marks too, its boxes lie 0.6 (x) and 0.8 (y) pixels beyond ours, and
-    0.4 and 0.2 short of the file's numbers (medians), so that either choice errs by less than a pixel.
+    The file's boxes and ends are taken as 1-based: 1 is subtracted, as in the authors' code. The true shift is no whole
+    pixel. On the 921 lesions that the manual test set marks too, its boxes lie 0.6 (x) and 0.8 (y) pixels beyond ours,
+    and 0.4 and 0.2 short of the file's numbers (medians), so that either choice errs by less than a pixel.
 
     Raises FileNotFoundError, or ValueError naming the file and row.
     """
@@ -39,6 +43,7 @@ def read_info(path: Path) -> pd.DataFrame:
     names = [FILE_NAME.fullmatch(name) for name in table["File_name"]]
     _refuse([name is None for name in names], "File_name is not like 000001_01_01_109.png", table, path)
     boxes = _numbers(table, "Bounding_boxes", 4, path) - 1
+    ends = _numbers(table, "Measurement_coordinates", 8, path) - 1
     ranges = _whole_numbers(table, "Slice_range", 2, path)
     spacing = _numbers(table, "Spacing_mm_px_", 3, path)
     size = _whole_numbers(table, "Image_size", 2, path)
@@ -61,6 +66,7 @@ def read_info(path: Path) -> pd.DataFrame:
     )
     info[["x1", "y1", "x2", "y2"]] = boxes
     info[["spacing_x", "spacing_y", "spacing_z"]] = spacing
+    info[ENDS] = ends
     _refuse(info["key"] != [int(name[2]) for name in names], "Key_slice_index is not that of File_name", table, path)
     _refuse(~info["split"].isin(SPLITS), "Train_Val_Test is not 1, 2 or 3", table, path)
     info["split"] = info["split"].astype(int)

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from lensnb.ct.grid_shapes import Segment
 from lensnb.ct.read import read_array, read_image
 from lensnb.ct.volume import CT, affine
 from lensnb.datasets import DATASETS, FOUND, SLICE_BOXES
-from lensnb.datasets.masks import align_mask, mask_boxes, whole_labels
+from lensnb.datasets.masks import align_mask, segment_boxes, segments, whole_labels
 from lensnb.files import files_below, is_macos
 
 NAME = "LiTS"
@@ -55,7 +56,12 @@ def _numbered(folder: Path, kind: str) -> dict[int, list[Path]]:
 
 
 def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
-    """One volume and the boxes of its tumours: connected components (26 neighbours) of label 2.
+    """One volume and the boxes of its tumours."""
+    return read_with_masks(root, row)[:2]
+
+
+def read_with_masks(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame, list[Segment]]:
+    """One volume, its tumours and their boxes: connected components (26 neighbours) of label 2.
 
     Two faults of the published files are handled and noted. Where image and segmentation disagree about their
     place (volumes 48 to 52, or any that do not coincide), voxel indices are right and the image's matrix is used.
@@ -81,8 +87,9 @@ def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
         notes.append(f"lost header: spacing assumed to be {LOST_SPACING_MM} mm, orientation read off the anatomy")
         signs = anatomical_signs(ct.hu, aligned)
         ct = CT(ct.hu, affine(np.diag(signs * LOST_SPACING_MM), np.zeros(3)))
-    boxes = mask_boxes(tumour_components(aligned), lambda i: f"{row['volume']}-t{i:03d}")
-    return CT(ct.hu, ct.index_to_mm, notes=tuple(notes)), pd.DataFrame(boxes, columns=SLICE_BOXES)
+    tumours = segments(tumour_components(aligned), lambda i: f"{row['volume']}-t{i:03d}")
+    boxes = pd.DataFrame(segment_boxes(tumours), columns=SLICE_BOXES)
+    return CT(ct.hu, ct.index_to_mm, notes=tuple(notes)), boxes, tumours
 
 
 def tumour_components(labels: np.ndarray) -> np.ndarray:

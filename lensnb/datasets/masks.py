@@ -1,4 +1,4 @@
-"""From label masks to boxes."""
+"""From label masks to lesions and their boxes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from lensnb.ct.grid_shapes import Segment
 from lensnb.ct.volume import CT
 
 
@@ -26,16 +27,28 @@ def mask_boxes(instances: np.ndarray, name: Callable[[int], str]) -> list[list]:
 
     `instances`: integers (z, y, x), 0 is background. Boxes reach to the outer edges of the outer pixels.
     """
+    return segment_boxes(segments(instances, name))
+
+
+def segments(instances: np.ndarray, name: Callable[[int], str]) -> list[Segment]:
+    """Every instance of integers (z, y, x), 0 is background, in the order of their ids, with the name name(id)."""
+    regions = enumerate(ndimage.find_objects(instances), start=1)
+    return [
+        Segment(name(instance), tuple(axis.start for axis in region), instances[region] == instance)
+        for instance, region in regions
+        if region is not None
+    ]
+
+
+def segment_boxes(found: list[Segment]) -> list[list]:
+    """The boxes of `mask_boxes`."""
     boxes = []
-    for instance, region in enumerate(ndimage.find_objects(instances), start=1):
-        if region is None:
-            continue
-        mask = instances[region] == instance
-        top, left = region[1].start, region[2].start
+    for segment in found:
+        mask, (first, top, left) = segment.voxels, segment.corner
         for z in np.flatnonzero(mask.any(axis=(1, 2))):
             y, x = np.flatnonzero(mask[z].any(axis=1)), np.flatnonzero(mask[z].any(axis=0))
             box = [left + x[0] - 0.5, top + y[0] - 0.5, left + x[-1] + 0.5, top + y[-1] + 0.5]
-            boxes.append([name(instance), region[0].start + int(z), *map(float, box)])
+            boxes.append([segment.lesion, first + int(z), *map(float, box)])
     return boxes
 
 

@@ -8,10 +8,11 @@ import pandas as pd
 from scipy import ndimage
 
 from lensnb.ct.dicom import read_dicom_folder
+from lensnb.ct.grid_shapes import Segment
 from lensnb.ct.read import read_array
 from lensnb.ct.volume import CT
 from lensnb.datasets import DATASETS, FOUND, SLICE_BOXES
-from lensnb.datasets.masks import align_mask, mask_boxes, whole_labels
+from lensnb.datasets.masks import align_mask, segment_boxes, segments, whole_labels
 from lensnb.files import files_below, is_macos, read_text
 
 NAME = "NIH-LN"
@@ -114,7 +115,12 @@ def _rows(path: Path, widths: tuple[int, ...]) -> np.ndarray:
 
 
 def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
-    """One case and its nodes, one per number in the mask.
+    """One case and the boxes of its nodes."""
+    return read_with_masks(root, row)[:2]
+
+
+def read_with_masks(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame, list[Segment]]:
+    """One case, its nodes and their boxes, one node per number in the mask.
 
     If the matrices of mask and CT do not coincide, but their sizes do and most annotated nodes lie in the mask, voxel
     indices count. The notes say so, and where annotations and files disagree.
@@ -135,10 +141,11 @@ def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
     if nodes.min() < 0:
         raise ValueError(f"{path}: negative numbers in the mask")
     nodes = nodes.astype(np.int32)
-    boxes = pd.DataFrame(mask_boxes(nodes, lambda i: f"{row['volume']}-n{i:02d}"), columns=SLICE_BOXES)
+    found = segments(nodes, lambda i: f"{row['volume']}-n{i:02d}")
     if points is not None:
-        notes += _disagreements(ct, nodes, points, boxes["lesion"].nunique())
-    return CT(ct.hu, ct.index_to_mm, notes=tuple(notes)), boxes
+        notes += _disagreements(ct, nodes, points, len(found))
+    boxes = pd.DataFrame(segment_boxes(found), columns=SLICE_BOXES)
+    return CT(ct.hu, ct.index_to_mm, notes=tuple(notes)), boxes, found
 
 
 def _disagreements(ct: CT, nodes: np.ndarray, points: list[list[float]], count: int) -> list[str]:

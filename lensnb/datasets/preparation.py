@@ -16,6 +16,7 @@ from lensnb.ct.grid import boxes3d_to_grid
 from lensnb.ct.grid_boxes import GRID_BOXES, clip_to_image, slice_boxes_to_grid
 from lensnb.datasets import DATASETS, NAMES, UNIVERSAL, deeplesion
 from lensnb.datasets.readers import READERS
+from lensnb.datasets.shapes import NUMBERS, NUMBERS_FILE, RECIST, RECIST_FILE
 from lensnb.datasets.store import geometry_of
 from lensnb.datasets.store_writing import Task, settings, write_volumes
 from lensnb.files import read_table, write_json, write_table
@@ -39,7 +40,8 @@ def prepare(
 ) -> dict:
     """Prepare all volumes of the datasets below `raw_root` into the store `out`, and return its report.
 
-    Writes volumes.csv, boxes.csv, manual.csv, truth.csv (phantoms only), report.json and store/.
+    Writes volumes.csv, boxes.csv, manual.csv, truth.csv (phantoms only), recist.csv, masks.csv, report.json
+    and store/.
     `spacing_mm`: grid (x, y, z). `seed`: draws the 80/20 split by patient of the single-type datasets.
     `box_padding_mm`: margin added in plane to boxes that come from masks and spheres, which have none of
     their own. Resumable; the result does not depend on `workers`. Volumes that can not be used are counted,
@@ -69,6 +71,8 @@ def prepare(
     write_table(volumes, out / "volumes.csv")
     write_table(boxes, out / "boxes.csv")
     write_table(manual, out / "manual.csv")
+    write_table(_recist_table(volumes, records), out / RECIST_FILE)
+    write_table(_number_table(volumes, records), out / NUMBERS_FILE)
     if truth is not None:
         write_table(truth, out / "truth.csv")
     made_with = settings(spacing_mm, box_padding_mm) | {"seed": seed}
@@ -125,6 +129,22 @@ def _volume_row(row: pd.Series, record: dict) -> dict:
 def _box_table(volumes: pd.DataFrame, records: dict[str, dict]) -> pd.DataFrame:
     parts = [(name, pd.DataFrame(records[name]["boxes"], columns=GRID_BOXES)) for name in volumes["volume"]]
     return _with_keys(parts, volumes, "annotated")[COLUMNS]
+
+
+def _recist_table(volumes: pd.DataFrame, records: dict[str, dict]) -> pd.DataFrame:
+    """The RECIST diameters of all volumes, with the columns RECIST."""
+    pairs = zip(volumes["dataset"], volumes["volume"], strict=True)
+    rows = [[dataset, name, *ends] for dataset, name in pairs for ends in records[name]["diameters"]]
+    return pd.DataFrame(rows, columns=RECIST)
+
+
+def _number_table(volumes: pd.DataFrame, records: dict[str, dict]) -> pd.DataFrame:
+    """Which number is which lesion in the masks, with the columns NUMBERS."""
+    rows = []
+    for dataset, name in zip(volumes["dataset"], volumes["volume"], strict=True):
+        for number, lesion in enumerate(records[name]["numbered"], start=1):
+            rows.append([dataset, name, number, lesion, records[name]["mask"]["checksum"][:16]])
+    return pd.DataFrame(rows, columns=NUMBERS)
 
 
 def _with_keys(parts: list[tuple[str, pd.DataFrame]], volumes: pd.DataFrame, source: str) -> pd.DataFrame:

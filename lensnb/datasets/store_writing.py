@@ -1,10 +1,10 @@
 """The volumes of the store: each raw volume normalised and written by itself, many at a time.
 
-A volume's array appears whole or not at all, then its record, which says what it was made from: the code that read it,
-the grid, and the size and time of each of its files. A later start finds the records and makes only what is missing, no
-longer whole, or of files that have been added, replaced or repaired since. That costs a look at each file, no reading.
-Memory does not grow with the number of volumes: each
-process holds one at a time, and needs up to 2 GB for a real scan of 900 slices.
+A volume's array appears whole or not at all, then the mask of its lesions, if it has one, then its record, which says
+what it was made from: the code that read it, the grid, and the size and time of each of its files. A later start finds
+the records and makes only what is missing, no longer whole, or of files that have been added, replaced or repaired
+since. That costs a look at each file, no reading. Memory does not grow with the number of volumes: each process holds
+one at a time, and needs up to 2 GB for a real scan of 900 slices.
 """
 
 import errno
@@ -20,13 +20,15 @@ from glob import escape
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 
 from lensnb.ct.grid import normalise
 from lensnb.ct.grid_boxes import clip_to_image, key_boxes_to_grid, pad_boxes, slice_boxes_to_grid
+from lensnb.ct.grid_shapes import MASK_ENDING, diameters_to_grid, mask_to_grid
 from lensnb.datasets import DATASETS
 from lensnb.datasets.readers import READERS
-from lensnb.files import fingerprint, read_json, write_array, write_json
+from lensnb.files import atomic_write, fingerprint, read_json, write_array, write_json
 from lensnb.provenance import inventory
 from lensnb.provenance.product import checksum
 from lensnb.provenance.recipe import BY_VALUE, code, text
@@ -63,6 +65,11 @@ class Task:
     def array_file(self) -> Path:
         """Where the volume is written; its record lies beside it, as .json."""
         return self.out / "store" / self.dataset / f"{self.row['volume']}.npy"
+
+    @property
+    def mask_file(self) -> Path:
+        """Where the mask of its lesions is written, if its dataset has masks."""
+        return self.array_file.with_suffix(MASK_ENDING)
 
     @property
     def record_file(self) -> Path:
@@ -143,6 +150,7 @@ def disk_needed(tasks: list[Task]) -> float:
 
     Those are read and normalised, because nobody knows how much air the border crop takes away; then they are taken
     to stand for all. The depth, which varies most among the sub-volumes of DeepLesion, is known there beforehand.
+    Masks are not counted: compressed they take half a percent of the volumes of phantoms.
     """
     needed = 0.0
     for name in DATASETS:
@@ -156,7 +164,7 @@ def disk_needed(tasks: list[Task]) -> float:
 
 def _grid_bytes(task: Task) -> int:
     """Bytes of a volume on the grid; 0 if it can not be used."""
-    _, hu = _grid_of(task)
+    hu = _grid_of(task)[1]
     return 0 if hu is None else hu.nbytes
 
 
@@ -179,14 +187,17 @@ def _finished(task: Task) -> dict | None:
         return None
     if record.get("recipe") != _recipe(task):
         return None
-    state = inventory.state(task.array_file)
-    if record["array"]["state"] == state:
-        return record
-    if record["array"]["checksum"] != checksum(task.array_file):
-        print(f"{task.array_file}: is not as it was written; made again", flush=True)
-        return None
-    record["array"]["state"] = state  # copied, or touched
-    write_json(record, task.record_file)
+    for kind, path in (("array", task.array_file), ("mask", task.mask_file)):
+        if kind not in record:
+            continue
+        state = inventory.state(path) if path.exists() else None
+        if record[kind]["state"] == state:
+            continue
+        if state is None or record[kind]["checksum"] != checksum(path):
+            print(f"{path}: is not as it was written; made again", flush=True)
+            return None
+        record[kind]["state"] = state  # copied, or touched
+        write_json(record, task.record_file)
     return record
 
 
@@ -221,41 +232,57 @@ def _sources(task: Task) -> list[Path]:
 
 
 def write_volume(task: Task) -> dict:
-    """Write one volume and its record, and return the record.
+    """Write one volume, its mask if it has one, and its record, and return the record.
 
     A volume that can not be used gives a record with `problem`, which is not kept: the next start tries it
     again.
     """
-    record, hu = _grid_of(task)
+    record, hu, mask = _grid_of(task)
     if hu is None:
         return record
     task.record_file.unlink(missing_ok=True)
     write_array(hu, task.array_file)
-    record["array"] = {"checksum": checksum(task.array_file), "state": inventory.state(task.array_file)}
+    record["array"] = _as_written(task.array_file)
+    if mask is not None:
+        with atomic_write(task.mask_file) as temporary:
+            np.savez_compressed(temporary, mask=mask)
+        record["mask"] = _as_written(task.mask_file)
     write_json(record, task.record_file)
     return record
 
 
-def _grid_of(task: Task) -> tuple[dict, np.ndarray | None]:
-    """The record and the grid of one volume; if it can not be used, what the problem is, and None."""
+def _as_written(path: Path) -> dict:
+    return {"checksum": checksum(path), "state": inventory.state(path)}
+
+
+def _grid_of(task: Task) -> tuple[dict, np.ndarray | None, np.ndarray | None]:
+    """The record, the grid and the mask of one volume; if it can not be used, what the problem is, and None twice."""
     try:
         return _normalised(task)
     except (ValueError, FileNotFoundError) as error:
-        return {"volume": task.row["volume"], "problem": str(error)}, None
+        return {"volume": task.row["volume"], "problem": str(error)}, None, None
     except Exception as error:
         error.add_note(f"while preparing {task.row['volume']} of {task.dataset} from {task.source}")
         raise
 
 
-def _normalised(task: Task) -> tuple[dict, np.ndarray]:
-    """The record and the grid of one volume."""
-    recipe, dataset = _recipe(task), DATASETS[task.dataset]
-    ct, original_boxes = READERS[task.dataset].read(task.raw_root, task.row)
+def _normalised(task: Task) -> tuple[dict, np.ndarray, np.ndarray | None]:
+    """The record and the grid of one volume, and its mask; None if its dataset has no masks."""
+    recipe, dataset, reader = _recipe(task), DATASETS[task.dataset], READERS[task.dataset]
+    ct, original_boxes, *segments = getattr(reader, "read_with_masks", reader.read)(task.raw_root, task.row)
     hu, geometry = normalise(ct, task.spacing_mm)
     if dataset.boxes_from != "diameters":
         original_boxes = pad_boxes(original_boxes, task.box_padding_mm, ct.spacing_mm)
     to_grid = key_boxes_to_grid if dataset.key_slices_only else slice_boxes_to_grid
     grid_boxes, outside = clip_to_image(to_grid(original_boxes, geometry, len(hu)), *hu.shape[1:])
+    known = set(grid_boxes["lesion"])
+    mask, numbered, ends = None, [], []
+    if segments:
+        numbered = [segment for segment in segments[0] if segment.lesion in known]
+        mask = mask_to_grid(numbered, grid_boxes, geometry, hu.shape)
+    if hasattr(reader, "diameters"):
+        table = diameters_to_grid(reader.diameters(task.row, ct), geometry, len(hu))
+        ends = _values(table[table["lesion"].isin(known)])
     notes = [*ct.notes, *(f"box outside the image: {lesion}" for lesion in dict.fromkeys(outside))]
     notes = [note.replace(";", ",") for note in notes]
     record = {
@@ -268,6 +295,13 @@ def _normalised(task: Task) -> tuple[dict, np.ndarray]:
         "original_to_mm": geometry.original_to_mm.tolist(),
         "original_shape": list(geometry.original_shape),
         "notes": notes,
-        "boxes": json.loads(grid_boxes.to_json(orient="values", double_precision=15)),
+        "boxes": _values(grid_boxes),
+        "diameters": ends,
+        "numbered": [segment.lesion for segment in numbered],
     }
-    return record, hu
+    return record, hu, mask
+
+
+def _values(table: pd.DataFrame) -> list[list]:
+    """The rows of a table as JSON can hold them."""
+    return json.loads(table.to_json(orient="values", double_precision=15))

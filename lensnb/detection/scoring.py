@@ -1,17 +1,17 @@
 """From the experts' 2D boxes to sensitivities on the manual validation and test sets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lensnb.boxes import BOX3D
-from lensnb.datasets import NAMES
+from lensnb.datasets import NAMES, UNIVERSAL
 from lensnb.datasets.manual_boxes import MANUAL_FILE
 from lensnb.datasets.store import Store
 from lensnb.detection import inference
-from lensnb.evaluation import froc, official
+from lensnb.evaluation import by_kind, froc, official
+from lensnb.evaluation.specificity import Scans, open_scans
 from lensnb.evaluation.table2 import ROWS
 from lensnb.files import read_table
 from lensnb.runfolder import Run
@@ -62,6 +62,37 @@ def experts_and_fusion(proposals: pd.DataFrame, settings: Inference) -> dict[str
     return found if len(names) == 1 else found | {"all fused": detections(proposals, settings)}
 
 
+def expert_scans(run: Run, experiment: str, store: Store, settings: Inference) -> list[Scans]:
+    """What each expert of a joint training finds alone: on the single-type datasets' validation volumes, each expert's
+    own, and on DeepLesion's validation patients. For `evaluation.specificity.specificity`.
+
+    Raises FileNotFoundError if the proposals of the experiment are not there.
+    """
+    scans = []
+    universal = read_table(run.proposals(experiment, "val"))
+    experts = [name for name in NAMES if name in set(universal["expert"].astype("category").cat.categories)]
+    if len(experts) > 1:
+        own = read_table(run.proposals(experiment, "own"))
+        found = {name: detections(own, settings, [name]) for name in experts}
+        scans = [open_scans(store, name, found) for name in experts if name != UNIVERSAL]
+    found = {name: detections(universal, settings, [name]) for name in experts}
+    return [*scans, open_scans(store, UNIVERSAL, found)]
+
+
+def alone_scans(run: Run, alone: Mapping[str, str], beside: str, store: Store, settings: Inference) -> list[Scans]:
+    """What specialists that were trained alone find on their own validation volumes.
+
+    alone: experiment by dataset. beside: the joint training whose DeepLesion expert they are compared with. Raises
+    FileNotFoundError if proposals are not there.
+    """
+    universal = detections(read_table(run.proposals(beside, "own")), settings, [UNIVERSAL])
+    found = {name: read_table(run.proposals(experiment, "own")) for name, experiment in alone.items()}
+    return [
+        open_scans(store, name, {name: detections(table, settings, [name]), UNIVERSAL: universal})
+        for name, table in found.items()
+    ]
+
+
 def result_table(results: dict[str, froc.Evaluation], column: str) -> pd.DataFrame:
     """Sensitivities and average of several evaluations, one row each, their names in `column`."""
     rows = [(name, *e.sensitivity, e.average) for name, e in results.items()]
@@ -80,20 +111,6 @@ def sensitivity_by(
 ) -> pd.Series:
     """Share of the lesions with each value of `column` that are found at `rate` false positives per volume.
 
-    found: 3D detections of `volumes`, with score; lesions: all true lesions of these volumes as 3D boxes with
-    `column` (the phantoms' truth knows type, organ and marked), in the same coordinates. One score threshold holds
-    for all lesions, and every detection that hits none of them is a false positive.
+    As `by_kind.shares_by`, which also has the intervals.
     """
-    names = found["volume"].astype(str)
-    truth = {v: lesions.loc[lesions["volume"].astype(str) == v, BOX3D].to_numpy(float) for v in volumes}
-    curve = froc.curve(froc.match(truth, found.assign(volume=names)))
-    allowed = np.searchsorted(curve.false_positives, rate, side="right")
-    lowest = curve.score[allowed - 1] if allowed else np.inf
-    strong = dict(tuple(found[found["score"] >= lowest].groupby(names[found["score"] >= lowest])))
-    hit = []
-    for volume, group in lesions.groupby(lesions["volume"].astype(str)):
-        boxes = strong[volume][BOX3D].to_numpy(float) if volume in strong else np.zeros((0, 6))
-        overlap = froc.overlap_3d(boxes, group[BOX3D].to_numpy(float), "iobb")
-        hit.append(pd.Series((overlap >= 0.3).any(axis=0), index=group[column]))
-    found_share = pd.concat(hit)
-    return found_share.groupby(level=0).mean()
+    return by_kind.shares_by(column, found, lesions, volumes, rate, resamples=0).iloc[0]

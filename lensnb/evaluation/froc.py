@@ -243,6 +243,18 @@ def patients(volumes: Sequence[str]) -> list[str]:
     return [name.group(1) if name else volume for name, volume in zip(names, volumes, strict=True)]
 
 
+def times_drawn(
+    volumes: Sequence[str], groups: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0
+) -> np.ndarray:
+    """How often each volume is in each resampled test set: (resamples, volumes); see `bootstrap`."""
+    groups = patients(volumes) if groups is None else list(groups)
+    if len(groups) != len(volumes):
+        raise ValueError(f"{len(groups)} groups for {len(volumes)} volumes: give one for each volume")
+    group_of_volume, names = pd.factorize(np.array(groups, dtype=object))
+    rng = generator(seed, Stream.FROC_BOOTSTRAP, len(names))
+    return rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)[:, group_of_volume]
+
+
 def bootstrap(
     matches: Matches,
     groups: Sequence[str] | None = None,
@@ -257,18 +269,11 @@ def bootstrap(
     matched to the same truth see the same resampled sets, so their samples can be subtracted (paired).
     A resampled set without lesions gives NaN.
     """
-    groups = patients(matches.volumes) if groups is None else list(groups)
-    if len(groups) != len(matches.volumes):
-        raise ValueError(f"{len(groups)} groups for {len(matches.volumes)} volumes: give one for each volume")
-    group_of_volume, names = pd.factorize(np.array(groups, dtype=object))
-    rng = generator(seed, Stream.FROC_BOOTSTRAP, len(names))
-    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-
+    draws = times_drawn(matches.volumes, groups, resamples, seed)
     decides = (matches.new_lesions > 0) | matches.is_false
     volume, found, is_false = matches.volume[decides], matches.new_lesions[decides], matches.is_false[decides]
     samples = np.full((resamples, len(rates)), np.nan)
-    for sample, drawn in zip(samples, draws, strict=True):
-        times = drawn[group_of_volume]  # how often each volume is in this set
+    for sample, times in zip(samples, draws, strict=True):
         lesions = times @ matches.lesions
         if lesions:
             of_detection = times[volume]
@@ -276,6 +281,12 @@ def bootstrap(
             points = np.searchsorted(false_positives, rates, side="right")
             sample[:] = np.concatenate([[0], np.cumsum(of_detection * found)])[points] / lesions
     return samples
+
+
+def averages(matches: Matches, groups: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """The average sensitivity, followed by its bootstrap samples: (1 + resamples,)."""
+    samples = bootstrap(matches, groups, resamples, seed).mean(axis=1)
+    return np.r_[sensitivity_at(curve(matches)).mean(), samples]
 
 
 def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
@@ -313,7 +324,5 @@ def difference(
     """
     if first.volumes != second.volumes:
         raise ValueError("a paired difference needs two methods on the same volumes in the same order")
-    averages = [sensitivity_at(curve(m)).mean() for m in (first, second)]
-    samples = [bootstrap(m, groups, resamples, seed).mean(axis=1) for m in (first, second)]
-    low, high = interval(samples[0] - samples[1])
-    return Difference(float(averages[0] - averages[1]), low, high)
+    apart = averages(first, groups, resamples, seed) - averages(second, groups, resamples, seed)
+    return Difference(float(apart[0]), *interval(apart[1:]))

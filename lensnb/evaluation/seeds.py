@@ -1,26 +1,23 @@
-"""The benchmark with several seeds: how far chance moves each row of LENS Table II, and which claims hold every time.
+"""The benchmark with several seeds: how far chance moves each row of LENS Table II, and which claims hold.
 
 Each seed has other training phantoms and other trainings; the test set is the same. The intervals of one run measure
-the choice of test patients alone, so what differs between seeds is not in them.
+the choice of test patients alone, so what differs between seeds is not in them; `primary` puts both together. Seeds can
+be run on different machines: each leaves one small file (see `seed_results`), and these are merged here.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from lensnb.evaluation import primary
+from lensnb.evaluation import primary, seed_results, verdicts
 from lensnb.evaluation.markdown import markdown, write_text
-from lensnb.files import read_table, write_table
+from lensnb.evaluation.seed_results import COMPARED, SeedResult
+from lensnb.files import write_table
 from lensnb.runfolder import Run
 from lensnb.settings import load_profile
 
-# table, the column that names its lines, and the columns that are compared, each with its kind
-COMPARED = (
-    ("table2", "row", {"average": "row"}),
-    ("claims", "claim", {"ours": "claim"}),
-    ("mining_audit", "strategy", {"precision": "precision", "recall": "recall"}),
-)
-VERDICTS = ("holds", "undecided", "fails")
+ORDER = (verdicts.HOLDS, verdicts.UNDECIDED, verdicts.FAILS)
 NOTE = (
     "Average sensitivity in % of each row, its differences that the claims are about, and precision and recall of the "
     "mined labels, with other training phantoms and other trainings for each seed and the same test set. sd: between "
@@ -39,84 +36,89 @@ def find(profile: str) -> dict[int, Run]:
     return dict(sorted(found.items()))
 
 
-def compare(runs: dict[int, Run]) -> pd.DataFrame:
+def collect(profile: str) -> dict[int, SeedResult]:
+    """The results of all seeds: those of the runs that are here, and those of other machines' files.
+
+    A run that is here counts before its file. Where its detections are gone (as those of a fresh checkout are), its
+    file has what they gave, if it is of the same tables.
+    ValueError if a file is none, if two are of one seed, or if seeds were tested on different patients.
+    """
+    found = {seed: seed_results.of_run(run) for seed, run in find(profile).items()}
+    of_files: dict[int, Path] = {}
+    for path in sorted(seed_results.file_of(profile, 0).parent.glob("*.json")):
+        result = seed_results.read(path)
+        if result.profile != profile:  # a variant begins with the files of its profile
+            continue
+        if result.seed in of_files:
+            raise ValueError(f"{path} and {of_files[result.seed]} are both of seed {result.seed}; remove one")
+        of_files[result.seed] = path
+        own = found.get(result.seed)
+        if own is None or (not own.averages and own.lines.equals(result.lines)):
+            found[result.seed] = result
+    tested = {seed: result.test_set for seed, result in sorted(found.items()) if result.averages}
+    if len(set(tested.values())) > 1:
+        first = next(iter(tested))
+        odd = next(seed for seed in tested if tested[seed] != tested[first])
+        raise ValueError(f"seeds {first} and {odd} were tested on different patients; make them with the same version")
+    return dict(sorted(found.items()))
+
+
+def compare(results: Mapping[int, SeedResult]) -> pd.DataFrame:
     """A line for each row of LENS Table II, each claim, and each mining strategy's precision and recall.
 
     Columns: kind (row, claim, precision or recall), name, then for each seed seed_<N> (a fraction), then mean and sd
-    (of a sample), and for claims verdicts, as "holds 2, fails 1". Raises ValueError if two runs do not have the same
-    lines: then different versions made them; or if a table is broken.
+    (of a sample), and for claims verdicts, as "holds 2, fails 1". Raises ValueError if two seeds do not have the same
+    lines: then different versions made them.
     """
-    per_seed = {seed: _lines(run) for seed, run in runs.items()}
-    first_seed, first = next(iter(per_seed.items()))
-    table = pd.DataFrame({f"seed_{seed}": lines["value"] for seed, lines in per_seed.items()})
-    for seed, lines in per_seed.items():
-        if odd := sorted(set(lines.index) ^ set(first.index)):
+    first_seed, first = next(iter(results.items()))
+    for seed, result in results.items():
+        if odd := sorted(set(result.lines.index) ^ set(first.lines.index)):
             raise ValueError(
-                f"{runs[seed].figures} and {runs[first_seed].figures} differ in their lines, as in "
+                f"seed {seed} ({Run(result.profile, seed).figures}) and seed {first_seed} differ in their lines, as in "
                 f"{' '.join(odd[0])!r}; make both with the same version"
             )
-    table = table.loc[first.index]  # in the order of the tables
+    table = pd.DataFrame({f"seed_{seed}": result.lines["value"] for seed, result in results.items()})
+    table = table.loc[first.lines.index]  # in the order of the tables
     mean, sd = table.mean(axis=1), table.std(axis=1)
-    verdicts = pd.DataFrame({seed: lines["verdict"] for seed, lines in per_seed.items()}).loc[first.index]
-    counts = verdicts.apply(lambda line: ", ".join(f"{v} {n}" for v in VERDICTS if (n := (line == v).sum())), axis=1)
+    given = pd.DataFrame({seed: result.lines["verdict"] for seed, result in results.items()}).loc[first.lines.index]
+    counts = given.apply(lambda line: ", ".join(f"{v} {n}" for v in ORDER if (n := (line == v).sum())), axis=1)
     return table.assign(mean=mean, sd=sd, verdicts=counts).reset_index()
 
 
-def _lines(run: Run) -> pd.DataFrame:
-    """The compared numbers of one run: value and verdict, by kind and name."""
-    parts = []
-    for file, name, columns in COMPARED:
-        wanted = [name, *columns, *(["verdict"] if "claim" in columns.values() else [])]
-        table = read_table(run.table(file), wanted)
-        for column, kind in columns.items():
-            if len(table) and not pd.api.types.is_numeric_dtype(table[column]):
-                raise ValueError(f"{run.table(file)}: the column {column} should hold numbers; make it again")
-            verdict = table["verdict"] if kind == "claim" else None
-            part = {"kind": kind, "name": table[name], "value": table[column], "verdict": verdict}
-            parts.append(pd.DataFrame(part))
-    lines = pd.concat(parts).set_index(["kind", "name"])
-    if lines.index.has_duplicates:
-        twice = " ".join(map(str, lines.index[lines.index.duplicated()][0]))
-        raise ValueError(f"{run.figures}: its tables have {twice!r} more than once; make them again")
-    return lines
+def write(profile: str) -> str:
+    """Write what all seeds say, and return it: seeds.csv and .md, primary_claims.csv and .md, and each seed's file.
 
-
-def write(profile: str) -> Path:
-    """Write seeds.csv and seeds.md into the profile's figures, and return the path of the latter.
-
-    Raises FileNotFoundError if fewer than two seeds have been run to their tables.
+    Raises FileNotFoundError if fewer than two seeds have been run to their tables. Without the detections of two seeds
+    there are no primary claims, and a line says which are lacking.
     """
-    runs, first = find(profile), Run(profile)
-    if len(runs) < 2:
-        there = f"seed {max(runs)} alone" if runs else "no seed"
-        missing = max(runs, default=-1) + 1
+    results, first = collect(profile), Run(profile)
+    if len(results) < 2:
+        there = f"seed {max(results)} alone" if results else "no seed"
+        missing = next(seed for seed in range(len(results) + 1) if seed not in results)
         raise FileNotFoundError(
-            f"{there} has tables in {first.figures.parent}; "
-            f"`./run_all.sh --profile {profile} --seed {missing} --only table2` makes those of seed {missing}"
+            f"{there} has tables in {first.figures.parent}; `./run_all.sh --profile {profile} --seed {missing} --only "
+            f"table2` makes those of seed {missing}, and `./run_all.sh --profile {profile} --seeds 5` those of five"
         )
-    table = compare(runs)
+    table = compare(results)
+    whole = {seed: result.averages for seed, result in results.items() if result.averages}
+    claims = primary.primary_claims(whole) if len(whole) > 1 else None
+    for result in results.values():
+        if result.averages:
+            seed_results.write(result)
     write_table(table, first.table("seeds"))
     shown = table.rename(columns=lambda name: name.replace("_", " "))
     text = markdown(shown, percent=shown.columns[2:-1].tolist())
+    commits = sorted({result.commit.split()[0][:7] for result in results.values()})
+    note = f"{NOTE} Made by commit{'s' * (len(commits) > 1)} {', '.join(commits)}."
     page = first.table("seeds", "md")
-    write_text(f"Table II with {len(runs)} seeds, profile {profile}", text, NOTE, page)
-    return page
-
-
-def write_primary(profile: str) -> str:
-    """Write primary_claims.csv and .md beside them and return the text; a line instead if the detections are not there.
-
-    The tables of a seed can come from another machine; its claims need its detections, in data/runs.
-    """
-    runs, first = find(profile), Run(profile)
-    matches = primary.matches_of(runs)
-    lacking, text = ", ".join(str(seed) for seed in runs if seed not in matches), ""
-    if lacking:
-        text = f"Without the primary claims' seeds {lacking}: their detections of all rows are not in data/runs.\n"
-    if len(matches) < 2:
-        return text
-    pages = first.table("primary_claims"), first.table("primary_claims", "md")
-    return text + primary.write_primary(primary.primary_claims(matches), *pages, profile)
+    write_text(f"Table II with {len(results)} seeds, profile {profile}", text, note, page)
+    text = page.read_text()
+    if lacking := ", ".join(str(seed) for seed in results if seed not in whole):
+        text += f"\nWithout the primary claims' seeds {lacking}: their detections of all rows are not in data/runs.\n"
+    if claims is not None:
+        pages = first.table("primary_claims"), first.table("primary_claims", "md")
+        text += f"\n{primary.write_primary(claims, *pages, profile)}"
+    return text
 
 
 def command(profile: str) -> str:
@@ -125,4 +127,4 @@ def command(profile: str) -> str:
     ValueError for a profile that does not exist.
     """
     load_profile(profile)
-    return f"{write(profile).read_text()}\n{write_primary(profile)}"
+    return write(profile)

@@ -38,8 +38,9 @@ ROWS = (
     Row("f", "joint training, mined labels, DeepLesion expert", "multi-mined", ("afp", "multi_dataset", "mam")),
     Row("g", "all of LENS", "multi-mined", ("afp", "multi_dataset", "proposal_fusion", "mam"), None),
     Row("h", "LENS and 3D false positive reduction", "multi-mined", COMPONENTS, None),
-    Row("complete", "(a) trained on complete labels: upper bound", "single-complete", ("afp",)),
-    Row("oracle-mined", "oracle: (a) and all lesions marked in some scan", "oracle-mined", ("afp", "mam")),
+    Row("complete-keys", "(a) with complete labels on the same slices", "single-complete-keys", ("afp",)),
+    Row("complete", "(a) with complete labels on all slices: upper bound", "single-complete", ("afp",)),
+    Row("oracle-mined", "oracle: all lesions marked in some scan, all slices", "oracle-mined", ("afp", "mam")),
     Row("oracle-ignored", "oracle: the same, other lesions ignored", "oracle-ignored", ("afp", "mam")),
 )
 

@@ -60,6 +60,8 @@ METHODS = {
 }
 TABLE1 = tuple(METHODS)[:9]
 TABLE3 = TABLE1[3:]  # LesaNet and its five ablations
+# the plain CNN with one of LesaNet's parts: which of them closes how much of the gap between the two; not in the paper
+CONTROLS = ("cnn-expansion", "cnn-hard-examples", "cnn-propagation", "cnn-triplet")
 PARTS = (1 / 3, 2 / 3)  # of the labels, the most frequent ones; LesaNet Fig. 5
 
 
@@ -74,7 +76,8 @@ class MethodRun:
 
 
 def runs(splits: int) -> dict[str, MethodRun]:
-    """All trainings by name: TABLE1, TABLE3 on further splits (`splits` in all), and LesaNet on parts of the labels."""
-    found = {name: MethodRun(name) for name in TABLE1}
+    """All trainings by name: TABLE1, CONTROLS, TABLE3 on further splits (`splits` in all), and LesaNet on parts of the
+    labels."""
+    found = {name: MethodRun(name) for name in (*TABLE1, *CONTROLS)}
     found |= {f"{name}-split{k}": MethodRun(name, split=k) for k in range(1, splits) for name in TABLE3}
     return found | {f"lesanet-part{k}": MethodRun("lesanet", part=part) for k, part in enumerate(PARTS, start=1)}

@@ -157,3 +157,7 @@ class Result:
     labels: pd.DataFrame
     means: pd.Series
     samples: pd.DataFrame
+
+    def with_samples(self, measure: str) -> np.ndarray:
+        """The mean of one of METRICS, then the same on each resampled set of patients: (1 + draws,)."""
+        return np.r_[self.means[measure], self.samples[measure].to_numpy()]

@@ -16,8 +16,8 @@ from lensnb.files import read_table, write_json, write_table
 from lensnb.lesanet import metrics, prediction, training
 from lensnb.lesanet.label_files import COMPLETE, MinedLabels, read_complete, read_mined
 from lensnb.lesanet.lesions import LabelledLesions, labelled_lesions, resplit
-from lensnb.lesanet.methods import MethodRun
-from lensnb.lesanet.metrics import TEXT_MINED, Result
+from lensnb.lesanet.methods import METHODS, MethodRun
+from lensnb.lesanet.metrics import PUBLISHED_THRESHOLDS, TEXT_MINED, Result
 from lensnb.lesanet.ontology import Ontology, find_ontology, read_ontology
 from lensnb.lesanet.report_labels import mined_labels_file
 from lensnb.lesanet.targets import excluded, scoring_targets
@@ -215,24 +215,39 @@ def _rows(answers: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     return by_lesion.loc[table["lesion"].astype(str)]
 
 
-def thresholds_of(answers: pd.DataFrame, study: LabelStudy) -> np.ndarray:
-    """Each label's threshold with the best F1 on the study's validation lesions (LesaNet Sec. 5.3): (C,)."""
+def thresholds_of(answers: pd.DataFrame, study: LabelStudy, method: str = "lesanet") -> np.ndarray:
+    """Each label's threshold with the best F1 on the study's validation lesions (LesaNet Sec. 5.3): (C,).
+
+    The published code tries .3, .4 to .9, which suits scores that cross-entropy has made probabilities. WARP compares
+    the labels of a lesion with each other and leaves the level of their scores open, so that its best thresholds may
+    all lie above .9: of it, every score is tried, that the grid may not decide its precision and recall.
+    """
     val = study.exam_of(study.val)
-    return metrics.calibrate(scores_of(answers, val.table, study.ontology.labels), val.labels, val.unknown)
+    tried = () if METHODS[method].rival == "warp" else PUBLISHED_THRESHOLDS
+    return metrics.calibrate(scores_of(answers, val.table, study.ontology.labels), val.labels, val.unknown, tried)
 
 
-def score_run(answers: pd.DataFrame, study: LabelStudy, name: str, seed: int, draws: int = 1000) -> Result:
-    """Score a run's answers on the test set `name`; `study` is the run's own (see `of_run`). No draws: no samples."""
+def score_run(
+    answers: pd.DataFrame, study: LabelStudy, run: MethodRun, name: str, seed: int, draws: int = 1000, *,
+    expanded: bool = True,
+) -> Result:  # fmt: skip
+    """Score a run's answers on the test set `name`; `study` is the run's own (see `of_run`). No draws: no samples.
+
+    The parents of predicted labels are predicted, too (LesaNet Sec. 4.2), as in the published code for every method,
+    whatever it has learned from; without `expanded` they are not.
+    """
     exam, ontology = study.exams[name], study.ontology
-    scores, thresholds = scores_of(answers, exam.table, ontology.labels), thresholds_of(answers, study)
-    table = metrics.label_table(list(ontology.labels), scores, exam.labels, exam.unknown, thresholds, ontology.parents)
+    scores = scores_of(answers, exam.table, ontology.labels)
+    thresholds = thresholds_of(answers, study, run.method)
+    parents = ontology.parents if expanded else np.zeros_like(ontology.parents)
+    table = metrics.label_table(list(ontology.labels), scores, exam.labels, exam.unknown, thresholds, parents)
     table.insert(1, "kind", ontology.kinds)
     table.insert(2, "train", label_counts(study.train))
     means = metrics.averages(table)
     if not draws:
         return Result(table, means, pd.DataFrame(columns=list(metrics.METRICS)))
     drawn = (exam.table["patient"].astype(str).to_numpy(), draws, seed)
-    predicted = metrics.decide(scores, thresholds, ontology.parents)
+    predicted = metrics.decide(scores, thresholds, parents)
     samples = metrics.resampled_decisions(predicted, exam.labels, exam.unknown, *drawn)
     samples.insert(0, "auc", metrics.resampled_auc(scores, exam.labels, exam.unknown, *drawn))
     return Result(table, means, samples)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pandas as pd
 
-from lensnb.boxes import overlapping, same_slice_pairs
+from lensnb.boxes import BOX, area, intersection, overlapping, same_slice_pairs
 
 
 def judge_boxes(mined: pd.DataFrame, truth: pd.DataFrame, wanted: pd.DataFrame, theta: float) -> dict:
@@ -19,6 +19,19 @@ def judge_boxes(mined: pd.DataFrame, truth: pd.DataFrame, wanted: pd.DataFrame, 
         "precision": share(int(right.sum()), len(mined)),
         "recall": share(int(found.sum()), len(wanted)),
     }
+
+
+def inside(boxes: pd.DataFrame, others: pd.DataFrame, least: float) -> np.ndarray:
+    """For each row of `boxes` whether a row of `others` on its slice covers `least` of its area or more: (n,) bool.
+
+    With true boxes as `others` that is the evaluation's IoBB (LENS Sec. VI-C), on one slice.
+    """
+    pairs = same_slice_pairs(boxes, others)
+    a, b = (table[BOX].to_numpy(float)[pairs[side]] for table, side in ((boxes, "a"), (others, "b")))
+    covered = intersection(a, b) / np.maximum(area(a), 1e-9)
+    hit = np.zeros(len(boxes), dtype=bool)
+    hit[pairs.loc[covered >= least, "a"]] = True
+    return hit
 
 
 def not_judged(strategy: str, mined: int) -> dict:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lensnb.models.targets import Target, cell_centres
+from lensnb.models.cells import cell_centres
+from lensnb.models.targets import Target
 
 CENTER_RATIO, IGNORE_RATIO = 0.2, 0.5  # r_c and r_i of LENS Sec. IV-B
 FOCAL_WEIGHT, GAMMA = 0.5, 2  # of LENS Eq. 1
@@ -75,7 +76,7 @@ class AFP(nn.Module):
         nn.init.normal_(self.center[2].weight, std=0.01)
         nn.init.constant_(self.center[2].bias, -math.log(99))  # a prior of 1 %: lesions are sparse
         nn.init.normal_(self.size[2].weight, std=0.01)
-        nn.init.constant_(self.size[2].bias, 2.0)  # starts with boxes of 16 pixels instead of dead ReLUs
+        nn.init.constant_(self.size[2].bias, 8 / stride)  # starts with boxes of 16 pixels instead of dead ReLUs
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features (n, c, h, w) to centerness logits (n, h * w) and distances (n, h * w, 4) in strides."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lensnb.datasets import NAMES
+from lensnb.datasets import NAMES, SINGLE_TYPE
 from lensnb.files import read_json
 from lensnb.models.afp import AFP
 from lensnb.models.backbone import Backbone
@@ -27,7 +27,7 @@ def densenet(network: Network) -> Backbone:
     """The paper's backbone."""
     return Backbone(
         network.slices, network.growth_rate, network.block_config, network.stem_channels, network.fpn_channels,
-        network.freeze_batch_norm,
+        network.freeze_batch_norm, network.stride,
     )  # fmt: skip
 
 
@@ -59,9 +59,11 @@ def build_lens(network: Network, experts: Sequence[str], proposal_network: str =
             raise ValueError(f"{asked_by} is {name!r}; choose one of {', '.join(known)}")
     backbone = BACKBONES[network.backbone](network)
     proposal_networks = {expert: PROPOSAL_NETWORKS[proposal_network](backbone, network) for expert in experts}
+    # only where every lesion is marked: elsewhere what looks most like a lesion, and is not marked, often is one
+    hard = [network.hard_negatives if expert in SINGLE_TYPE else 0.0 for expert in experts]
     head = DetectionHead(
         backbone.channels, backbone.stride, len(experts), network.fc_channels, network.roi_size, network.roi_points,
-        network.sampled,
+        network.sampled, hard,
     )  # fmt: skip
     return LENS(backbone, proposal_networks, head, network)
 

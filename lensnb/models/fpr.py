@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 
+from lensnb.models.cells import pool_boxes
 from lensnb.models.weights import imagenet_weights
 from lensnb.settings import Fpr
 
@@ -36,7 +36,8 @@ class FPR(nn.Module):
     `config`: widths (four blocks), blocks (residual blocks in each), stem_stride and stem_pool (2 and true in the
     paper's ResNet-18), pooled, features. Kernels are 1 x 3 x 3 up to block 3 and 3 x 3 x 3 in block 4. Blocks 1 to 3
     are pooled over the lesion's 3D box, block 4 over the whole patch; the paper gives neither the pooled size nor
-    the layers after it, which follow LesaNet: a layer per block, concatenated, one layer to the score.
+    the layers after it, which follow LesaNet: a layer per block, concatenated, one layer to the score. Cell j of a
+    block of stride s lies on pixel s j of the patch (see cells.py).
     """
 
     def __init__(self, config: Fpr):
@@ -64,28 +65,34 @@ class FPR(nn.Module):
 
         Returns logits (n,).
         """
+        pooled = self.pooled_features(patches, boxes, inside)
+        features = [project(x.flatten(1)) for project, x in zip(self.project, pooled, strict=True)]
+        return self.score(F.relu(torch.cat(features, dim=1)))[:, 0]
+
+    def pooled_features(self, patches: Tensor, boxes: Tensor, inside: Tensor) -> list[Tensor]:
+        """What `forward` looks at, of the same arguments: four of (n, channels, pooled, pooled), one for each block."""
         x = F.relu(self.bn1(self.conv1(patches[:, None])))
         if self.stem_pool:
             x = F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
-        features = []
-        for i, (layer, project) in enumerate(zip(self.layers, self.project, strict=True)):
+        pooled = []
+        for i, layer in enumerate(self.layers):
             x = layer(x)
-            if i < 3:
-                pooled = pool_box(x, boxes, inside, 1 / (self.stride * 2**i), self.pooled)
-            else:
-                pooled = F.adaptive_max_pool3d(x, (1, self.pooled, self.pooled))
-            features.append(project(pooled.flatten(1)))
-        return self.score(F.relu(torch.cat(features, dim=1)))[:, 0]
+            if i == 3:  # the whole patch, as a box: even shares of its few cells would not lie around its middle
+                height, width = patches.shape[2:]
+                boxes = boxes.new_tensor([[0, 0, width - 1, height - 1]]).expand(len(x), 4)
+                inside = inside.new_ones(len(x), x.shape[2])
+            pooled.append(pool_box(x, boxes, inside, self.stride * 2**i, self.pooled))
+        return pooled
 
 
-def pool_box(x: Tensor, boxes: Tensor, inside: Tensor, scale: float, size: int) -> Tensor:
+def pool_box(x: Tensor, boxes: Tensor, inside: Tensor, stride: int, size: int) -> Tensor:
     """ROI pooling over 3D boxes: ROIAlign in plane, then the maximum over the slices of the box.
 
-    x: (n, c, z, y, x), one box each; boxes (n, 4); inside (n, z) bool. Returns (n, c, size, size).
+    x: (n, c, z, y, x) of `stride` in plane, one box each; boxes (n, 4) in patch pixels; inside (n, z) bool. Returns
+    (n, c, size, size).
     """
-    n, channels, depth = x.shape[:3]
-    rois = torch.cat([torch.arange(n, dtype=x.dtype, device=x.device)[:, None], boxes], dim=1)
-    pooled = roi_align(x.flatten(1, 2), rois, size, scale, sampling_ratio=2, aligned=True)
+    channels, depth = x.shape[1:3]
+    pooled = pool_boxes(x.flatten(1, 2), list(boxes.split(1)), stride, size, 2)
     pooled = pooled.unflatten(1, (channels, depth))
     return pooled.masked_fill(~inside[:, None, :, None, None], float("-inf")).amax(2)
 
@@ -131,6 +138,11 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
     return ((1 - torch.exp(-cross_entropy)) ** gamma * cross_entropy).mean()
 
 
-def combine(detector_scores: np.ndarray, fpr_scores: np.ndarray) -> np.ndarray:
-    """LENS Eq. 4: the mean of the two scores."""
-    return (np.asarray(detector_scores) + np.asarray(fpr_scores)) / 2
+def combine(detector_scores: np.ndarray, fpr_scores: np.ndarray, weight: float = 0.5) -> np.ndarray:
+    """LENS Eq. 4: the mean of the two scores of each detection, both (n,); `weight` is the second one's.
+
+    NaN is the score of a detection that FPR was not given. The paper, where all are given, has no rule for them; here
+    they count as if FPR had been sure that they are false, so that none rises by not having been looked at.
+    """
+    detector_scores, fpr_scores = np.asarray(detector_scores), np.asarray(fpr_scores)
+    return (1 - weight) * detector_scores + weight * np.where(np.isnan(fpr_scores), 0, fpr_scores)

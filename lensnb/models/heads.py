@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import box_iou, roi_align
+from torchvision.ops import box_iou
 
+from lensnb.models.cells import pool_boxes
 from lensnb.models.targets import Target, decode, encode, sample
 
 
@@ -15,14 +16,16 @@ class DetectionHead(nn.Module):
     """ROIAlign, FC, FC, and for each of `experts` a class layer (2 logits) and a box layer (4 offsets per class).
 
     channels, stride: of the features; width: of the FC layers; roi_size: cells on a side that a proposal is pooled to,
-    each from roi_points x roi_points points; sampled: proposals in the loss of an image, and how many may be lesions.
+    each from roi_points x roi_points points; sampled: proposals in the loss of an image, and how many may be lesions;
+    hard: for each expert, which share of its background proposals are the hardest ones (see `losses`), 0 by default.
     """
 
     def __init__(
         self, channels: int, stride: int, experts: int, width: int, roi_size: int, roi_points: int,
-        sampled: Sequence[int],
+        sampled: Sequence[int], hard: Sequence[float] = (),
     ):  # fmt: skip
         super().__init__()
+        self.hard = tuple(hard) or (0.0,) * experts
         self.stride, self.roi_size, self.roi_points, self.sampled = stride, roi_size, roi_points, tuple(sampled)
         self.fc1 = nn.Linear(channels * self.roi_size**2, width)
         self.fc2 = nn.Linear(width, width)
@@ -37,12 +40,8 @@ class DetectionHead(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def pool(self, features: Tensor, proposals: list[Tensor]) -> Tensor:
-        """The shared feature vector of every proposal: (all proposals, width).
-
-        `aligned=True` on boxes moved by half a pixel puts feature cell j at pixel stride j + (stride - 1) / 2.
-        """
-        boxes = [b + 0.5 for b in proposals]
-        pooled = roi_align(features, boxes, self.roi_size, 1 / self.stride, self.roi_points, aligned=True)
+        """The shared feature vector of every proposal: (all proposals, width)."""
+        pooled = pool_boxes(features, proposals, self.stride, self.roi_size, self.roi_points)
         return F.relu(self.fc2(F.relu(self.fc1(pooled.flatten(1)))))
 
     def losses(
@@ -51,13 +50,20 @@ class DetectionHead(nn.Module):
         """Cross-entropy and smooth L1 on `sampled` proposals an image, averaged over the images.
 
         The lesions themselves join the proposals. A proposal with IoU >= 0.5 with a lesion is one; one that
-        overlaps an uncertain lesion is left out (see `match_proposals`).
+        overlaps an uncertain lesion is left out (see `match_proposals`). The hardest background proposals of an expert
+        are those that it gives the highest scores, so those with the highest loss (online hard example mining).
         """
+        every = [torch.cat([boxes, target.lesions]) for boxes, target in zip(proposals, targets, strict=True)]
+        hard, scores = self.hard[dataset], [None] * len(every)
+        if hard:
+            with torch.no_grad():
+                scores = self.classes[dataset](self.pool(features, every)).float().softmax(dim=1)[:, 1]
+            scores = scores.split([len(candidates) for candidates in every])
         chosen, labels, wanted = [], [], []
-        for boxes, target, generator in zip(proposals, targets, generators or [None] * len(targets), strict=True):
-            candidates = torch.cat([boxes, target.lesions])
+        generators = generators or [None] * len(targets)
+        for candidates, score, target, generator in zip(every, scores, targets, generators, strict=True):
             label, owner = match_proposals(candidates, target)
-            index = sample(label, *self.sampled, generator)
+            index = sample(label, *self.sampled, generator, score, hard)
             chosen.append(candidates[index])
             labels.append(label[index])
             offsets = torch.zeros(len(index), 4, dtype=candidates.dtype, device=features.device)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, clip_boxes_to_image, nms
+from torchvision.ops import clip_boxes_to_image, nms
 
 from lensnb.models.targets import Target
 from lensnb.models.weights import require_finite
@@ -74,55 +74,42 @@ class LENS(nn.Module):
 
     @torch.no_grad()
     def propose(self, cells: list, features: Tensor) -> list[Tensor]:
-        """Pool the proposals of all proposal networks: NMS within each, NMS of all, the best of each image.
+        """Pool the proposals of all proposal networks, NMS, and the best of each image (LENS Sec. IV-C).
 
         cells: the raw outputs of each network. Returns a list of boxes (k, 4), k <= network.proposals, in pixels and
         inside the image.
         """
-        height, width = features.shape[2:]
-        size = (height * self.backbone.stride, width * self.backbone.stride)
-        pooled = []
-        for network, raw in zip(self.proposal_networks, cells, strict=True):
-            boxes, scores = network.propose(raw, (height, width), self.network.proposals_before_nms)
-            pooled.append(suppress(boxes, scores, size, self.network))
-        images = torch.cat([p[0] for p in pooled])
-        boxes, scores = torch.cat([p[1] for p in pooled]), torch.cat([p[2] for p in pooled])
-        best = [images == i for i in range(len(features))]
-        if len(pooled) == 1:
-            return [boxes[own][: self.network.proposals] for own in best]
-        return [best_boxes(boxes[own], scores[own], self.network) for own in best]
+        map_size = features.shape[2:]
+        found = [
+            network.propose(raw, map_size, self.network.proposals_before_nms)
+            for network, raw in zip(self.proposal_networks, cells, strict=True)
+        ]
+        boxes, scores = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+        height, width = (side * self.backbone.stride for side in map_size)
+        return best_boxes(boxes, scores, (height, width), self.network)
 
 
-def best_boxes(boxes: Tensor, scores: Tensor, network: Network) -> Tensor:
-    """The `network.proposals` best boxes of one image after NMS: boxes (k, 4), scores (k,) -> (m, 4), best first.
+def best_boxes(boxes: Tensor, scores: Tensor, image_size: tuple[int, int], network: Network) -> list[Tensor]:
+    """The `network.proposals` best boxes of each image after NMS: boxes (n, k, 4), scores (n, k) -> n times (m, 4).
 
-    A box is suppressed by better ones only, so most often it is enough to look at three times as many as are wanted;
-    with four proposal networks NMS of all would take a tenth of the training.
-    """
-    order = scores.argsort(descending=True, stable=True)
-    wanted = network.proposals
-    for first in (order[: 3 * wanted], order):
-        kept = nms(boxes[first], scores[first], network.proposal_nms)
-        if len(kept) >= wanted or len(first) == len(order):
-            break
-    return boxes[first][kept[:wanted]]
-
-
-def suppress(
-    boxes: Tensor, scores: Tensor, image_size: tuple[int, int], network: Network
-) -> tuple[Tensor, Tensor, Tensor]:
-    """NMS within each image: boxes (n, k, 4), scores (n, k) -> image (m,), boxes (m, 4), scores (m,), best first.
-
-    Boxes are cut at the border of `image_size` (height, width); those under `network.min_box` pixels on a side go.
+    The best come first. Boxes are cut at the border of `image_size` (height, width); those under `network.min_box`
+    pixels on a side go.
     """
     n, k = scores.shape
     # the last pixel centre is at width - 1
-    boxes = clip_boxes_to_image(boxes.flatten(0, 1), (image_size[0] - 1, image_size[1] - 1))
-    images = torch.arange(n, device=boxes.device).repeat_interleave(k)
-    large = ((boxes[:, 2:] - boxes[:, :2]) >= network.min_box).all(dim=1)
-    boxes, scores, images = boxes[large], scores.flatten()[large], images[large]
-    kept = batched_nms(boxes, scores, images, network.proposal_nms)
-    return images[kept], boxes[kept], scores[kept]
+    boxes = clip_boxes_to_image(boxes.flatten(0, 1), (image_size[0] - 1, image_size[1] - 1)).unflatten(0, (n, k))
+    small = ((boxes[..., 2:] - boxes[..., :2]) < network.min_box).any(dim=2)
+    scores, order = scores.masked_fill(small, -1.0).sort(dim=1, descending=True, stable=True)
+    boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    wanted, best = network.proposals, []
+    for box, score, large in zip(boxes, scores, (k - small.sum(dim=1)).tolist(), strict=True):
+        # a box is suppressed by better ones only, so often it is enough to look at some more than are wanted
+        for first in (min(large, 3 * wanted), large):
+            kept = nms(box[:first], score[:first], network.proposal_nms)
+            if len(kept) >= wanted or first == large:
+                break
+        best.append(box[kept[:wanted]])
+    return best
 
 
 def total_loss(losses: Mapping[str, Tensor]) -> Tensor:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
-from lensnb.models.targets import Target, cell_centres, decode, encode, sample
+from lensnb.models.cells import cell_centres
+from lensnb.models.targets import Target, decode, encode, sample
 
 
 class RPN(nn.Module):
@@ -22,7 +23,7 @@ class RPN(nn.Module):
     def __init__(self, channels: int, stride: int, sizes: Sequence[int]):
         super().__init__()
         self.stride = stride
-        anchors = anchor_boxes(sizes, stride)
+        anchors = anchor_boxes(sizes)
         self.register_buffer("anchors", anchors, persistent=False)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, len(anchors), 1)
@@ -39,7 +40,7 @@ class RPN(nn.Module):
         return logits, offsets
 
     def all_anchors(self, map_size: tuple[int, int]) -> Tensor:
-        """The anchors of every cell: (h * w * a, 4)."""
+        """The anchors of every cell: (h * w * a, 4). The baseline has them 1.5 pixels right of and below the cells."""
         points = cell_centres(*map_size, self.stride, self.anchors.device)
         return (points.repeat(1, 2)[:, None] + self.anchors[None]).reshape(-1, 4)
 
@@ -75,14 +76,15 @@ class RPN(nn.Module):
         return boxes.unflatten(0, scores.shape), scores
 
 
-def anchor_boxes(sizes: Sequence[int], stride: int) -> Tensor:
+def anchor_boxes(sizes: Sequence[int]) -> Tensor:
     """Anchors around (0, 0) for each side length and the height to width ratios 0.5, 1 and 2: (3 * sizes, 4)."""
+    base = 4  # pixels; the baseline rounds the shapes of a square of one stride, also where ours is another
     shapes = []
     for ratio in (0.5, 1.0, 2.0):
         for side in sizes:
-            # the baseline rounds on a base of one stride, so that a "16" at ratio 0.5 is 24 x 12 (facts, 2.1)
-            width = round(math.sqrt(stride * stride / ratio)) * side / stride
-            height = round(round(math.sqrt(stride * stride / ratio)) * ratio) * side / stride
+            # so a "16" at ratio 0.5 is 24 x 12
+            width = round(math.sqrt(base * base / ratio)) * side / base
+            height = round(round(math.sqrt(base * base / ratio)) * ratio) * side / base
             shapes.append([-width / 2, -height / 2, width / 2, height / 2])
     return torch.tensor(shapes)
 

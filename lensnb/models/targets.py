@@ -1,4 +1,4 @@
-"""What is known about an image, where the cells of its features lie, and how boxes are coded and sampled.
+"""What is known about an image, and how boxes are coded and sampled.
 
 A proposal network is a module that knows its `stride` and has
 
@@ -8,7 +8,8 @@ A proposal network is a module that knows its `stride` and has
 
 `targets` has one `Target` per image and `generators` one random generator per image, so that a sample is the same
 whichever images it shares a batch or a process with. `raw` is whatever the network's own losses and propose read; its
-tensors have an image in each row. `map_size` is (height, width) of the feature map.
+tensors have an image in each row. `map_size` is (height, width) of the feature map; `cells.cell_centres` says where
+its cells lie.
 """
 
 import math
@@ -29,21 +30,23 @@ class Target:
     uncertain: Tensor
 
 
-def cell_centres(height: int, width: int, stride: int, device: torch.device) -> Tensor:
-    """Pixel coordinates (x, y) of the cells of a feature map: (height * width, 2), row by row.
+def sample(
+    label: Tensor, number: int, positive: int, generator: torch.Generator | None, scores: Tensor | None = None,
+    hard: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """Indices of at most `number` random entries with label 1 or 0, at most `positive` of them with label 1.
 
-    The centre of cell (i, j) lies at pixel (stride j + (stride - 1) / 2, stride i + (stride - 1) / 2).
+    scores (n,): how much each entry looks like a lesion. Of the entries with label 0 that are taken, the share `hard`
+    are those with the highest scores; the rest is random among the others.
     """
-    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
-    return torch.stack([x, y], dim=-1).reshape(-1, 2) * stride + (stride - 1) / 2
-
-
-def sample(label: Tensor, number: int, positive: int, generator: torch.Generator | None) -> Tensor:
-    """Indices of at most `number` random entries with label 1 or 0, at most `positive` of them with label 1."""
     ones, zeros = (label == 1).nonzero()[:, 0], (label == 0).nonzero()[:, 0]
     ones = ones[torch.randperm(len(ones), generator=generator)[:positive].to(ones.device)]
-    zeros = zeros[torch.randperm(len(zeros), generator=generator)[: number - len(ones)].to(zeros.device)]
-    return torch.cat([ones, zeros])
+    wanted, hardest = min(number - len(ones), len(zeros)), zeros[:0]
+    if hard:
+        order = zeros[scores[zeros].argsort(descending=True, stable=True)]
+        hardest, zeros = order.tensor_split([round(hard * wanted)])
+    zeros = zeros[torch.randperm(len(zeros), generator=generator)[: wanted - len(hardest)].to(zeros.device)]
+    return torch.cat([ones, hardest, zeros])
 
 
 def encode(boxes: Tensor, reference: Tensor) -> Tensor:

@@ -1,15 +1,13 @@
 """The picture of what was found in a CT: the best detections on their slices."""
 
-import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from lensnb.boxes import BOX, BOX3D
+from lensnb.boxes import BOX3D
 from lensnb.ct.grid import grid_to_mm, mm_to_grid, normalise
 from lensnb.ct.volume import CT
 from lensnb.own_ct.scan import Scan
-from lensnb.show import plots
+from lensnb.show import examples, plots
 
 IN_PICTURE = 12  # the best detections; the table has all
 PICTURE_MM = 1.0  # pixels of the picture, where the network's grid is coarser
@@ -31,7 +29,7 @@ def overlay(ct: CT, scan: Scan, warning: str = "") -> Figure:
         here = shown[(shown["z1"] <= z) & (shown["z2"] >= z)]
         z_mm = grid_to_mm([[scan.hu.shape[2] / 2, scan.hu.shape[1] / 2, z]], scan.geometry)[0, 2]
         title = f"z = {z_mm:.1f} mm"
-        panels.append({"hu": hu[z], "boxes": here, "window": _window(hu[z], here), "title": title})
+        panels.append({"hu": hu[z], "boxes": here, "window": examples.window_for(hu[z], here), "title": title})
     if not panels:
         panels = [{"hu": hu[len(hu) // 2], "title": "nothing was found; the middle slice"}]
     figure = plots.slice_sheet(panels, columns=min(3, len(panels)), colour_by="expert")
@@ -41,12 +39,5 @@ def overlay(ct: CT, scan: Scan, warning: str = "") -> Figure:
             label = {"color": plots.COLOURS[box["expert"]], "fontsize": 7, "va": "bottom", "path_effects": [halo]}
             ax.text(box["x1"], box["y1"] - 1, f"{number + 1}: {box['score']:.2f}", **label)
     if warning:
-        figure.suptitle(f"Not for clinical use: {warning}", fontsize=7, color="#D55E00", wrap=True)
+        figure.suptitle(f"Not for clinical use: {warning}", fontsize=7, weight="bold", wrap=True)
     return figure
-
-
-def _window(image: np.ndarray, boxes: pd.DataFrame) -> str:
-    """The lung's window if the surroundings of the first box are darker than -300 HU, else that for soft tissue."""
-    x1, y1, x2, y2 = boxes[BOX].iloc[0].round().astype(int)
-    around = image[max(0, y1 - 5) : y2 + 6, max(0, x1 - 5) : x2 + 6]
-    return "lung" if -950 < np.median(around) < -300 else "soft tissue"  # below is air outside the body

@@ -50,7 +50,7 @@ class Anatomy:
     breadth: float  # of the trunk, against an average one of the same depth
     offsets: dict[str, np.ndarray] = field(repr=False)
     vessels: dict[str, list] = field(repr=False)
-    normal_nodes: np.ndarray = field(repr=False)  # (n, 4) x, y, z, radius
+    seed: int  # of what lookalikes.py draws
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
@@ -71,7 +71,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         breadth=rng.uniform(0.95, 1.03),
         offsets=offsets,
         vessels={},
-        normal_nodes=np.zeros((0, 4)),
+        seed=int(rng.integers(2**31)),
     )
     anatomy.vessels.update(
         right=_lung_vessels(rng, np.array([-40.0, 8, 92]) + offsets["hilum_right"], -1),
@@ -79,7 +79,6 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         portal=_tree(rng, np.array([-38.0, 4, -82]) + offsets["liver"], (-1, -0.2, 0.2), 5, 46, 6.0, 3),
         veins=_tree(rng, np.array([-24.0, 22, -16]) + offsets["liver"], (-0.7, -0.5, -0.7), 4, 52, 6.0, 3),
     )
-    object.__setattr__(anatomy, "normal_nodes", _draw_normal_nodes(rng))
     return anatomy
 
 
@@ -151,6 +150,22 @@ def kidney(anatomy: Anatomy, side: str) -> tuple[np.ndarray, tuple, float]:
     return centre + anatomy.offsets[f"kidney_{side}"], (24.0, 29.0, 52.0), 0.5 if side == "right" else -0.5
 
 
+def heart(anatomy: Anatomy) -> tuple[np.ndarray, tuple, float]:
+    """Centre, radii and turn of the heart with the fat around it."""
+    size = anatomy.heart_size
+    return np.array([22.0, -30, 40]) + anatomy.offsets["heart"], (65 * size, 47 * size, 53), 0.55
+
+
+def gallbladder(anatomy: Anatomy) -> tuple[np.ndarray, tuple, float]:
+    """Centre, radii and turn of the gallbladder with its wall."""
+    return np.array([-46.0, -44, -98]) + anatomy.offsets["gallbladder"], (15.5, 18.5, 29.0), 0.4
+
+
+def adrenal(side: str) -> np.ndarray:
+    """Middle of an adrenal gland: in front of the kidney's upper pole and beside it."""
+    return np.array([-34.0 if side == "right" else 33.0, 36, -68])
+
+
 def aorta(anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
     """Polyline and radii of the aorta from the valve to below the kidneys."""
     points = np.array(
@@ -183,8 +198,10 @@ def spine_centre(anatomy: Anatomy) -> np.ndarray:
 def _lung_vessels(rng: np.random.Generator, hilum: np.ndarray, side: int) -> list:
     """Draw vessels from a hilum to all parts of its lung, each with branches: a list of (points (n, 3), radii (n,))."""
     tubes = []
-    for _ in range(20):
+    for number in range(26):
         target = np.array([side * rng.uniform(40, 122), rng.uniform(-72, 72), rng.uniform(-35, 175)])
+        if number < 6:  # lobar arteries and veins run up and down: slices cut them across, round as nodules
+            target = np.array([side * rng.uniform(52, 90), rng.uniform(-35, 50), rng.choice([-25.0, 165.0])])
         bend = np.array([side * rng.uniform(4, 18), 0, 0]) + rng.normal(0, 6, 3)
         share = np.linspace(0, 1, 5)[:, None]
         trunk = hilum + (target - hilum) * share + bend * np.sin(np.pi * share)
@@ -253,10 +270,3 @@ def _grow(
                 radius * 0.72,
                 levels - 1,
             )
-
-
-def _draw_normal_nodes(rng: np.random.Generator) -> np.ndarray:
-    """Draw nodes of normal size (radius 3 to 5.7 mm): what an enlarged one must be told from."""
-    chest = [(rng.uniform(-30, 34), rng.uniform(-50, 26), rng.uniform(60, 150)) for _ in range(rng.integers(4, 9))]
-    belly = [(rng.uniform(-40, 45), rng.uniform(-40, 34), rng.uniform(-170, -60)) for _ in range(rng.integers(4, 9))]
-    return np.array([(*p, rng.uniform(3.0, 5.7)) for p in chest + belly])

@@ -1,9 +1,9 @@
 """The annotation files of the four datasets and the hidden truth, from the records of the written volumes.
 
-All boxes of DL_info.csv, the manual test set and truth/lesions.csv follow one convention: the tight box of the visible
-blob plus `box_padding_px` on every side, as DeepLesion's boxes are the hull of the two diameters plus 5 pixels (4 mm at
-0.8 mm; 1.3 pixels at 3 mm). The two diameters join the blob's outermost points left to right and front to back, so that
-their hull is the tight box. LUNA16, LiTS and NIH-LN annotate the blob itself, without a margin, as the real ones do.
+The boxes of the manual test set and truth/lesions.csv are the tight box of the visible blob plus `box_padding_px` on
+every side. Those of DL_info.csv are, as the real ones, the hull of the two RECIST diameters' four ends with that margin
+(DeepLesion: 5 pixels, 4 mm at 0.8 mm; 2.5 at 1.6 mm), so they can be a little smaller. LUNA16, LiTS and NIH-LN
+annotate the blob itself, without a margin. The volumes that are held out have tables of their own, below held_out.
 """
 
 import json
@@ -17,9 +17,13 @@ from lensnb.datasets import UNIVERSAL
 from lensnb.datasets.manual_boxes import MANUAL_FILE
 from lensnb.files import atomic_write, write_json, write_table
 from lensnb.phantom import marking, ontology
-from lensnb.phantom.patients import Patient
+from lensnb.phantom.patients import HELD_OUT, Patient
+from lensnb.phantom.writing import HELD_OUT_FOLDER
 from lensnb.settings import Phantom
 
+# Normalized_lesion_location's z: 1 are 1127 mm in the median series of DL_info.csv, and marks in the mediastinum (here
+# around z = 100 mm) have .447 in the median
+BODY_MM, HEAD_MM = 1127.0, 604.0
 DL_COLUMNS = (
     "File_name",
     "Patient_index",
@@ -43,20 +47,22 @@ DL_COLUMNS = (
 
 
 def write_annotations(root: Path, spec: Phantom, patients: dict[str, list[Patient]], marked: dict[str, list]) -> None:
-    """Write every table; `patients` and `marked` have a key for train, val, test and each single-type dataset."""
+    """Write every table; `patients` has a key for train, val, test, each single-type dataset and HELD_OUT, `marked` for
+    the first three.
+    """
     records = [json.loads(path.read_text()) for path in sorted((root / "truth" / "parts").glob("*.json"))]
-    by_number = {
-        (key if key not in ("train", "val", "test") else UNIVERSAL, p.number): p
-        for key, group in patients.items()
-        for p in group
-    }
+    by_number = {(p.studies[0].dataset, p.studies[0].group, p.number): p for group in patients.values() for p in group}
+    apart = [record for record in records if record["group"] == HELD_OUT]
+    records = [record for record in records if record["group"] != HELD_OUT]
     truth = _truth(records, by_number, spec.box_padding_px)
     write_table(truth, root / "truth" / "lesions.csv")
     deeplesion = [record for record in records if record["dataset"] == UNIVERSAL]
     _write_deeplesion(root / UNIVERSAL, spec, deeplesion, by_number)
     _write_manual(root / MANUAL_FILE, deeplesion, truth)
-    _write_luna(root / "LUNA16", [record for record in records if record["dataset"] == "LUNA16"])
-    _write_nihln(root / "NIH-LN", [record for record in records if record["dataset"] == "NIH-LN"])
+    for folder, own in ((root, records), (root / HELD_OUT_FOLDER, apart)):
+        _write_luna(folder / "LUNA16", [record for record in own if record["dataset"] == "LUNA16"])
+        _write_nihln(folder / "NIH-LN", [record for record in own if record["dataset"] == "NIH-LN"])
+    write_table(_truth(apart, by_number, spec.box_padding_px), root / HELD_OUT_FOLDER / "truth" / "lesions.csv")
     write_json(_summary(records, truth, patients, marked), root / "truth" / "summary.json")
 
 
@@ -64,10 +70,10 @@ def _truth(records: list[dict], patients: dict, padding: float) -> pd.DataFrame:
     """The rows of truth/lesions.csv: a row for each visible slice of each lesion, in index coordinates of the file."""
     rows, identities, count = [], {}, 0
     for record in records:
-        patient = patients[record["dataset"], record["patient_number"]]
+        patient = patients[record["dataset"], record["group"], record["patient_number"]]
         for lesion in record["lesions"]:
             identity = identities.setdefault(
-                (record["dataset"], record["patient_number"], lesion["index"]), len(identities)
+                (record["dataset"], record["group"], record["patient_number"], lesion["index"]), len(identities)
             )
             what = patient.lesions[lesion["index"]]
             for z, x1, y1, x2, y2 in lesion["boxes"]:
@@ -114,7 +120,7 @@ def _write_deeplesion(folder: Path, spec: Phantom, records: list[dict], patients
     """DL_info.csv: a row for each mark, and for a test volume without lesions one that is possibly noisy."""
     rows, known = [], ontology.read()
     for record in sorted(records, key=lambda record: (record["patient_number"], record["study_number"])):
-        patient = patients[UNIVERSAL, record["patient_number"]]
+        patient = patients[UNIVERSAL, record["group"], record["patient_number"]]
         lesions = {lesion["index"]: lesion for lesion in record["lesions"]}
         for index in record["marked"]:
             lesion, what = lesions[index], patient.lesions[index]
@@ -142,7 +148,7 @@ def _dl_row(spec: Phantom, record: dict, patient: Patient, key: int, points: np.
     number = record["first_slice"] + key
     study = next(s for s in patient.studies if s.study == record["study_number"])
     top = study.z_low + (record["depth"] - 1) * study.slice_mm  # slices count from the head
-    z = (220 - (top - key * study.slice_mm)) / 600
+    z = (HEAD_MM - (top - key * study.slice_mm)) / BODY_MM
     middle = (np.array(box[:2]) + box[2:]) / 2 / spec.pixels
     return {
         "File_name": f"{record['series']}_{number:03d}.png",
@@ -159,7 +165,7 @@ def _dl_row(spec: Phantom, record: dict, patient: Patient, key: int, points: np.
         "Spacing_mm_px_": _cell([pixel, pixel, slice_mm]),
         "Image_size": f"{spec.pixels}, {spec.pixels}",
         "Patient_gender": patient.anatomy.gender,
-        "Patient_age": patient.anatomy.age + (record["study_number"] - 1) // 2,
+        "Patient_age": patient.anatomy.age + int(study.months / 12 + 0.5),  # as if the birthday were half a year off
         "Train_Val_Test": 1 if record["group"] == "train" else 3,
     }
 

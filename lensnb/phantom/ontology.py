@@ -12,11 +12,11 @@ from lensnb.runfolder import repository
 
 FILE = repository() / "lensnb" / "phantom" / "lesion_ontology.csv"
 MASS_MM = 30.0  # a longer lesion is a mass, a shorter one a nodule
-LARGE_MM, SMALL_MM = 40.0, 18.0
-ENLARGED_MM, ADENOPATHY_MM = 20.0, 26.0  # short diameter of a node
-OVAL, ROUND = 0.80, 0.94  # short over long diameter
+LARGE_MM, SMALL_MM = 40.0, 12.0
+ENLARGED_MM, ADENOPATHY_MM = 10.0, 15.0  # short diameter of a node: no normal one, a measurable one by RECIST 1.1
+OVAL, ROUND = 0.70, 0.88  # short over long diameter; between them neither is said
+OVAL_BY_MM, ROUND_FROM_MM = 5.0, 14.0  # ... where the long one is longer by so much, and where it is so long
 COARSE_TYPE = {"lung": 5, "liver": 4, "kidney": 6, "bone": 1, "soft tissue": 7, "adrenal": 2, "spleen": 2}
-LOBULATED = 0.13  # root of the summed squares of the surface waves' amplitudes
 
 
 def read() -> Ontology:
@@ -29,7 +29,7 @@ def complete_labels(lesion: Lesion, long_mm: float, short_mm: float) -> set[str]
 
     Without the parents that follow from them: `with_parents` adds those.
     """
-    labels = {lesion.organ, *lesion.attributes} | _type(lesion, long_mm, short_mm) | _shape(lesion)
+    labels = {lesion.organ, *lesion.attributes} | _type(lesion, long_mm, short_mm) | _shape(lesion, long_mm, short_mm)
     if {"necrosis", "cavitary"} & labels or ("calcified" in labels and lesion.type != "lung"):
         labels.add("heterogeneous")  # a core of another density
     if "calcified" in labels and lesion.type == "lung":
@@ -59,6 +59,8 @@ def coarse_type(lesion: Lesion, ontology: Ontology) -> int:
 def _type(lesion: Lesion, long_mm: float, short_mm: float) -> set[str]:
     """The labels of kind type that hold, by the lesion's size."""
     size = "mass" if long_mm >= MASS_MM else "nodule"
+    if "cyst" in lesion.attributes:
+        return {"kidney cyst"} if lesion.type == "kidney" else set()
     if lesion.type in ("lung", "liver"):
         return {f"{lesion.type} {size}"}
     if lesion.type == "node":
@@ -66,15 +68,13 @@ def _type(lesion: Lesion, long_mm: float, short_mm: float) -> set[str]:
         return {"lymph node"} | enlarged | ({"lymphadenopathy"} if short_mm >= ADENOPATHY_MM else set())
     if lesion.type == "bone":
         return set()
-    if "cyst" in lesion.attributes:
-        return {"kidney cyst"}
     return {size}
 
 
-def _shape(lesion: Lesion) -> set[str]:
-    """Oval, round or lobular, by the painted axes and the surface's waves."""
-    shape = {"oval"} if lesion.aspect < OVAL else {"round"} if lesion.aspect > ROUND else set()
-    if "spiculated" in lesion.attributes:
-        return shape - {"round"}
-    rough = np.sqrt(sum(wave[4] ** 2 for wave in lesion.waves))
-    return shape | ({"lobular"} if rough > LOBULATED else set())
+def _shape(lesion: Lesion, long_mm: float, short_mm: float) -> set[str]:
+    """Oval or round by the visible diameters, where the grid shows it, and lobular by the painted lobes."""
+    ratio = short_mm / long_mm
+    shape = {"oval"} if ratio < OVAL and long_mm - short_mm >= OVAL_BY_MM else set()
+    if ratio > ROUND and long_mm >= ROUND_FROM_MM and not lesion.lobes[0] and "spiculated" not in lesion.attributes:
+        shape.add("round")
+    return shape | ({"lobular"} if lesion.lobes[0] else set())

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lensnb.phantom import lookalikes
 from lensnb.phantom.anatomy import (
     WALL,
     Anatomy,
-    aorta,
+    adrenal,
     diaphragm_height,
+    gallbladder,
+    heart,
     kidney,
     liver_distance,
     lung_distance,
@@ -16,9 +19,22 @@ from lensnb.phantom.anatomy import (
     spine_centre,
     spleen_distance,
 )
+from lensnb.phantom.fat import AIRWAY_WALL, MESENTERY_MM, mesentery_distance, pancreas, psoas, stomach, stomach_outlet
+from lensnb.phantom.lookalikes import FAT
+from lensnb.phantom.places import KIDNEY_FAT_MM, RIB_HALF_MM, RIB_MIDDLE_MM, VERTEBRA_MM, disc_wave, rib_wave, ribs_end
 from lensnb.phantom.shapes import Canvas, blend, paint_ellipsoid, paint_tube, weight
+from lensnb.phantom.vessels import (
+    Tube,
+    airways,
+    belly_vessels,
+    chest_vessels,
+    great_vessels,
+    gullet,
+    mesenteric_vessels,
+)
 
-FAT = -103.0
+LOOPS = 80  # of small bowel that are tried; those across the root of the mesentery are left out
+COLLAPSED = 0.3  # share of them without content: as thick as a node, as dense as one (a guess)
 
 
 @dataclass(frozen=True)
@@ -35,19 +51,20 @@ class Contrast:
     medulla: float
     muscle: float
     bowel: float  # content of the bowel: water, or oral contrast
+    node: float = 45.0  # lymph nodes
 
 
 def draw_contrast(rng: np.random.Generator) -> Contrast:
     """Draw the phase (none, arterial, portal venous) and its HU."""
     phase = str(rng.choice(["none", "arterial", "portal"], p=[0.2, 0.2, 0.6]))
     base = {
-        "none": (42, 42, 57, 40, 47, 34, 32, 50),
-        "arterial": (260, 120, 68, 80, 118, 175, 85, 56),
-        "portal": (150, 145, 106, 142, 118, 178, 140, 60),
+        "none": (42, 42, 57, 40, 47, 34, 32, 50, 38),
+        "arterial": (260, 120, 68, 80, 118, 175, 85, 56, 62),
+        "portal": (150, 145, 106, 142, 118, 178, 140, 60, 85),
     }[phase]
-    organs = (np.array(base) * rng.uniform(0.92, 1.08, len(base))).tolist()
+    *organs, node = (np.array(base) * rng.uniform(0.92, 1.08, len(base))).tolist()
     bowel = rng.uniform(150, 320) if rng.random() < 0.35 else rng.uniform(5, 25)
-    return Contrast(phase, *organs, bowel)
+    return Contrast(phase, *organs, bowel, node)
 
 
 def paint_body(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, fat: float, rng: np.random.Generator) -> None:
@@ -68,8 +85,7 @@ def paint_body(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, fat: float,
     if canvas.z[-1] > -12:
         _paint_mediastinum(canvas, anatomy, contrast)
     _paint_great_vessels(canvas, anatomy, contrast)
-    for nx, ny, nz, radius in anatomy.normal_nodes:
-        paint_ellipsoid(canvas, (nx, ny, nz), (radius, radius * 0.8, radius), 45)
+    lookalikes.paint_normal_nodes(canvas, anatomy, contrast.node)
 
 
 def _paint_fat_planes(canvas: Canvas, outline: np.ndarray) -> None:
@@ -88,10 +104,8 @@ def _paint_fat_planes(canvas: Canvas, outline: np.ndarray) -> None:
 def _paint_ribs(canvas: Canvas, anatomy: Anatomy, outline: np.ndarray) -> None:
     """Ribs run from high at the back to low in front: an axial slice cuts each of them over a short arc."""
     y, z = canvas.y[None, :, None], canvas.z[:, None, None]
-    wave = np.cos((z - 0.6 * y) * np.float32(2 * np.pi / 29) + np.float32(anatomy.rib_phase))
-    lowest = np.interp(canvas.z, [-150, -110, -60, 10, 200], [70, 40, -5, -75, -80]).astype(np.float32)[:, None, None]
-    along = np.clip(wave * 3 + 0.3, 0, 1) * (y > lowest)
-    shell = np.abs(outline + 13.5) - 4.2
+    along = np.clip(rib_wave(anatomy, y, z) * 3 + 0.3, 0, 1) * (y > ribs_end(z).astype(np.float32))
+    shell = np.abs(outline + RIB_MIDDLE_MM) - RIB_HALF_MM
     share = weight(shell, canvas.edge) * along
     blend(canvas.hu, share, anatomy.bone_hu + 120)
     marrow = weight(shell + 3, canvas.edge) * along
@@ -105,25 +119,14 @@ def _paint_back(canvas: Canvas, anatomy: Anatomy, contrast: Contrast) -> None:
     for side in (-1, 1):
         paint_ellipsoid(canvas, (sx + side * 29, sy + 23, 0), (23, 15, 1e4), contrast.muscle)
         if bottom < -70:
-            paint_tube(
-                canvas,
-                np.array(
-                    [
-                        [sx + side * 20, sy - 2, -75],
-                        [sx + side * 30, sy - 2, -120],
-                        [sx + side * 38, sy - 8, -260],
-                    ]
-                ),
-                np.array([5, 14, 20]),
-                contrast.muscle,
-            )
+            paint_tube(canvas, *psoas(anatomy, side), contrast.muscle)
     z = canvas.z[:, None, None]
-    disc = np.clip(np.cos(z * np.float32(2 * np.pi / 30) + np.float32(anatomy.disc_phase)) * 6 - 4.2, 0, 1)
+    disc = np.clip(disc_wave(anatomy, z) * 6 - 4.2, 0, 1)
     bone = anatomy.bone_hu
     body = anatomy.bone_hu * (1 - disc) + 85 * disc
     cortex = (bone + 190) * (1 - disc) + 95 * disc
-    paint_ellipsoid(canvas, (sx, sy, 0), (19.5, 15.5, 1e5), _profile(canvas, cortex))
-    paint_ellipsoid(canvas, (sx, sy, 0), (16.5, 12.5, 1e5), _profile(canvas, body))
+    paint_ellipsoid(canvas, (sx, sy, 0), (*VERTEBRA_MM, 1e5), _profile(canvas, cortex))
+    paint_ellipsoid(canvas, (sx, sy, 0), (VERTEBRA_MM[0] - 3, VERTEBRA_MM[1] - 3, 1e5), _profile(canvas, body))
     arch = np.clip(np.cos(z * np.float32(2 * np.pi / 30) + np.float32(anatomy.disc_phase + 2.6)) * 2 + 0.8, 0, 1)
     posterior = _profile(canvas, (bone + 160) * arch + contrast.muscle * (1 - arch))
     for side in (-1, 1):
@@ -140,6 +143,7 @@ def _paint_back(canvas: Canvas, anatomy: Anatomy, contrast: Contrast) -> None:
     if top > 60:
         front = float(np.interp(canvas.z.mean(), [0, 120, 200], [-84, -82, -74]))
         paint_ellipsoid(canvas, (0, front, 105), (18, 5.5, 75), bone + 60)
+    lookalikes.paint_osteophytes(canvas, anatomy)
 
 
 def _profile(canvas: Canvas, values: np.ndarray) -> np.ndarray:
@@ -147,7 +151,8 @@ def _profile(canvas: Canvas, values: np.ndarray) -> np.ndarray:
     return np.asarray(values, dtype=np.float32).reshape(-1, 1, 1)
 
 
-def _paint_lungs(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, outline: np.ndarray) -> np.ndarray:
+def _paint_lungs(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, outline: np.ndarray) -> None:
+    """The lungs with their vessels, and what else they and the pleura may have."""
     x, y, z = canvas.x[None, None, :], canvas.y[None, :, None], canvas.z[:, None, None]
     share = weight(lung_distance(anatomy, x, y, z, outline), canvas.edge)
     blend(canvas.hu, share, anatomy.lung_hu + 0.35 * y)
@@ -155,91 +160,50 @@ def _paint_lungs(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, outline: 
     for side in ("right", "left"):
         for points, radii in anatomy.vessels[side]:
             paint_tube(canvas, points, radii, 0.6 * contrast.vein + 5, inside)
-    return share
+    lookalikes.paint_in_lungs(canvas, anatomy, inside)
+    lookalikes.paint_pleura(canvas, anatomy)
 
 
 def _paint_mediastinum(canvas: Canvas, anatomy: Anatomy, contrast: Contrast) -> None:
     """Heart with its chambers, pulmonary arteries, veins, trachea and main bronchi."""
-    heart = np.array([20.0, -30, 40]) + anatomy.offsets["heart"]
-    size = anatomy.heart_size
+    around, radii, turn = heart(anatomy)
+    middle, size = around - (2, 0, 0), anatomy.heart_size
     blood, wall = contrast.vein * 0.5 + contrast.artery * 0.5, 50 + 0.35 * contrast.vein
-    paint_ellipsoid(canvas, heart + (2, 0, 0), (65 * size, 47 * size, 53), FAT + 8, 0.55)
-    paint_ellipsoid(canvas, heart, (59 * size, 41 * size, 48), wall, 0.55)
-    paint_ellipsoid(canvas, heart + (22, 8, -6), (24 * size, 15 * size, 31), contrast.artery, 0.6)
-    paint_ellipsoid(canvas, heart + (4, -18, -6), (29 * size, 12 * size, 33), blood, 0.55)
-    paint_ellipsoid(canvas, heart + (-34, -4, -2), (16 * size, 21 * size, 28), contrast.vein, 0.3)
-    paint_ellipsoid(canvas, heart + (-6, 27, 10), (27 * size, 13 * size, 20), contrast.artery, 0.1)
-    trunk = np.array([[14, -34, 72], [17, -24, 92], [16, -10, 103]]) + anatomy.offsets["heart"] * 0.5
-    paint_tube(canvas, trunk, np.array([14, 13, 11]), blood)
-    paint_tube(
-        canvas,
-        np.array([trunk[2], [-10, -1, 101], anatomy.vessels["right"][0][0][0]]),
-        np.array([11, 9.5, 7]),
-        blood,
-    )
-    paint_tube(
-        canvas, np.array([trunk[2], [30, 4, 106], anatomy.vessels["left"][0][0][0]]), np.array([11, 10, 7]), blood
-    )
-    paint_tube(
-        canvas,
-        np.array([[-25, -12, 60], [-27, -14, 110], [-24, -16, 150], [-30, -18, 210]]),
-        np.full(4, 8.5),
-        contrast.vein,
-    )
-    for start, stop, radius in (
-        ((-10, -16, 132), (-20, -10, 210), 6),
-        ((0, -6, 136), (8, -4, 210), 4.5),
-        ((12, 6, 137), (26, 4, 210), 5),
-    ):
-        paint_tube(canvas, np.array([start, stop], float), np.array([radius, radius]), contrast.artery)
-    paint_tube(
-        canvas, np.array([[-24, -18, 148], [10, -26, 150], [38, -10, 175]], float), np.full(3, 6.0), contrast.vein
-    )
-    for points, radii in (
-        ([[0, 2, 230], [1, 6, 150], [0, 10, 108]], [9, 9, 9]),
-        ([[0, 10, 108], [-20, 15, 95], [-42, 16, 84]], [8, 7, 6]),
-        ([[0, 10, 108], [20, 17, 92], [44, 18, 80]], [8, 6.5, 5.5]),
-    ):
-        points = np.array(points, float) + anatomy.offsets["trachea"] * (1, 1, 0.5)
-        paint_tube(canvas, points, np.array(radii) + 2.0, 40)
-        paint_tube(canvas, points, np.array(radii), -990)
+    paint_ellipsoid(canvas, around, radii, FAT + 8, turn)
+    paint_ellipsoid(canvas, middle, (59 * size, 41 * size, 48), wall, 0.55)
+    paint_ellipsoid(canvas, middle + (22, 8, -6), (24 * size, 15 * size, 31), contrast.artery, 0.6)
+    paint_ellipsoid(canvas, middle + (4, -18, -6), (29 * size, 12 * size, 33), blood, 0.55)
+    paint_ellipsoid(canvas, middle + (-34, -4, -2), (16 * size, 21 * size, 28), contrast.vein, 0.3)
+    paint_ellipsoid(canvas, middle + (-6, 27, 10), (27 * size, 13 * size, 20), contrast.artery, 0.1)
+    _paint_tubes(canvas, contrast, chest_vessels(anatomy))
+    for tube in airways(anatomy):
+        paint_tube(canvas, tube.points, tube.radii + AIRWAY_WALL, 40)
+        paint_tube(canvas, tube.points, tube.radii, -990)
+
+
+def _paint_tubes(canvas: Canvas, contrast: Contrast, tubes: list[Tube]) -> None:
+    """Vessels with the blood that flows in them."""
+    blood = {
+        "artery": contrast.artery,
+        "vein": contrast.vein,
+        "mixed": 0.5 * contrast.vein + 0.5 * contrast.artery,
+        "cava": 0.8 * contrast.vein + 0.2 * contrast.muscle,
+    }
+    for tube in tubes:
+        paint_tube(canvas, tube.points, tube.radii, blood[tube.blood])
 
 
 def _paint_great_vessels(canvas: Canvas, anatomy: Anatomy, contrast: Contrast) -> None:
     """Aorta, oesophagus, inferior vena cava and the abdominal branches."""
-    points, radii = aorta(anatomy)
-    paint_tube(canvas, points, radii, contrast.artery)
-    gullet = np.array([[2, 22, 230], [3, 26, 120], [6, 24, 50], [12, 16, 0], [22, 2, -25]], float)
-    paint_tube(canvas, gullet, np.full(5, 7.0), 45)
-    paint_tube(canvas, gullet[:4], np.full(4, 1.6), -400)
-    cava = np.array([[-22, -6, 22], [-23, 14, -8], [-21, 22, -60], [-17, 24, -120], [-15, 24, -260]], float)
-    cava += anatomy.offsets["ivc"] * (1, 1, 0)
-    paint_tube(canvas, cava, np.array([11, 11.5, 12, 11.5, 10]), 0.8 * contrast.vein + 0.2 * contrast.muscle)
-    if canvas.z[0] > -20:
-        return
-    for side, level in (("right", -118), ("left", -108)):
-        centre = kidney(anatomy, side)[0]
-        hilum = centre * (0.72, 0.75, 1)
-        source = cava[3] if side == "right" else points[10]
-        paint_tube(canvas, np.array([[source[0], source[1], level], hilum]), np.array([5, 4]), contrast.vein)
-    paint_tube(
-        canvas,
-        np.array([[6, 16, -82], [4, 2, -105], [3, -4, -230]], float),
-        np.array([4.5, 4.5, 4]),
-        contrast.artery,
-    )
-    paint_tube(
-        canvas,
-        np.array([[-8, 4, -98], [-9, -4, -130], [-7, -8, -230]], float),
-        np.array([6.5, 6, 5]),
-        contrast.vein,
-    )
-    paint_tube(
-        canvas,
-        np.array([[-38, 4, -80], [-10, 4, -98], [30, 2, -86], [72, 26, -72]], float),
-        np.array([7, 7, 5, 4]),
-        contrast.vein,
-    )
+    wide, cava = great_vessels(anatomy)
+    _paint_tubes(canvas, contrast, [wide])
+    food = gullet()
+    paint_tube(canvas, food.points, food.radii, 45)
+    paint_tube(canvas, food.points[:4], np.full(4, 1.6), -400)
+    _paint_tubes(canvas, contrast, [cava])
+    if canvas.z[0] <= -20:
+        _paint_tubes(canvas, contrast, belly_vessels(anatomy))
+        _paint_tubes(canvas, contrast, mesenteric_vessels(anatomy))
 
 
 def _paint_upper_abdomen(
@@ -249,28 +213,31 @@ def _paint_upper_abdomen(
     x, y, z = canvas.x[None, None, :], canvas.y[None, :, None], canvas.z[:, None, None]
     _paint_bowel(canvas, anatomy, contrast, rng)
     _paint_stomach(canvas, anatomy, contrast, rng)
-    pancreas = np.array([[-30, -4, -118], [-22, -10, -104], [8, -14, -94], [38, 2, -84], [68, 22, -74]], float)
-    paint_tube(canvas, pancreas + anatomy.offsets["pancreas"], np.array([12, 11, 9, 9, 8]), 0.55 * contrast.liver + 30)
+    paint_tube(canvas, *pancreas(anatomy), 0.55 * contrast.liver + 30)
     under = weight((z - diaphragm_height(anatomy, x, y)) * 0.6, canvas.edge)
     spleen = weight(spleen_distance(anatomy, x, y, z, outline), canvas.edge) * under
     blend(canvas.hu, spleen, contrast.spleen)
+    lookalikes.paint_accessory_spleen(canvas, anatomy, contrast.spleen)
     for side in ("right", "left"):
         centre, radii, turn = kidney(anatomy, side)
-        paint_ellipsoid(canvas, centre, np.array(radii) + 9, FAT, turn)
+        paint_ellipsoid(canvas, centre, np.array(radii) + KIDNEY_FAT_MM, FAT, turn)
     liver = weight(liver_distance(anatomy, x, y, z, outline), canvas.edge)
     blend(canvas.hu, liver, contrast.liver)
     for name in ("portal", "veins"):
         for points, radii in anatomy.vessels[name]:
             paint_tube(canvas, points, radii * 0.9, contrast.liver_vessel, liver)
+    lookalikes.paint_in_liver(canvas, anatomy, liver, contrast.liver)
     for side in ("right", "left"):
         _paint_kidney(canvas, anatomy, contrast, side)
-    for side in (-1, 1):  # adrenals: a thin inverted Y above each kidney
-        top = np.array([side * 34.0, 38, -72])
-        paint_tube(canvas, np.array([top, top + (side * 12, 14, -10)]), np.array([2.6, 2]), 55)
-        paint_tube(canvas, np.array([top, top + (side * 2, 16, -10)]), np.array([2.6, 2]), 55)
-    gall = np.array([-46.0, -44, -98]) + anatomy.offsets["gallbladder"]
-    paint_ellipsoid(canvas, gall, (15.5, 18.5, 29), 0.5 * contrast.liver + 10, 0.4)
-    paint_ellipsoid(canvas, gall, (13.5, 16.5, 27), 8, 0.4)
+    for side in ("right", "left"):  # a thin inverted Y in fat
+        middle, outward = adrenal(side), -1 if side == "right" else 1
+        paint_ellipsoid(canvas, middle, (13, 12, 15), FAT + 5)
+        top = middle + (-outward, -3, 5)
+        for limb in ((outward * 10, 12, -10), (outward * 1, 14, -10)):
+            paint_tube(canvas, np.array([top, top + limb]), np.array([2.6, 2]), 55)
+    gall, radii, turn = gallbladder(anatomy)
+    paint_ellipsoid(canvas, gall, radii, 0.5 * contrast.liver + 10, turn)
+    paint_ellipsoid(canvas, gall, np.array(radii) - 2, 8, turn)
 
 
 def _paint_kidney(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, side: str) -> None:
@@ -283,35 +250,40 @@ def _paint_kidney(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, side: st
 
 
 def _paint_stomach(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, rng: np.random.Generator) -> None:
-    centre = np.array([52.0, -22, -64]) + anatomy.offsets["stomach"]
+    centre = stomach(anatomy)
     fill = rng.uniform(0.75, 1.05)
     radii = np.array([38 * fill, 42 * fill, 46])
     paint_ellipsoid(canvas, centre, radii, 60, 0.4)
     paint_ellipsoid(canvas, centre, radii - 5, contrast.bowel, 0.4)
     paint_ellipsoid(canvas, centre - (0, 20 * fill, 0), (22 * fill, 15 * fill, 26), -940)
-    paint_tube(canvas, np.array([centre + (-8, -14, -28), (8, -52, -92), (-26, -40, -96)]), np.array([20, 17, 12]), 60)
-    paint_tube(
-        canvas,
-        np.array([centre + (-8, -14, -28), (8, -52, -92), (-26, -40, -96)]),
-        np.array([15, 12, 7]),
-        contrast.bowel,
-    )
+    antrum, thick = stomach_outlet(anatomy)
+    paint_tube(canvas, antrum, thick, 60)
+    paint_tube(canvas, antrum, thick - 5, contrast.bowel)
+
+
+def _loop(rng: np.random.Generator) -> np.ndarray:
+    """Three points (3, 3) of a loop of small bowel."""
+    start = np.array([rng.uniform(-80, 85), rng.uniform(-68, -8), rng.uniform(-230, -88)])
+    bend = start + rng.normal(0, (26, 14, 10))
+    points = np.stack([start, bend, bend + rng.normal(0, (26, 14, 10))])
+    return np.clip(points, (-92, -70, -np.inf), (96, 2, -80))
 
 
 def _paint_bowel(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, rng: np.random.Generator) -> None:
-    """Small bowel loops in other places at every study, and the colon with gas and faeces."""
-    for _ in range(26):
-        start = np.array([rng.uniform(-80, 85), rng.uniform(-68, -8), rng.uniform(-230, -88)])
-        bend = start + rng.normal(0, (26, 14, 10))
-        stop = bend + rng.normal(0, (26, 14, 10))
-        points = np.stack([start, bend, stop])
-        points[:, 0] = np.clip(points[:, 0], -92, 96)
-        points[:, 1] = np.clip(points[:, 1], -70, 2)
-        points[:, 2] = np.minimum(points[:, 2], -80)
-        radius = rng.uniform(9, 13)
+    """Small bowel loops in other places at every study, and the colon with gas and faeces.
+
+    The root of the mesentery stays free: its nodes and vessels lie in fat.
+    """
+    for _ in range(LOOPS):
+        points = _loop(rng)
+        collapsed = rng.random() < COLLAPSED
+        radius = rng.uniform(6, 9) if collapsed else rng.uniform(9, 13)
+        gas, wall = rng.random() < 0.15, rng.uniform(3, 6)
+        if mesentery_distance(points).min() < MESENTERY_MM + radius:
+            continue
         paint_tube(canvas, points, np.full(3, radius), 45 + 0.25 * contrast.vein)
-        content = -850 if rng.random() < 0.15 else contrast.bowel
-        paint_tube(canvas, points, np.full(3, radius - rng.uniform(3, 6)), content)
+        if not collapsed:
+            paint_tube(canvas, points, np.full(3, radius - wall), -850 if gas else contrast.bowel)
     sag = rng.uniform(-130, -105)
     paths = (
         np.array([[-96, 22, -250], [-98, 18, -170], [-94, 4, -118]], float) + anatomy.offsets["colon_right"],

@@ -1,68 +1,20 @@
 """Who is scanned: patients, their studies, and what each scan covers. Nothing is rendered here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lensnb.datasets import DATASETS, UNIVERSAL
+from lensnb.datasets import UNIVERSAL
+from lensnb.phantom import follow_up
 from lensnb.phantom.anatomy import Anatomy, draw_anatomy
 from lensnb.phantom.lesions import Lesion, draw_lesions
+from lensnb.phantom.scanning import COLLECTIONS, NOISE_HU, PADDED, REGIONS, SCANNING, SHARES, in_turn
 from lensnb.settings import Phantom
 
-REGIONS = {
-    "chest": (12.0, 62.0),
-    "abdomen": (-165.0, -112.0),
-    "base": (-62.0, -30.0),
-}  # lowest z of the sub-volume, mm
-SHARES = {"chest": 0.44, "abdomen": 0.44, "base": 0.12}
+HELD_OUT = "held-out"  # group of the single-type volumes that no training sees
+FIRST_HELD_OUT = 800  # their first number: no volume of the datasets themselves has it
+PRETEXT_STREAM = 20  # second number of the random seeds of the pretext task's patients, as COLLECTIONS has them
 MARGIN = 9.0  # mm between a lesion's centre and the end of every study
-
-
-@dataclass(frozen=True)
-class Scanning:
-    """How a dataset's patients were chosen and scanned.
-
-    slice_mm: distances of slices with their probabilities. noise_hu, smooth (0 sharp kernel, 1 soft): lowest and
-    highest. padded: share of scans with -2048 outside of the reconstruction circle. selected_for: the lesion type that
-    patients were collected for, if any.
-    """
-
-    slice_mm: tuple[tuple[float, ...], tuple[float, ...]]
-    noise_hu: tuple[float, float]
-    smooth: tuple[float, float]
-    padded: float = 0.05
-    selected_for: str = ""
-
-
-# LiTS and NIH-LN collect patients with that disease (7 tumours, 6 nodes a scan); LUNA's are screening scans
-SCANNING = {
-    "DeepLesion": Scanning(((1.0, 2.0, 2.5, 3.0, 5.0), (0.10, 0.15, 0.15, 0.20, 0.40)), (6, 12), (0.2, 0.9)),
-    "LUNA16": Scanning(((1.25, 2.0, 2.5), (0.2, 0.3, 0.5)), (9, 15), (0.0, 0.3), padded=0.3),
-    "LiTS": Scanning(((1.0, 1.5, 2.5, 4.0, 5.0), (0.1, 0.1, 0.3, 0.2, 0.3)), (6, 11), (0.5, 1.0), selected_for="liver"),
-    "NIH-LN": Scanning(((1.0, 1.5, 2.0), (0.1, 0.2, 0.7)), (7, 12), (0.4, 0.8), selected_for="node"),
-}
-
-
-@dataclass(frozen=True)
-class Collection:
-    """A single-type dataset as a whole.
-
-    volumes, away_share: the settings that say how many scans there are and which share of them shows the region
-    `away` instead of `home` (a number stands for itself). stream: second number of its random seeds.
-    """
-
-    volumes: str
-    stream: int
-    home: str
-    away: str
-    away_share: str | float = "out_of_region"
-
-
-COLLECTIONS = {
-    "LUNA16": Collection("luna_volumes", 4, "chest", "abdomen"),
-    "LiTS": Collection("lits_volumes", 5, "abdomen", "chest"),
-    "NIH-LN": Collection("nihln_volumes", 6, "chest", "abdomen", away_share=0.5),
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +22,7 @@ class Study:
     """One CT sub-volume of a patient: what changes from study to study. Lengths in mm."""
 
     dataset: str
-    group: str  # train, val or test; in the single-type datasets all
+    group: str  # train, val or test; in the single-type datasets all or HELD_OUT
     patient: int
     study: int
     series: int
@@ -83,10 +35,11 @@ class Study:
     noise_hu: float
     smooth: float  # 0 sharp kernel, 1 soft kernel
     padded: bool  # outside of the reconstruction circle the scanner wrote -2048
-    growth: tuple[float, ...]  # one factor per lesion
-    present: tuple[int, ...]  # indices of the patient's lesions in this study
     first_slice: int
     seed: tuple[int, ...]
+    months: float = 0.0  # since the first study
+    growth: tuple[float, ...] = ()  # one factor per lesion of the patient
+    present: tuple[int, ...] = ()  # indices of the patient's lesions that this study shows
 
 
 @dataclass(frozen=True)
@@ -102,48 +55,62 @@ class Patient:
 def deeplesion_patients(spec: Phantom, seed: int, group: str) -> list[Patient]:
     """Draw the patients of the universal dataset: train and val follow the run's seed, test spec.test_seed.
 
-    Test patients have one or two studies; the last spec.test_empty of the test sub-volumes have no lesion.
+    spec.studies has the shares of training and validation patients with one study, two, and so on. Test patients have
+    one or two studies; the last spec.test_empty of the test sub-volumes have no lesion.
     """
     if group == "train":
-        return training_patients(spec, seed, spec.deeplesion_patients, spec.studies)
+        return training_patients(spec, seed, spec.deeplesion_patients)
     if group == "val":
-        first = 2001
-        return [
-            _patient(spec, _Enrolled(UNIVERSAL, group, n, (seed, 2, n)), spec.studies)
-            for n in range(first, first + spec.val_patients)
-        ]
+        plan = enumerate(in_turn(spec.studies, spec.val_patients), start=2001)
+        return [_universal(spec, _Enrolled(UNIVERSAL, group, n, (seed, 2, n)), 1 + more) for n, more in plan]
     patients, volumes, number = [], 0, 3001
     empty = max(1, round(spec.test_empty * spec.test_volumes))
     while volumes < spec.test_volumes:
         left = spec.test_volumes - volumes
         is_empty = left <= empty
         studies = 1 if is_empty or left == empty + 1 else 1 + number % 2
-        patients.append(
-            _patient(spec, _Enrolled(UNIVERSAL, group, number, (spec.test_seed, 3, number)), studies, empty=is_empty)
-        )
+        who = _Enrolled(UNIVERSAL, group, number, (spec.test_seed, 3, number))
+        patients.append(_universal(spec, who, studies, empty=is_empty))
         volumes, number = volumes + studies, number + 1
     return patients
 
 
-def training_patients(spec: Phantom, seed: int, count: int, studies: int) -> list[Patient]:
-    """Draw the first `count` training patients of the universal dataset, each with `studies` studies."""
-    return [_patient(spec, _Enrolled("DeepLesion", "train", n, (seed, 1, n)), studies) for n in range(1, count + 1)]
+def training_patients(spec: Phantom, seed: int, count: int) -> list[Patient]:
+    """Draw the first `count` training patients of the universal dataset."""
+    plan = enumerate(in_turn(spec.studies, count), start=1)
+    return [_universal(spec, _Enrolled(UNIVERSAL, "train", n, (seed, 1, n)), 1 + more) for n, more in plan]
+
+
+def unlabelled_patients(spec: Phantom, seed: int) -> list[Patient]:
+    """Draw the patients of the pretext task, who are nobody else's: scanned once, as DeepLesion's, without a lesion.
+
+    The last spec.pretext_val_patients of them are held out.
+    """
+    count = spec.pretext_patients + spec.pretext_val_patients
+    enrolled = [_Enrolled(UNIVERSAL, "pretext", n, (seed, PRETEXT_STREAM, n)) for n in range(1, count + 1)]
+    return [_universal(spec, who, 1, empty=True) for who in enrolled]
 
 
 def single_type_patients(spec: Phantom, seed: int, dataset: str) -> list[Patient]:
-    """Draw the patients of LUNA16, LiTS or NIH-LN, one study each.
-
-    A share spec.out_of_region of LUNA16 shows the abdomen, of LiTS the chest: an expert that never saw the other
-    region would take anything there for its own type. All lesion types occur at the universal dataset's rates; a
-    dataset's files name those of its own type only.
-    """
+    """Draw the patients of LUNA16, LiTS or NIH-LN, one study each; a dataset's files name lesions of its type only."""
     made = COLLECTIONS[dataset]
-    share = getattr(spec, made.away_share) if isinstance(made.away_share, str) else made.away_share
-    patients = []
-    for n in range(getattr(spec, made.volumes)):
-        region = made.away if int((n + 1) * share) > int(n * share) else made.home
-        patients.append(_patient(spec, _Enrolled(dataset, "all", n, (seed, made.stream, n)), 1, region=region))
-    return patients
+    regions = in_turn(made.regions, getattr(spec, made.volumes))
+    return [
+        _single_type(spec, _Enrolled(dataset, "all", n, (seed, made.stream, n)), list(made.regions)[region])
+        for n, region in enumerate(regions)
+    ]
+
+
+def held_out_patients(spec: Phantom, dataset: str) -> list[Patient]:
+    """Draw spec.held_out further patients of a single-type dataset, which follow spec.test_seed, not the run's."""
+    made = COLLECTIONS[dataset]
+    plan = enumerate(in_turn(made.regions, spec.held_out), start=FIRST_HELD_OUT)
+    return [
+        _single_type(
+            spec, _Enrolled(dataset, HELD_OUT, n, (spec.test_seed, made.held_out_stream, n)), list(made.regions)[region]
+        )
+        for n, region in plan
+    ]
 
 
 @dataclass(frozen=True)
@@ -158,38 +125,101 @@ class _Enrolled:
 
 @dataclass(frozen=True)
 class _Body:
-    """What all studies of a patient show: a sub-volume of `region` from `z_low` (mm) on, and the lesions in it."""
+    """What some studies of a patient show: a sub-volume of `region` from `z_low` (mm) on, and the lesions in it."""
 
-    anatomy: Anatomy
     region: str
     z_low: float
     lesions: tuple[Lesion, ...]
 
 
-def _patient(spec: Phantom, who: _Enrolled, studies: int, *, empty: bool = False, region: str = "") -> Patient:
-    """Draw a patient with so many studies. `empty`: without lesions. `region`: one of REGIONS, else it is drawn."""
+def _universal(spec: Phantom, who: _Enrolled, studies: int, *, empty: bool = False) -> Patient:
+    """Draw a patient of the universal dataset with so many studies, some of them of another region.
+
+    `empty`: without lesions; else every region has one, as nobody would have marked anything there.
+    """
     rng = np.random.default_rng(who.seed)
     anatomy = draw_anatomy(rng)
-    region = region or str(rng.choice(list(SHARES), p=list(SHARES.values())))
-    z_low = rng.uniform(*REGIONS[region])
-    reach = (z_low + 5 + MARGIN, z_low + spec.depth_mm - 5 - MARGIN)  # the studies' z shifts stay within 5 mm
+    region = str(rng.choice(list(SHARES), p=list(SHARES.values())))
+    away = rng.random(studies) < follow_up.ELSEWHERE
+    bodies = [_body(spec, rng, anatomy, region, empty=empty)]
+    if away[1:].any() and region in follow_up.OTHER_REGION:
+        other = follow_up.OTHER_REGION[region]
+        bodies.append(_body(spec, rng, anatomy, other, empty=empty, first_identity=len(bodies[0].lesions)))
+    shown = [int(k > 0 and elsewhere and len(bodies) > 1) for k, elsewhere in enumerate(away)]
+    return _followed(spec, rng, who, anatomy, bodies, shown)
+
+
+def _body(
+    spec: Phantom,
+    rng: np.random.Generator,
+    anatomy: Anatomy,
+    region: str,
+    *,
+    empty: bool = False,
+    first_identity: int = 0,
+) -> _Body:
+    """Draw where a region's sub-volumes lie and the universal dataset's lesions in it, at least one unless `empty`."""
+    z_low, reach = _reach(spec, rng, region)
     lesions: list[Lesion] = []
     while not lesions and not empty:
-        lesions = draw_lesions(rng, anatomy, region, reach, selected_for=SCANNING[who.dataset].selected_for)
-        if not DATASETS[who.dataset].universal:
-            break  # scans without a lesion belong to it
-    body = _Body(anatomy, region, z_low, tuple(lesions))
-    made = tuple(_study(spec, rng, who, body, number) for number in range(1, studies + 1))
-    return Patient(who.number, anatomy, body.lesions, made)
+        lesions = draw_lesions(rng, anatomy, region, reach, first_identity, smallest_mm=spec.smallest_mm)
+    return _Body(region, z_low, tuple(lesions))
 
 
-def _study(spec: Phantom, rng: np.random.Generator, who: _Enrolled, body: _Body, number: int) -> Study:
-    """Draw the patient's study of this number (from 1): its scanner, and how the lesions have grown since the first."""
+def _single_type(spec: Phantom, who: _Enrolled, region: str) -> Patient:
+    """Draw a patient of a single-type dataset with one study of `region`."""
+    rng = np.random.default_rng(who.seed)
+    anatomy, made = draw_anatomy(rng), COLLECTIONS[who.dataset]
+    z_low, reach = _reach(spec, rng, region)
+    while True:
+        rates = made.rates(region, rng.gamma(made.shape) / made.shape)
+        lesions = draw_lesions(
+            rng, anatomy, region, reach, smallest_mm=spec.smallest_mm, sizes=who.dataset, rates=rates
+        )
+        if not made.never_empty or region in made.none_in or any(lesion.type == made.type for lesion in lesions):
+            break
+    return _followed(spec, rng, who, anatomy, [_Body(region, z_low, tuple(lesions))], [0])
+
+
+def _reach(spec: Phantom, rng: np.random.Generator, region: str) -> tuple[float, tuple[float, float]]:
+    """The lowest z (mm) of a region's sub-volumes, and between which z all of them show a lesion's centre."""
+    z_low = rng.uniform(*REGIONS[region])
+    return z_low, (z_low + 5 + MARGIN, z_low + spec.depth_mm - 5 - MARGIN)  # the studies' z shifts stay within 5 mm
+
+
+def _followed(
+    spec: Phantom, rng: np.random.Generator, who: _Enrolled, anatomy: Anatomy, bodies: list[_Body], shown: list[int]
+) -> Patient:
+    """Draw a patient's studies, each of the body that `shown` names, and what becomes of the lesions."""
+    lesions = tuple(lesion for body in bodies for lesion in body.lesions)
+    body_of = np.array([number for number, body in enumerate(bodies) for _ in body.lesions], dtype=int)
+    when = follow_up.months(rng, len(shown))
+    there = follow_up.seen(rng, len(shown), len(lesions))
+    growth = follow_up.growth(rng, when, there, spec.growth_sd)
+    radius = np.array([lesion.radius for lesion in lesions])
+    growth = np.minimum(growth, np.maximum(1, follow_up.LARGEST_RADIUS_MM / radius))
+    studies = []
+    for k, number in enumerate(shown):
+        own = np.flatnonzero(body_of == number)
+        present = own[there[k, own]]
+        if len(own) and not len(present):  # a study without any would not be in the dataset: the largest is there
+            present = own[[np.argmax(radius[own])]]
+        drawn = _study(spec, rng, who, anatomy, bodies[number], k + 1)
+        studies.append(
+            replace(drawn, months=float(when[k]), growth=tuple(growth[k].tolist()), present=tuple(present.tolist()))
+        )
+    return Patient(who.number, anatomy, lesions, tuple(studies))
+
+
+def _study(
+    spec: Phantom, rng: np.random.Generator, who: _Enrolled, anatomy: Anatomy, body: _Body, number: int
+) -> Study:
+    """Draw the patient's study of this number (from 1) of a body: its scanner and position."""
     scanning = SCANNING[who.dataset]
     thicknesses, probabilities = scanning.slice_mm
-    fat = max(5.0, body.anatomy.fat * float(np.exp(rng.normal(0, 0.08))))
+    fat = max(5.0, anatomy.fat * float(np.exp(rng.normal(0, 0.08))))
     low, high = spec.spacing_mm
-    needed = 2 * ((149 + 1.6 * fat) * body.anatomy.scale + 5) / spec.pixels  # the whole trunk fits the field of view
+    needed = 2 * ((149 + 1.6 * fat) * anatomy.scale + 5) / spec.pixels  # the whole trunk fits the field of view
     return Study(
         dataset=who.dataset,
         group=who.group,
@@ -202,16 +232,9 @@ def _study(spec: Phantom, rng: np.random.Generator, who: _Enrolled, body: _Body,
         pixel_mm=float(np.round(min(high, max(rng.uniform(low, high), needed)), 6)),
         slice_mm=float(rng.choice(thicknesses, p=probabilities)),
         fat=fat,
-        noise_hu=rng.uniform(*scanning.noise_hu),
+        noise_hu=rng.uniform(*NOISE_HU),
         smooth=rng.uniform(*scanning.smooth),
-        padded=bool(rng.random() < scanning.padded),
-        growth=_growth(rng, spec.growth_sd, len(body.lesions), first=number == 1),
-        present=tuple(range(len(body.lesions))),
+        padded=bool(rng.random() < PADDED),
         first_slice=int(rng.integers(1, 160)),
         seed=(*who.seed, number),
     )
-
-
-def _growth(rng: np.random.Generator, sd: float, lesions: int, first: bool) -> tuple[float, ...]:
-    """Size of each lesion over that in the first study: lognormal with `sd`."""
-    return (1.0,) * lesions if first else tuple(np.exp(rng.normal(0, sd, lesions)))

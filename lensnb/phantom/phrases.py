@@ -27,6 +27,7 @@ class Phrasebook:
     places: Mapping[str, tuple[Texts, Texts]]
     stations: Mapping[str, Texts]
     coarser: Mapping[str, str]
+    taken_for: Mapping[str, Texts]
     compounds: Mapping[tuple[str, str], str]
     plain_nouns: Texts
     doubtful_types: Mapping[str, Texts]

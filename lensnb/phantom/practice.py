@@ -20,7 +20,7 @@ def practice(spec: Phantom, seed: int = 0, patients: int = PATIENTS) -> Relation
     All templates are used. `spec` is a profile's section `phantom`; how its patients' lesions vary is what counts.
     """
     texts, mentions = [], []
-    for patient in training_patients(spec, seed, patients, studies=1):
+    for patient in training_patients(spec, seed, patients):
         study = patient.studies[0]
         rng = np.random.default_rng((*study.seed, PhantomStream.OTHER_SENTENCE))
         told = [finding_as_painted(patient, study, index) for index in rng.permutation(study.present)]

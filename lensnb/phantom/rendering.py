@@ -4,13 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lensnb.phantom.lesions import paint_lesion, visible_boxes
 from lensnb.phantom.organs import draw_contrast, paint_body
+from lensnb.phantom.painting import paint_lesion
 from lensnb.phantom.patients import Patient, Study
-from lensnb.phantom.shapes import Canvas, blank_canvas
+from lensnb.phantom.recist import visible_boxes
+from lensnb.phantom.shapes import blank_canvas
 from lensnb.streams import PhantomStream
 
-ANATOMY_STEP_MM = 3.0  # thinner slices get their anatomy interpolated, their lesions and noise drawn
+FINE_MM = 2.5  # anatomy and lesions are painted on planes so far apart, and averaged over the slices' thickness
+NOISE_AT_MM = 2.5  # Study.noise_hu is that of slices of this thickness
 
 
 @dataclass(frozen=True)
@@ -40,38 +42,56 @@ def render(patient: Patient, study: Study, pixels: int, depth_mm: float) -> Rend
     rng = np.random.default_rng((*study.seed, PhantomStream.CONTRAST_AND_NOISE))
     contrast = draw_contrast(rng)
     x, y, z = grid(patient, study, pixels, depth_mm)
-    edge = 1.25 * max(study.pixel_mm, 1.2) / patient.anatomy.scale
-    every = int(np.ceil(ANATOMY_STEP_MM / study.slice_mm - 1e-9))
-    coarse = study.z_low + np.arange(-(-(len(z) - 1) // every) + 1) * study.slice_mm * every
-    painted = blank_canvas(x, y, coarse, edge)
-    paint_body(painted, patient.anatomy, contrast, study.fat, rng)
-    canvas = Canvas(_between_slices(painted.hu, every, len(z)), painted.x, painted.y, z.astype(np.float32), edge)
-    organ_hu = {"liver": contrast.liver, "spleen": contrast.spleen}
+    fine = fine_planes(z, study.slice_mm)
+    slices = slice_profile(fine, z, study.slice_mm)
+    canvas = blank_canvas(x, y, fine, 1.25 * max(study.pixel_mm, 1.2) / patient.anatomy.scale)
+    paint_body(canvas, patient.anatomy, contrast, study.fat, rng)
     shares, boxes = {}, {}
     for i in study.present:
-        lesion = patient.lesions[i]
-        found = paint_lesion(canvas, patient.anatomy, lesion, study.growth[i], organ_hu.get(lesion.type, 0.0))
+        painted = paint_lesion(canvas, patient.anatomy, patient.lesions[i], study.growth[i], contrast)
+        found = _on_slices(*painted, slices) if painted is not None else None
         rows = visible_boxes(*found) if found is not None else np.zeros((0, 5))
         if len(rows):
             shares[i], boxes[i] = found, rows
-    canvas.hu[:] += _noise(rng, canvas.hu.shape, study.noise_hu, study.smooth)
-    hu = np.clip(np.rint(canvas.hu), -1024, 3071).astype(np.int16)
+    noise_hu = study.noise_hu * np.sqrt(NOISE_AT_MM / study.slice_mm)
+    measured = _average(canvas.hu, slices) + _noise(rng, (len(z), pixels, pixels), noise_hu, study.smooth)
+    hu = np.clip(np.rint(measured), -1024, 3071).astype(np.int16)
     if study.padded:
         middle = np.arange(pixels) - (pixels - 1) / 2
         hu[:, np.hypot(middle[:, None], middle[None, :]) > pixels / 2] = -2048
     return Rendering(hu, shares, boxes, contrast.phase)
 
 
-def _between_slices(hu: np.ndarray, every: int, depth: int) -> np.ndarray:
-    """Interpolate linearly so that every-th slice is one of `hu`; keeps `depth` slices."""
-    if every == 1:
-        return hu[:depth]
-    fine = np.empty(((len(hu) - 1) * every + 1, *hu.shape[1:]), dtype=np.float32)
-    fine[::every] = hu
-    for step in range(1, every):
-        share = np.float32(step / every)
-        fine[step::every] = hu[:-1] * (1 - share) + hu[1:] * share
-    return fine[:depth]
+def fine_planes(z: np.ndarray, slice_mm: float) -> np.ndarray:
+    """Heights (mm) of the planes to paint, FINE_MM apart, for slices of a thickness at `z`."""
+    return np.arange(z[0] - slice_mm / 2, z[-1] + slice_mm / 2 + FINE_MM, FINE_MM)
+
+
+def slice_profile(fine: np.ndarray, z: np.ndarray, slice_mm: float) -> np.ndarray:
+    """What each plane counts in each slice, (slices, planes): the mean over the thickness, linear between planes."""
+    samples = max(2, 2 * int(np.ceil(slice_mm)))
+    inside = ((np.arange(samples) + 0.5) / samples - 0.5) * slice_mm
+    at = (z[:, None] + inside - fine[0]) / (fine[1] - fine[0])
+    apart = np.abs(at[:, :, None] - np.arange(len(fine)))
+    return np.clip(1 - apart, 0, 1).mean(axis=1).astype(np.float32)
+
+
+def _average(planes: np.ndarray, slices: np.ndarray) -> np.ndarray:
+    """The slices (n, y, x) of painted planes (m, y, x)."""
+    found = np.zeros((len(slices), *planes.shape[1:]), dtype=np.float32)
+    for i, k in zip(*np.nonzero(slices), strict=True):
+        found[i] += slices[i, k] * planes[k]
+    return found
+
+
+def _on_slices(where: tuple, share: np.ndarray, slices: np.ndarray) -> tuple[tuple, np.ndarray] | None:
+    """A lesion's block of painted planes as a block of slices: (index, share (z, y, x)), None if no slice meets it."""
+    planes = where[0]
+    met = np.flatnonzero(slices[:, planes].sum(axis=1))
+    if not len(met):
+        return None
+    rows = slice(int(met[0]), int(met[-1]) + 1)
+    return (rows, *where[1:]), _average(share, slices[rows, planes])
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, int, int], sd: float, smooth: float) -> np.ndarray:

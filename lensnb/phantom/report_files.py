@@ -24,6 +24,7 @@ from lensnb.datasets import UNIVERSAL
 from lensnb.files import atomic_write, write_table
 from lensnb.phantom import ontology as phantom_ontology
 from lensnb.phantom import sentences
+from lensnb.phantom.misreading import as_reported
 from lensnb.phantom.noun_phrases import Finding
 from lensnb.phantom.patients import Patient, Study
 from lensnb.phantom.phrases import PHRASES
@@ -113,7 +114,8 @@ def _report(
 ) -> list[tuple[dict[str, Finding], sentences.Sentence]]:
     """The sentences of one study's report, each with the marked lesions that it is about."""
     rows = {finding.row for finding in findings if rng.random() >= WITHOUT_SENTENCE}
-    told = [finding for finding in findings if finding.row in rows]
+    shown = [finding_as_painted(patient, study, index) for index in study.present]
+    told = [as_reported(finding, shown, rng) for finding in findings if finding.row in rows]
     if len(told) == 2 and rng.random() < TOGETHER:
         about = [dict(zip("AB", told if rng.random() < 0.5 else told[::-1], strict=True))]
     else:

@@ -16,6 +16,7 @@ from lensnb.phantom.noun_phrases import Finding, Piece, choose, noun_phrase, pla
 from lensnb.phantom.phrases import PHRASES
 
 OF_INTEREST, OTHER = "BOOKMARK", "OTHER_BMK"
+RIGHT = 0.9  # chance that what is said with doubt is what the radiologist sees ("very likely to be true", LesaNet)
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,20 @@ def _around(slot: str, findings: dict[str, Finding], rng: np.random.Generator) -
         label = choose(rng, own) if own else ""
         return [_Part(Piece(choose(rng, PHRASES.adjectives[label]), label), "A")] if label else [_Part(Piece("focal"))]
     if slot == "or":
-        words = [str(word) for word in rng.permutation(PHRASES.doubtful_types[finding.type])[:2]]
-        one, two = (_Part(Piece(word, PHRASES.type_words.get(word, word)), "A", sure=False) for word in words)
-        return [one, _Part(Piece(f" {choose(rng, PHRASES.doubts)} ")), two]
-    if slot == "maybe":
+        first = _doubtful(finding, rng)
+        doubt = _Part(Piece(f" {choose(rng, PHRASES.doubts)} "))
+        one = _Part(Piece(first, PHRASES.type_words.get(first, first)), "A", sure=False)
         if rng.random() < 0.5:
-            word = choose(rng, PHRASES.doubtful_types[finding.type])
+            return [one, doubt, _Part(Piece("other lesion"))]
+        second = choose(rng, [word for word in PHRASES.doubtful_types[finding.type] if word != first])
+        two = _Part(Piece(second, PHRASES.type_words.get(second, second)), "A", sure=False)
+        return [one, doubt, two] if rng.random() < 0.5 else [two, doubt, one]
+    if slot == "maybe":
+        shown = [label for label in PHRASES.features if label in finding.labels]
+        if not shown or rng.random() < 0.5:
+            word = _doubtful(finding, rng)
             return [_Part(Piece(word, PHRASES.type_words.get(word, word)), "A", sure=False)]
-        label = choose(rng, list(PHRASES.features))
+        label = choose(rng, shown if rng.random() < RIGHT else list(PHRASES.features))
         return [_Part(Piece(choose(rng, PHRASES.features[label]), label), "A", sure=False)]
     if slot == "no":
         words = {word: label for label, texts in PHRASES.features.items() for word in texts} | PHRASES.denied_types
@@ -124,6 +131,14 @@ def _around(slot: str, findings: dict[str, Finding], rng: np.random.Generator) -
         where = choose(rng, [near for near in PHRASES.near if near != finding.organ])
         return [_Part(Piece(choose(rng, PHRASES.places[where][1]), where))]
     raise ValueError(f"no slot {slot!r}")
+
+
+def _doubtful(finding: Finding, rng: np.random.Generator) -> str:
+    """A word for the type that the lesion may be of: the one that holds, if any does and the doubt is not justified."""
+    words = PHRASES.doubtful_types[finding.type]
+    kinds = finding.labels | {label.split()[-1] for label in finding.labels}
+    right = [word for word in words if PHRASES.type_words.get(word, word) in kinds]
+    return choose(rng, right if right and rng.random() < RIGHT else words)
 
 
 def _spaced(parts: list[_Part]) -> list[_Part]:

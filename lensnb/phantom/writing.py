@@ -7,11 +7,14 @@ import numpy as np
 from lensnb.files import write_json
 from lensnb.phantom import layouts
 from lensnb.phantom.anatomy import liver_distance
-from lensnb.phantom.patients import Patient, Study
+from lensnb.phantom.lookalikes import normal_nodes
+from lensnb.phantom.patients import HELD_OUT, Patient, Study
+from lensnb.phantom.recist import recist_diameters
 from lensnb.phantom.rendering import Rendering, grid, render
+from lensnb.phantom.scanning import COLLECTIONS
 from lensnb.settings import Phantom
 
-OWN_TYPE = {"LUNA16": "lung", "LiTS": "liver", "NIH-LN": "node"}
+HELD_OUT_FOLDER = "held_out"  # below the datasets' folders; it has some of the same names
 
 
 def record_path(root: Path, study: Study) -> Path:
@@ -25,16 +28,24 @@ def write_patient(root: Path, spec: Phantom, patient: Patient, marked: list[list
     for study, chosen in zip(patient.studies, marked, strict=True):
         if record_path(root, study).exists():
             continue
-        if study.dataset in OWN_TYPE:
-            chosen = [i for i in study.present if patient.lesions[i].type == OWN_TYPE[study.dataset]]
+        if study.dataset in COLLECTIONS:
+            chosen = [i for i in study.present if patient.lesions[i].type == COLLECTIONS[study.dataset].type]
         write_json(_write_volume(root, spec, patient, study, chosen), record_path(root, study))
         written += 1
     return written
 
 
 def _write_volume(root: Path, spec: Phantom, patient: Patient, study: Study, marked: list[int]) -> dict:
-    """Write one study's files and return the record of it that the tables are made of (see `annotations`)."""
+    """Write one study's files and return the record of it that the tables are made of (see `annotations`).
+
+    Lesions that no voxel shows are not marked; if none would be in the universal dataset, the longest in z is.
+    """
     scan = render(patient, study, spec.pixels, spec.depth_mm)
+    marked, asked = [i for i in marked if i in scan.boxes], marked
+    if asked and not marked and scan.boxes and study.dataset not in COLLECTIONS:
+        marked = [max(scan.boxes, key=lambda i: len(scan.boxes[i]))]
+    if study.group == HELD_OUT:
+        root = root / HELD_OUT_FOLDER
     flipped = layouts.flips(patient, study)
     shape = scan.hu.shape
     place = layouts.geometry(study, shape, flipped)
@@ -67,7 +78,7 @@ def _write_volume(root: Path, spec: Phantom, patient: Patient, study: Study, mar
         "spacing": place.spacing.tolist(),
         "sign": place.sign.tolist(),
         "phase": scan.phase,
-        "marked": [i for i in marked if i in scan.boxes],
+        "marked": marked,
         "lesions": lesions,
         "normal": _normal_structure(patient, study, spec, shape, flipped),
     }
@@ -84,14 +95,8 @@ def _lesion_record(scan: Rendering, index: int, marked: bool, flipped: tuple[boo
     boxes = scan.boxes[index].copy()
     size = np.array(scan.hu.shape[::-1]) - 1
     key = boxes[np.argmax((boxes[:, 3] - boxes[:, 1]) * (boxes[:, 4] - boxes[:, 2]))]
-    plane = share[int(key[0]) - where[0].start]
     solid = np.argwhere(share >= 0.5).mean(axis=0)[::-1] + [where[2].start, where[1].start, where[0].start]
-    # the diameters join the outermost points left-right and front-back, so that their hull is the tight box
-    left = (key[1], where[1].start + _middle(plane, int(np.ceil(key[1] - 1e-9)) - where[2].start, 1))
-    right = (key[3], where[1].start + _middle(plane, int(key[3] + 1e-9) - where[2].start, 1))
-    front = (where[2].start + _middle(plane, int(np.ceil(key[2] - 1e-9)) - where[1].start, 0), key[2])
-    back = (where[2].start + _middle(plane, int(key[4] + 1e-9) - where[1].start, 0), key[4])
-    points = np.array([left, right, front, back])
+    points = np.array(recist_diameters(where, share, int(key[0]))).reshape(4, 2)
     for axis, low, high in ((0, 1, 3), (1, 2, 4)):
         if flipped[axis]:
             boxes[:, [low, high]] = size[axis] - boxes[:, [high, low]]
@@ -109,13 +114,6 @@ def _lesion_record(scan: Rendering, index: int, marked: bool, flipped: tuple[boo
         "key_slice": int(key_z),
         "diameters": np.round(points, 3).tolist(),
     }
-
-
-def _middle(plane: np.ndarray, at: int, axis: int) -> float:
-    """Middle of the blob along one outermost column (axis 1) or row (axis 0) of a slice."""
-    line = plane[:, at] if axis == 1 else plane[at, :]
-    solid = np.flatnonzero(line >= 0.5)
-    return float(solid.mean()) if len(solid) else float(np.argmax(line))
 
 
 def _liver_labels(patient: Patient, study: Study, scan: Rendering, spec: Phantom) -> np.ndarray:
@@ -147,7 +145,7 @@ def _normal_structure(
     """Box (z, x1, y1, x2, y2) of the first normal node in the volume: what a hasty mark lands on."""
     x, y, z = grid(patient, study, spec.pixels, spec.depth_mm)
     middle = z.mean()
-    nx, ny, nz, radius = min(patient.anatomy.normal_nodes.tolist(), key=lambda node: abs(node[2] - middle))
+    nx, ny, nz, radius = min(normal_nodes(patient.anatomy)[:, :4].tolist(), key=lambda node: abs(node[2] - middle))
     step = x[1] - x[0]
     k = int(np.clip(round((nz - z[0]) / study.slice_mm), 1, shape[0] - 2))
     k = shape[0] - 1 - k if flipped[2] else k

@@ -16,12 +16,14 @@ from pathlib import Path
 
 from lensnb import runfolder
 from lensnb.datasets import DATASETS, NAMES, UNIVERSAL, present
+from lensnb.evaluation import seeds
 from lensnb.run import checks, ending, gpus, options, processes, publishing
 from lensnb.run.targets import Product, RunError, mark, markers, snakemake, targets
 from lensnb.run.variant import report_differences, start_variant
 from lensnb.settings import load_profile
 from lensnb.system import available_cores
 
+COMPARED = ("table2",)  # what --seeds makes of each seed
 TEST_PROCESSES = 4  # two of them run long chains of steps, and the rest is soon done
 
 
@@ -186,33 +188,46 @@ def make(asked: object) -> None:
     if profile == "paper" and runfolder.has_real_data():
         check_datasets(runfolder.real_data())
     checks.check_places((runfolder.runs(profile), runfolder.prepared(profile), runfolder.figures(profile)))
+    if not asked.seeds:
+        make_seed(profile, asked, asked.seed, asked.only)
+        return
+    for seed in range(asked.seeds):
+        ending.say(f"--- seed {seed}, of {asked.seeds} ---")
+        name = make_seed(profile, asked, seed, COMPARED)
+    if not (asked.list or asked.dry_run):
+        print(seeds.command(name))
+
+
+def make_seed(profile: str, asked: object, seed: int, only: Sequence[str] | None) -> str:
+    """Make the targets `only`, or all, of one seed of a profile or its variant, whose name is returned."""
     if asked.variant:
         try:
-            profile = start_variant(profile, asked.variant, asked.set, asked.seed)
+            profile = start_variant(profile, asked.variant, asked.set, seed)
         except ValueError as error:
             raise RunError(ending.line_of(error), status=2) from error
     load_profile(profile)  # what is wrong with it is said here, not by Snakemake
-    files = runfolder.Run(profile, asked.seed)
+    files = runfolder.Run(profile, seed)
     checks.provide_home(files.folder / "home")
     if asked.list or asked.dry_run:
-        show(plan(profile, asked.only, asked.seed))
-        return
+        show(plan(profile, only, seed))
+        return profile
     waiting = f"Another run_all.sh (process {{holder}}) works on {files.folder.name}; waiting for it to end."
     with processes.lock(files.lock("run"), waiting):
         if processes.end_abandoned(files.folder):
             ending.say("Ended what an interrupted run had left at work; continuing from there.")
-        found = targets(profile, asked.seed)
-        chosen = choose(found, asked.only) if asked.only else found
+        found = targets(profile, seed)
+        chosen = choose(found, only) if only else found
         if not out_of_date(chosen):
             ending.say(f"All {len(chosen)} targets were made already: {files.figures}")
         else:
-            ending.say(f"Profile {profile}, seed {asked.seed}, {asked.cores} cores; logs in {files.logs}")
+            ending.say(f"Profile {profile}, seed {seed}, {asked.cores} cores; logs in {files.logs}")
             start = time.monotonic()
-            run(profile, asked.only, found, asked.cores, asked.seed)
+            run(profile, only, found, asked.cores, seed)
             minutes = (time.monotonic() - start) / 60
             ending.say(f"All {len(chosen)} targets are made ({minutes:.1f} min): {files.figures}")
         if asked.variant:
-            ending.say(f"\n{report_differences(profile, asked.seed)}")
+            ending.say(f"\n{report_differences(profile, seed)}")
+    return profile
 
 
 def run_tests(arguments: Sequence[str]) -> None:

@@ -56,6 +56,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--seed", type=whole(0), default=0, metavar="N", help="of phantoms and trainings; each has folders of its own"
     )
     parser.add_argument(
+        "--seeds", type=whole(2, MOST_CORES), metavar="N",
+        help="make Table II of seeds 0 to N - 1 one after another, and decide the claims by all of them",
+    )  # fmt: skip
+    parser.add_argument(
         "--variant", metavar="NAME", help="the same run with other numbers, beside the profile's; see --set"
     )
     parser.add_argument(
@@ -67,6 +71,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.command == "publish" and len(arguments) > 1:
         parser.error("publish takes no options: it publishes the last full phantom run")
+    if options.seeds and any(argument.split("=")[0] == "--seed" for argument in arguments):
+        parser.error(f"--seeds makes seeds 0 to {options.seeds - 1}; --seed names one, give one of the two")
+    if options.seeds and options.only:
+        parser.error("--seeds makes Table II of each seed and what it needs; --only goes with --seed")
     if options.set and not options.variant:
         parser.error("--set changes a variant of the profile; --variant NAME names it")
     return options

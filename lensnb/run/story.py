@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lensnb import runfolder
-from lensnb.datasets import UNIVERSAL, present
+from lensnb.datasets import UNIVERSAL, organ_maps, present
 from lensnb.datasets.manual_boxes import MANUAL_FILE
+from lensnb.datasets.shapes import NUMBERS_FILE, RECIST_FILE
 from lensnb.evaluation import table2
 from lensnb.lesanet import label_files, methods
 from lensnb.mining.strategies import STRATEGIES
-from lensnb.runfolder import CONFIG, DETECTED, LOG, NAMING, WEIGHTS, Run
+from lensnb.runfolder import CONFIG, DETECTED, LOG, NAMING, VALIDATION, WEIGHTS, Run
 from lensnb.settings import load_profile
 from lensnb.show.parameters import declared
 from lensnb.system import available_cores
@@ -26,8 +27,8 @@ from lensnb.training import experiments
 NOTEBOOKS = runfolder.repository() / "notebooks"
 DETECTORS = ("LUNA16 expert", "DeepLesion expert", "all fused")
 SIMPLER = "multi-mined-simpler"  # what row (g) was before LesaNet; notebook 17 trains it
-LESANET_FIGURES = tuple(f"lesanet_fig{number}" for number in (4, 5, 6, 7, 8, 10))
-LESANET_TABLES = ("lesanet_table1", "lesanet_table2", "lesanet_table3", "lesanet_claims")
+LESANET_FIGURES = tuple(f"lesanet_fig{number}" for number in (4, 5, 6, 7, 8, 9, 10))
+LESANET_TABLES = tuple(f"lesanet_{name}" for name in ("table1", "table2", "table3", "claims", "controls", "expansion"))
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,21 @@ def _model(folder: Path) -> list[Path]:
     return [folder / name for name in (WEIGHTS, CONFIG, LOG)]
 
 
+def _selected(run: Run, experiment: str) -> list[Path]:
+    """What a training of LENS makes; where its best weights are kept, also which those are."""
+    folder = run.experiment(experiment)
+    validated = load_profile(run.profile).training.validations
+    return [*_model(folder), *([folder / VALIDATION] if validated else [])]
+
+
 def _proposals(run: Run, names: Iterable[str], *splits: str) -> list[Path]:
     return [run.proposals(name, split) for split in splits for name in names]
+
+
+def _own(run: Run, phantoms: bool, *names: str) -> list[Path]:
+    """What the specialists of trainings find on the single-type datasets' validation volumes, if there are any."""
+    special = [name for name in names if set(experiments.EXPERIMENTS[name].datasets) - {UNIVERSAL}]
+    return _proposals(run, special, "own") if phantoms or set(present(run.raw)) - {UNIVERSAL} else []
 
 
 def _mined(run: Run) -> list[Path]:
@@ -137,6 +151,11 @@ def _simpler_mined(run: Run) -> list[Path]:
     return [*own, run.mined("intra-patient", "val", "simpler")]
 
 
+def _trained(run: Run, phantoms: bool) -> list[str]:
+    """The experiments of LENS Table II: with what only phantoms allow, unless the profile does without."""
+    return experiments.available(phantoms and load_profile(run.profile).phantom.controls)
+
+
 def _data(run: Run, phantoms: bool) -> list[Step]:
     workers = load_profile(run.profile).grid.workers or available_cores()
     folders = tuple(run.raw / name for name in present(run.raw))
@@ -145,48 +164,61 @@ def _data(run: Run, phantoms: bool) -> list[Step]:
     return [
         _notebook(run, "00_start_here", "name", [], ["fig2"]),
         _notebook(
-            run, "01_the_data", "phantom grid", complete, ["fig1", "label_scope"],
+            run, "01_the_data", "phantom grid", [*complete, *([run.table("phantom_audit")] if phantoms else [])],
+            ["fig1", "label_scope", *(["phantom_audit"] if phantoms else [])],
             raw=() if phantoms else folders, fills=(run.raw,) if phantoms else (), threads=workers,
         ),
         _notebook(
-            run, "02_preparing_ct", "phantom grid network", [*_store(run, phantoms), run.prepared / "report.json"],
-            ["preparing", "windows", "coronal", "annotations"],
+            run, "02_preparing_ct", "phantom grid network",
+            [*_store(run, phantoms), *(run.prepared / name for name in (RECIST_FILE, NUMBERS_FILE, "report.json"))],
+            ["preparing", "windows", "coronal", "annotations", "shapes"],
             needs=complete, raw=(*folders, *truth), fills=(run.prepared / "store",), threads=workers,
+            urgency=95,  # needs all cores: before the pretext task takes one
         ),
     ]  # fmt: skip
 
 
 def _detector(run: Run, phantoms: bool) -> list[Step]:
-    store, imagenet = _store(run, phantoms), load_profile(run.profile).network.imagenet
-    # the weights that every detector starts from: ImageNet's, or those of the pretext task
-    made = [run.pretext] if imagenet else _model(run.pretext.parent)
-    blobs = [] if imagenet else ["pasted_blobs", "loss_pretext"]
+    store, profile, folder = _store(run, phantoms), load_profile(run.profile), run.pretext.parent
+    # the weights that every detector starts from: ImageNet's, or those of a pretext task
+    task = "imagenet" if profile.network.imagenet else profile.pretext.task
+    made, pictures, needs, scans = [run.pretext], [], store, ()
+    if task == "organs":  # of people of its own, so that it need not wait for the volumes
+        made += [*_model(run.organs), run.organs / VALIDATION]
+        needs, scans = [run.raw / "complete.json"] if phantoms else store, (run.raw / organ_maps.FOLDER,)
+        pictures = ["pretext_organs", "loss_pretext"]
+    elif task == "blobs":
+        made = _model(folder)
     return [
-        _command(run, "pretext", "grid network pretext training", made, store, urgency=90),
+        _command(run, "pretext", "grid network pretext training", made, needs, raw=scans, urgency=90),
         _notebook(
-            run, "03_the_detector", "grid network pretext", [], ["detector", "afp_targets", *blobs],
-            needs=[*store, *made],
+            run, "03_the_detector", "grid network pretext", [run.table("afp_cells")],
+            ["detector", "afp_targets", *pictures],
+            needs=[*store, *made], raw=scans,
         ),
-        *(_training(run, name, [*store, *made]) for name in experiments.available(phantoms)),
+        *(_training(run, name, [*store, run.pretext], phantoms) for name in _trained(run, phantoms)),
         _notebook(
-            run, "05_proposals", "network inference", [*_proposals(run, ["multi"], "train"), run.table("experts")],
-            ["fig3", "experts"], needs=[*store, *_model(run.experiment("multi")), *_proposals(run, ["multi"], "val")],
+            run, "05_proposals", "network inference",
+            [*_proposals(run, ["multi"], "train"), *(run.table(n) for n in ("experts", "specificity", "calibration"))],
+            ["fig3", "experts", "specificity", "calibration"],
+            needs=[*store, *_model(run.experiment("multi")), *_proposals(run, ["multi"], "val"),
+                   *_own(run, phantoms, "multi")],
             raw=(run.raw / MANUAL_FILE,), gpu=True, urgency=80,
         ),
     ]  # fmt: skip
 
 
-def _training(run: Run, name: str, needs: list[Path]) -> Step:
+def _training(run: Run, name: str, needs: list[Path], phantoms: bool) -> Step:
     """The training notebook, which is executed once for each experiment."""
     plan = experiments.EXPERIMENTS[name]
     # mining waits for the joint training; of the others the longest goes first, so that it is not alone at the end
     urgency = 80 if len(plan.datasets) > 1 else round(40 * plan.length)
     return _notebook(
         run, "04_training_lens", "grid network training inference",
-        [*_model(run.experiment(name)), *_proposals(run, [name], "val", "test")],
+        [*_selected(run, name), *_proposals(run, [name], "val", "test"), *_own(run, phantoms, name)],
         [f"{kind}_{name}" for kind in ("loss", "labels", "detections")],
         variant=name, needs=[*needs, *(_mined(run) if plan.labels == "mined" else [])],
-        parameters={"experiment": name}, gpu=True, urgency=urgency,
+        raw=(run.raw / MANUAL_FILE,), parameters={"experiment": name}, gpu=True, urgency=urgency,
     )  # fmt: skip
 
 
@@ -224,8 +256,9 @@ def _mining(run: Run, phantoms: bool, labelled: bool) -> list[Step]:
         ),
         _notebook(
             run, "08_cross_dataset_mining", "inference mining",
-            [run.mined("cross-dataset"), run.audit("cross-dataset"), run.table("table4_counts")],
-            ["fig4", *(["uncertain_wrong"] if phantoms else [])],
+            [run.mined("cross-dataset"), run.audit("cross-dataset"),
+             *(run.table(name) for name in ("table4_counts", "uncertain_boxes"))],
+            ["sigma", "fig4", *(["uncertain_wrong"] if phantoms else [])],
             needs=[*store, *cross_slice, *intra_patient, *_tracklets(run), *_proposals(run, ["multi"], "train", "val")],
             urgency=80,
         ),
@@ -233,21 +266,30 @@ def _mining(run: Run, phantoms: bool, labelled: bool) -> list[Step]:
 
 
 def _results(run: Run, phantoms: bool) -> list[Step]:
-    store, names, manual = _store(run, phantoms), experiments.available(phantoms), (run.raw / MANUAL_FILE,)
+    store, names, manual = _store(run, phantoms), _trained(run, phantoms), (run.raw / MANUAL_FILE,)
     rows = [row.name for row in table2.ROWS if row.experiment in names]
     scores = [run.fpr_scores("val"), run.fpr_scores("test")]
     logs = [run.experiment(name) / LOG for name in names]
     both = _proposals(run, names, "val", "test")
+    folds = experiments.FOLDS if load_profile(run.profile).fpr.cross_fit else ()
+    controls = phantoms and load_profile(run.profile).phantom.controls
+    alone = tuple(experiments.ALONE.values()) if controls else ()
     return [
+        *(_training(run, name, [*store, run.pretext], phantoms) for name in alone),
         _notebook(
-            run, "09_retraining", "training inference", [run.table("retraining")],
-            ["retraining", "retraining_examples"], needs=[*store, *_mined(run), *both, *logs], raw=manual,
+            run, "09_retraining", "training inference",
+            [run.table(name) for name in ("retraining", "specificity_mined", *(["specificity_alone"] * controls))],
+            ["retraining", "retraining_examples"],
+            needs=[*store, *_mined(run), *both, *_own(run, phantoms, "multi", "multi-mined", *alone), *logs],
+            raw=manual,
         ),
+        *(_training(run, name, [*store, run.pretext], phantoms) for name in folds),
         _notebook(
             run, "10_false_positive_reduction", "network training inference fpr",
-            [*_model(run.fpr), *_proposals(run, ["multi-mined"], "train"), *scores],
+            [*_model(run.fpr), *_proposals(run, folds or ["multi-mined"], "train"), *scores],
             ["fpr", "loss_fpr", "fpr_patches", "fpr_disagreements"],
-            needs=[*store, *_mined(run), run.pretext, *_model(run.experiment("multi-mined")),
+            needs=[*store, *_mined(run), run.pretext,
+                   *(file for name in ("multi-mined", *folds) for file in _model(run.experiment(name))),
                    *_proposals(run, ["multi-mined"], "val", "test")],
             raw=manual, gpu=True, urgency=80,
         ),
@@ -286,22 +328,23 @@ def _lesanet(run: Run, phantoms: bool) -> list[Step]:
     store, labels, own_labels = _store(run, phantoms), _labels(run, phantoms), _label_files(run)
     splits = declared(NOTEBOOKS / "15_lesanet.ipynb") | load_profile(run.profile).notebooks.get("15_lesanet", {})
     trained = methods.runs(splits["splits"])
-    rivals = [name for name in trained if name != "lesanet"]  # and ablations, and splits
+    rivals = [name for name in trained if name != "lesanet"]  # and ablations, controls, splits
     answers = [run.lesanet_answers(name) for name in trained]
     own = [*_model(run.lesanet()), run.lesanet() / NAMING]
     truth = (run.raw / "truth",) if phantoms else ()
-    simpler = [*_model(run.experiment(SIMPLER)), *_proposals(run, [SIMPLER], "val", "test")]
+    simpler = [*_selected(run, SIMPLER), *_proposals(run, [SIMPLER], "val", "test")]
     return [
         _notebook(
-            run, "14_lesion_labels", "phantom lesanet", [], ["lesanet_by_hand", "lesanet_mentions"],
+            run, "14_lesion_labels", "phantom lesanet", [],
+            ["lesanet_by_hand", "lesanet_mentions", "lesanet_fig2", *(["lesanet_fig1"] if phantoms else [])],
             needs=[*store, *labels], raw=(*own_labels, *truth),
         ),
         _notebook(
             run, "15_lesanet", "network training lesanet",
             [*(file for name in rivals for file in _model(run.lesanet(name))),
              *(run.lesanet_answers(name) for name in rivals)],
-            ["lesanet_losses"], needs=[*store, *labels, *own, run.lesanet_answers()], raw=own_labels, gpu=True,
-            urgency=50,
+            ["lesanet_losses", "lesanet_fig3"], needs=[*store, *labels, *own, run.lesanet_answers()], raw=own_labels,
+            gpu=True, urgency=50,
         ),
         _notebook(
             run, "16_lesanet_tables", "network lesanet",

@@ -1,15 +1,17 @@
 """Charts: losses, FROC curves, bars with intervals, and the two drawings of the problem and of the framework."""
 
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 
 from lensnb.evaluation import froc, luna, published
 from lensnb.evaluation.froc import Evaluation
 from lensnb.evaluation.luna import LunaMatches
-from lensnb.show.plots import DATASET_COLOURS, draw_slice
+from lensnb.show.examples import window_for
+from lensnb.show.plots import DATASET_COLOURS, arrow, block, draw_slice, text_on
 from lensnb.streams import Stream, generator
 
 # pairs of rows that differ by mining alone share a colour; mined rows are solid
@@ -24,6 +26,7 @@ ROW_STYLES = {
     "g": ("#009E73", "-"),
     "h": ("#D55E00", "-"),
     "fpr-alone": ("#D55E00", ":"),
+    "complete-keys": ("#000000", "--"),
     "complete": ("#000000", "-"),
     "oracle-mined": ("#CC79A7", "--"),
     "oracle-ignored": ("#CC79A7", "-"),
@@ -44,8 +47,9 @@ def froc_chart(evaluations: dict[str, Evaluation], labels: dict[str, str] | None
         label = f"{labels.get(name, name)}  {100 * result.average:.1f}"
         ours.plot(rates, froc.sensitivity_at(froc.curve(result.matches), rates), line, color=colour, label=label)
         ours.plot(froc.RATES, result.sensitivity, "o", color=colour, markersize=3)
-    ours.set(title="ours", ylabel="sensitivity")
+    ours.set(ylabel="sensitivity")
     if paper:
+        ours.set(title="ours")
         for name in evaluations:
             if name in published.TABLE2:
                 colour, line = ROW_STYLES[name]
@@ -97,7 +101,7 @@ def average_bars(
         ax.barh(place, result.average, color=colour)
         ax.plot([result.average_low, result.average_high], [place, place], color="black", linewidth=1)
         inside = result.average > 0.08
-        x, colour = (0.01, "white") if inside else (result.average_high + 0.01, "black")
+        x, colour = (0.01, text_on(colour)) if inside else (result.average_high + 0.01, "black")
         ax.text(x, place, f"{100 * result.average:.1f}", va="center", fontsize=8, color=colour, weight="bold")
         if name in paper:
             ax.plot(paper[name], place, "D", color="white", markeredgecolor="black", markersize=5)
@@ -122,6 +126,61 @@ def grouped_bars(table: pd.DataFrame, ylabel: str, colours: dict[str, str] | Non
     ax.set_xticks(range(len(table)), table.index)
     ax.set(ylabel=ylabel, ylim=(0, 1))
     ax.legend(fontsize=8, ncols=len(table.columns), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    return fig
+
+
+def bars_by_type(panels: dict[str, pd.DataFrame], ylabel: str) -> Figure:
+    """A panel of grouped bars for each table: a group for each row (a type of lesion), a bar for each expert."""
+    widths = [max(3, len(table)) for table in panels.values()]
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(0.9 * sum(widths) + 1, 3.2), layout="constrained", sharey=True, squeeze=False,
+        width_ratios=widths,
+    )  # fmt: skip
+    for ax, (title, table) in zip(axes.flat, panels.items(), strict=True):
+        width = 0.8 / len(table.columns)
+        for place, expert in enumerate(table.columns):
+            x = np.arange(len(table)) + (place - (len(table.columns) - 1) / 2) * width
+            ax.bar(x, table[expert], width, label=f"{expert} expert", color=DATASET_COLOURS.get(expert, "#7F7F7F"))
+        ax.set_xticks(range(len(table)), table.index)
+        ax.set(title=title, ylim=(0, 1))
+    axes[0, 0].set(ylabel=ylabel)
+    fig.legend(*axes[0, -1].get_legend_handles_labels(), fontsize=8, ncols=4, loc="outside upper center", frameon=False)
+    return fig
+
+
+def calibration_chart(curves: dict[str, tuple[Callable, pd.DataFrame]]) -> Figure:
+    """What each expert's scores mean: the share of boxes that are lesions over the score.
+
+    curves: by expert, the map (n,) -> (n,) that is used, drawn as a line, and the free curve (score, chance), dotted.
+    """
+    fig, ax = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
+    scores = np.linspace(0.01, 0.99, 99)
+    for expert, (mapped, free) in curves.items():
+        colour = DATASET_COLOURS.get(expert, "#7F7F7F")
+        ax.plot(scores, mapped(scores), color=colour, label=f"{expert} expert")
+        ax.step(free["score"], free["chance"], ":", where="post", color=colour, linewidth=1)
+    ax.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=0.8)
+    ax.set(xlabel="score", ylabel="share that are its lesions", xlim=(0, 1), ylim=(0, 1))
+    ax.legend(fontsize=8, frameon=False)
+    return fig
+
+
+def sigma_chart(table: pd.DataFrame, chosen: dict[str, float], wanted: float) -> Figure:
+    """Precision and recall of each specialist's uncertain boxes over sigma, with the value that was chosen.
+
+    table: expert, sigma, precision, recall. wanted: the precision that is asked for, a horizontal line.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained", sharex=True, sharey=True)
+    for expert, own in table.groupby("expert", sort=False):
+        colour = DATASET_COLOURS.get(expert, "#7F7F7F")
+        at = own[own["sigma"] == chosen[expert]]
+        for ax, measure in zip(axes, ("precision", "recall"), strict=True):
+            ax.plot(own["sigma"], own[measure], "-", color=colour, label=f"{expert}, {chosen[expert]:g}")
+            ax.plot(at["sigma"], at[measure], "o", color=colour)
+            ax.set(title=measure, xlabel="sigma", ylim=(0, 1))
+    axes[0].axhline(wanted, color="#404040", linestyle="--", linewidth=0.8)
+    if chosen:
+        axes[1].legend(fontsize=8, title="expert and its sigma", title_fontsize=8, frameon=False)
     return fig
 
 
@@ -154,17 +213,18 @@ def distance_histogram(distances: pd.Series, same: np.ndarray, line: float) -> F
 def target_chart(hu: np.ndarray, boxes: pd.DataFrame, labels: np.ndarray, stride: int) -> Figure:
     """A slice (y, x) with its boxes, and beside it what the AFP is told at every cell: labels (y / stride, x / stride).
 
-    1 is drawn green (center), -1 grey (ignored), 0 stays dark (background).
+    1 is drawn green (centre), -1 grey (ignored), 0 stays dark (background). The window is that of the boxes' places.
     """
     fig, (left, right) = plt.subplots(
         1, 2, figsize=(8.4, 8.4 / 2 * hu.shape[0] / hu.shape[1] + 0.7), layout="constrained"
     )
-    for ax, title in ((left, "the slice and its labels"), (right, "center (green), ignored (grey), background")):
-        draw_slice(ax, hu, boxes, title=title)
+    for ax, title in ((left, "the slice and its labels"), (right, "centre (green), ignored (grey), background")):
+        draw_slice(ax, hu, boxes, window=window_for(hu, boxes), title=title)
     colours = {1: (0.0, 0.62, 0.45, 0.9), -1: (0.75, 0.75, 0.75, 0.75), 0: (0.0, 0.0, 0.0, 0.35)}
     overlay = np.array([[colours[int(label)] for label in row] for row in labels])
     height, width = (side * stride for side in labels.shape)
-    right.imshow(overlay, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+    start = -stride / 2  # a cell is the middle of its square (see models/cells.py)
+    right.imshow(overlay, extent=(start, start + width, start + height, start), interpolation="nearest")
     right.set(xlim=(-0.5, hu.shape[1] - 0.5), ylim=(hu.shape[0] - 0.5, -0.5))
     return fig
 
@@ -197,28 +257,19 @@ def framework_chart() -> Figure:
     fig, ax = plt.subplots(figsize=(10, 4.6), layout="constrained")
     ax.set(xlim=(0, 100), ylim=(0, 46))
     ax.set_axis_off()
-    _block(ax, 1, 17, 11, 12, "9 CT slices\nas 3 images of\n3 channels", "#F2F2F2")
-    _block(ax, 16, 17, 14, 12, "truncated\nDenseNet-121\n3D fusion, FPN", "#D9D9D9")
+    block(ax, 1, 17, 11, 12, "9 CT slices\nas 3 images of\n3 channels", "#F2F2F2")
+    block(ax, 16, 17, 14, 12, "truncated\nDenseNet-121\n3D fusion, FPN", "#D9D9D9")
     for place, (dataset, colour) in enumerate(DATASET_COLOURS.items()):
         y = 36 - 11.5 * place
-        _block(ax, 35, y, 11, 8, f"AFP\n{dataset}", colour)
-        _block(ax, 76, y, 11, 8, f"class, box\n{dataset}", colour)
-        _arrow(ax, (30, 23), (35, y + 4))
-        _arrow(ax, (46, y + 4), (50, 23))
-        _arrow(ax, (73, 23), (76, y + 4))
-        _arrow(ax, (87, y + 4), (90, 23))
-    _block(ax, 50, 17, 9, 12, "pool\nproposals,\nNMS", "#D9D9D9")
-    _block(ax, 62, 17, 11, 12, "ROIAlign\n2 shared FC", "#D9D9D9")
-    _block(ax, 90, 17, 9, 12, "fuse, stack\nto 3D,\nFPR", "#F2F2F2")
+        block(ax, 35, y, 11, 8, f"AFP\n{dataset}", colour)
+        block(ax, 76, y, 11, 8, f"class, box\n{dataset}", colour)
+        arrow(ax, (30, 23), (35, y + 4))
+        arrow(ax, (46, y + 4), (50, 23))
+        arrow(ax, (73, 23), (76, y + 4))
+        arrow(ax, (87, y + 4), (90, 23))
+    block(ax, 50, 17, 9, 12, "pool\nproposals,\nNMS", "#D9D9D9")
+    block(ax, 62, 17, 11, 12, "ROIAlign\n2 shared FC", "#D9D9D9")
+    block(ax, 90, 17, 9, 12, "fuse, stack\nto 3D,\nFPR", "#F2F2F2")
     for start, end in (((12, 23), (16, 23)), ((59, 23), (62, 23))):
-        _arrow(ax, start, end)
+        arrow(ax, start, end)
     return fig
-
-
-def _block(ax: plt.Axes, x: float, y: float, width: float, height: float, text: str, colour: str) -> None:
-    ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.2", facecolor=colour, edgecolor="#404040"))
-    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
-
-
-def _arrow(ax: plt.Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    ax.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "->", "color": "#404040", "linewidth": 0.9})

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lensnb.boxes import BOX, BOX3D, boxes_on_slice
+from lensnb.boxes import BOX, BOX3D, boxes_on_slice, iobb
 from lensnb.datasets.store import Store
 from lensnb.files import files_below
-from lensnb.show.plots import crop
+from lensnb.show.plots import BOTH, ELSEWHERE, crop
 
 LUNG_HU = -300  # darker than this is lung, or air
 
@@ -17,7 +17,7 @@ LUNG_HU = -300  # darker than this is lung, or air
 def panel(store: Store, volume: str, z: int, boxes: pd.DataFrame, title: str | None = None) -> dict:
     """What `plots.draw_slice` needs to draw slice z of a volume with those of `boxes` that lie on it.
 
-    The window is the lung's where most boxes are surrounded by lung, else that for soft tissue.
+    The window is the lung's, that for soft tissue or that for both, as the boxes lie.
     """
     hu = np.asarray(store.hu(volume)[z])
     here = boxes_on_slice(boxes[boxes["volume"].astype(str) == volume], z)
@@ -100,12 +100,13 @@ def patch(store: Store, box: dict, size: int, title: str, meaning: str, column: 
 
 
 def window_for(hu: np.ndarray, boxes: pd.DataFrame) -> str:
-    """The window for a slice (y, x): the lung's if at least half of the boxes lie in or beside lung tissue."""
+    """The window for a slice (y, x): the lung's if all boxes lie in or beside lung, that for both if some do."""
     beside_lung = []
     for x1, y1, x2, y2 in boxes[BOX].to_numpy(float):
         top, left = max(0, round(y1) - 2), max(0, round(x1) - 2)
-        beside_lung.append(np.quantile(hu[top : round(y2) + 3, left : round(x2) + 3], 0.3) < LUNG_HU)
-    return "lung" if beside_lung and np.mean(beside_lung) >= 0.5 else "soft tissue"
+        around = hu[top : round(y2) + 3, left : round(x2) + 3]
+        beside_lung.append(around.size > 0 and np.quantile(around, 0.3) < LUNG_HU)
+    return "soft tissue" if not any(beside_lung) else "lung" if all(beside_lung) else BOTH
 
 
 def busiest_slices(boxes: pd.DataFrame, number: int, volumes: pd.DataFrame) -> list[tuple[str, int]]:
@@ -139,20 +140,38 @@ def most_telling(judged: dict[str, pd.DataFrame], better: str, worse: str, numbe
 
 
 def expert_panels(
-    store: Store, judged: dict[str, pd.DataFrame], slices: list[tuple[str, int]], score: float
+    store: Store,
+    judged: dict[str, pd.DataFrame],
+    slices: list[tuple[str, int]],
+    score: float,
+    lesions: pd.DataFrame | None = None,
 ) -> list[dict]:
     """Panels of the same slices as each expert sees them, one row of panels for each slice (LENS Fig. 3 and 6).
 
     Detections under `score` are not drawn; a lesion whose only hits are weaker than that is not drawn as missed.
+    lesions: the true 3D boxes that the detections were judged by; those that lie on the slice and were hit on other
+    slices only are drawn as such.
     """
     panels = []
     for volume, z in slices:
         windows = []
         for expert, boxes in judged.items():
             shown = boxes[(boxes["outcome"] == "FN") | (boxes["score"] >= score)].drop(columns="z", errors="ignore")
+            if lesions is not None:
+                own = lesions[lesions["volume"].astype(str) == volume]
+                shown = pd.concat([shown, _found_elsewhere(own, shown, volume, z)], ignore_index=True)
             panels.append(panel(store, volume, z, shown, title=expert))
             windows.append(panels[-1]["window"])
-        common = max(set(windows), key=windows.count)
+        common = windows[0] if len(set(windows)) == 1 else BOTH
         for one in panels[-len(windows) :]:
             one["window"] = common
     return panels
+
+
+def _found_elsewhere(lesions: pd.DataFrame, judged: pd.DataFrame, volume: str, z: int) -> pd.DataFrame:
+    """The lesions on a slice that were neither missed nor have a hit on this slice, with outcome ELSEWHERE."""
+    here = boxes_on_slice(lesions, z)
+    own = boxes_on_slice(judged[judged["volume"].astype(str) == volume], z)
+    drawn = own[own["outcome"].isin(["TP", "FN"])][BOX].to_numpy(float)
+    touched = (iobb(here[BOX].to_numpy(float), drawn) > 0).any(axis=1) if len(drawn) else np.zeros(len(here), bool)
+    return here[~touched].assign(outcome=ELSEWHERE, score=0.0).drop(columns="z", errors="ignore")

@@ -1,5 +1,8 @@
 """What is shown of single lesions: their patch, their predicted labels and how right these are, their neighbours."""
 
+import textwrap
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -40,6 +43,32 @@ def outcomes(
     return lines + [("FN", names[c]) for c in np.flatnonzero(missed)]
 
 
+def judged(
+    store: Store,
+    lesions: pd.DataFrame,
+    rows: np.ndarray,
+    *,
+    scores: np.ndarray,
+    predicted: np.ndarray,
+    true: np.ndarray,
+    unknown: np.ndarray,
+    complete: np.ndarray,
+    parents: np.ndarray,
+    names: tuple[str, ...],
+    lines: int = 11,
+) -> list[tuple[dict, list[tuple[str, str]]]]:
+    """Some `rows` of `lesions` with their labels judged by `outcomes`, at most so many lines each, for `label_cards`.
+
+    All matrices (n, C) have a row for each of `lesions`.
+    """
+    cards = []
+    for i in rows:
+        own = {"true": true[i], "unknown": unknown[i], "complete": complete[i], "parents": parents, "names": names}
+        panel = patch(store, lesions.iloc[i].to_dict(), lesions["lesion"].iloc[i])
+        cards.append((panel, outcomes(scores[i], predicted[i], **own)[:lines]))
+    return cards
+
+
 def varied(lesions: pd.DataFrame, labels: np.ndarray, number: int) -> np.ndarray:
     """Rows of `number` lesions of different patients that differ in their labels: each adds most new ones (greedy)."""
     chosen, seen, patients = [], np.zeros(labels.shape[1], dtype=bool), set()
@@ -60,24 +89,52 @@ def neighbour_rows(
     database: pd.DataFrame,
     rows: np.ndarray,
     *,
-    query_labels: np.ndarray,
-    database_labels: np.ndarray,
-    parents: np.ndarray,
-    names: tuple[str, ...],
+    common: np.ndarray,
+    query_texts: Sequence[str],
+    database_texts: Sequence[str],
 ) -> list[list[tuple[dict, str]]]:
-    """Each query with its retrieved lesions (rows of `database`) and their most fine-grained labels, for a sheet."""
+    """Each query with its retrieved lesions, and what is written below each of them, for `neighbour_sheet`.
+
+    queries: n lesions; rows (n, k): theirs in `database`; common (n, k): how many labels the two share. A text for each
+    query, and one for each lesion of the database (see `said`, `predicted`, `sentences`).
+    """
     found = []
     for q, own in enumerate(rows):
-        line = [(patch(store, queries.iloc[q].to_dict(), "query"), _said(query_labels[q], parents, names))]
-        for rank, row in enumerate(own, start=1):
-            shared = int((query_labels[q] & database_labels[row]).sum())
+        line = [(patch(store, queries.iloc[q].to_dict(), "query"), query_texts[q])]
+        for rank, (row, shared) in enumerate(zip(own, common[q], strict=True), start=1):
             title = f"{rank}: {shared} labels in common"
-            text = _said(database_labels[row], parents, names)
-            line.append((patch(store, database.iloc[row].to_dict(), title), text))
+            line.append((patch(store, database.iloc[row].to_dict(), title), database_texts[row]))
         found.append(line)
     return found
 
 
-def _said(labels: np.ndarray, parents: np.ndarray, names: tuple[str, ...]) -> str:
-    own = [names[c] for c in np.flatnonzero(most_specific(labels[None], parents)[0])]
-    return "\n".join(own[:5]) if own else "(the sentence names no label)"
+def said(labels: np.ndarray, parents: np.ndarray, names: tuple[str, ...]) -> list[str]:
+    """The most fine-grained labels of each lesion, at most five, a line for each; labels (n, C) bool."""
+    return [
+        "\n".join(names[c] for c in np.flatnonzero(own)[:5]) if own.any() else "(the sentence names no label)"
+        for own in most_specific(labels, parents)
+    ]
+
+
+def predicted(scores: np.ndarray, decided: np.ndarray, parents: np.ndarray, names: tuple[str, ...]) -> list[str]:
+    """The most fine-grained predicted labels of each lesion with their scores, the five surest (LesaNet Fig. 7).
+
+    scores (n, C), decided (n, C) bool.
+    """
+    texts = []
+    for score, own in zip(scores, most_specific(decided, parents), strict=True):
+        order = [c for c in np.argsort(-score, kind="stable") if own[c]][:5]
+        lines = [f"{names[c]} {score[c]:.2f}" for c in order] or ["nothing"]
+        texts.append("\n".join(["predicted:", *lines]))
+    return texts
+
+
+def sentences(lesions: pd.DataFrame, table: pd.DataFrame, width: int = 36, lines: int = 8) -> list[str]:
+    """The report sentence of each lesion in lines of `width` characters, cut after `lines` (LesaNet Fig. 10).
+
+    lesions: lesion, dl00012 being row 12 of DL_info.csv. table: row, sentence (see `text_mining.read_sentences`); a
+    lesion without a sentence has "".
+    """
+    of_row = dict(zip(table["row"].astype(int), table["sentence"], strict=True))
+    texts = [of_row.get(int(name.removeprefix("dl")), "") for name in lesions["lesion"]]
+    return ["\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" ...")) for text in texts]

@@ -8,13 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lensnb.show.plots import OUTCOME_COLOURS, draw_slice
+from lensnb.show.plots import OUTCOME_COLOURS, draw_slice, text_on
 
 KIND_COLOURS = {"bodypart": "#0072B2", "type": "#D55E00", "attribute": "#009E73"}
 KINDS = {"bodypart": "body part", "type": "type", "attribute": "attribute"}
 OUTCOMES = {"TP": "right (TP)", "FP": "wrong (FP)", "FN": "missed (FN)"}
 NOT_SAID = "*"  # after a label that the sentence does not name but that holds
-DARK = "#303030"
+DARK = "#141414"  # on which all colours of OUTCOME_COLOURS can be read
 
 
 def label_cards(cards: Sequence[tuple[dict, list[tuple[str, str]]]], columns: int = 3) -> Figure:
@@ -24,7 +24,7 @@ def label_cards(cards: Sequence[tuple[dict, list[tuple[str, str]]]], columns: in
     """
     rows = max(1, -(-len(cards) // columns))
     fig, axes = plt.subplots(
-        rows, 2 * columns, figsize=(4.6 * columns, 2.5 * rows + 0.4), layout="constrained", squeeze=False
+        rows, 2 * columns, figsize=(4.6 * columns, 2.6 * rows + 0.5), layout="constrained", squeeze=False
     )
     for ax in axes.flat:
         ax.set_axis_off()
@@ -56,7 +56,7 @@ def _write_labels(ax: plt.Axes, labels: list[tuple[str, str]]) -> None:
 
 def _dark_legend(fig: Figure, handles: list[Line2D]) -> None:
     legend = fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
-    legend.get_frame().set_facecolor(DARK)
+    legend.get_frame().set(facecolor=DARK, alpha=1)
     for text in legend.get_texts():
         text.set_color("white")
 
@@ -110,9 +110,9 @@ def weight_chart(matrix: pd.DataFrame) -> Figure:
 def neighbour_sheet(rows: Sequence[Sequence[tuple[dict, str]]]) -> Figure:
     """One row for each query: the query and what was retrieved, each `draw_slice`'s arguments and a text below it."""
     columns = max(map(len, rows))
-    fig, axes = plt.subplots(
-        len(rows), columns, figsize=(2.5 * columns, 3.1 * len(rows)), layout="constrained", squeeze=False
-    )
+    lines = max(text.count("\n") + 1 for row in rows for _, text in row)
+    size = (2.5 * columns, (2.85 + 0.12 * lines) * len(rows))
+    fig, axes = plt.subplots(len(rows), columns, figsize=size, layout="constrained", squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for line, row in zip(axes, rows, strict=True):
@@ -134,7 +134,8 @@ def matching_chart(curves: dict[str, pd.DataFrame], chosen: dict[str, tuple[floa
         left.plot(*chosen[name], "o", color=colour)
         right.plot(table["delta"], table["precision"], color=colour)
         right.plot(table["delta"], table["recall"], "--", color=colour)
-    left.set(xlabel="recall", ylabel="precision", ylim=(0.4, 1.02))
+    lowest = min((table["precision"].min() for table in curves.values()), default=0.4)
+    left.set(xlabel="recall", ylabel="precision", ylim=(min(0.4, lowest), 1.02))
     right.set(xlabel="largest distance delta", ylim=(0, 1.02))
     styles = [Line2D([], [], color="black", linestyle=s, label=n) for s, n in (("-", "precision"), ("--", "recall"))]
     left.legend(fontsize=7)
@@ -159,7 +160,7 @@ def before_and_after(table: pd.DataFrame) -> Figure:
         left.barh(place + step, values[:, 0], 0.36, color=colour, label=name)
         left.hlines(place + step, values[:, 1], values[:, 2], color="black", linewidth=1)
         for y, value in zip(place + step, values[:, 0], strict=True):
-            left.text(1, y, f"{value:.1f}", va="center", fontsize=7, color="white" if value > 8 else "black")
+            left.text(1, y, f"{value:.1f}", va="center", fontsize=7, color=text_on(colour) if value > 8 else "black")
     gain = 100 * table[["difference", "low", "high"]].to_numpy()
     right.hlines(place, gain[:, 1], gain[:, 2], color="black", linewidth=1)
     right.plot(gain[:, 0], place, "o", color="#009E73")

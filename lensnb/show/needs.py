@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lensnb import runfolder
-from lensnb.lesanet.methods import TABLE1
+from lensnb.lesanet.methods import CONTROLS, TABLE1
 from lensnb.runfolder import WEIGHTS, Run
 from lensnb.show.parameters import CannotStart
 from lensnb.training.experiments import MINED
@@ -64,7 +64,7 @@ _ALL = (
     Need("simpler embedding", lambda run: [run.embedding / WEIGHTS], "embedding"),
     Need(
         "predictions of LesaNet and its rivals",
-        lambda run: [run.lesanet_answers(name) for name in TABLE1],
+        lambda run: [run.lesanet_answers(name) for name in (*TABLE1, *CONTROLS)],
         "15_lesanet",
     ),
 )

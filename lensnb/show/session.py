@@ -64,6 +64,11 @@ class Session:
         """The datasets that are there; phantoms have all."""
         return present(self.raw)
 
+    @property
+    def controls(self) -> bool:
+        """Whether the trainings that only phantoms allow belong to this run."""
+        return not self.real and self.profile.phantom.controls
+
     def volumes(self, split: str, dataset: str = UNIVERSAL) -> list[str]:
         """The names of a dataset's volumes in a split (train, val, test)."""
         table = self.store.volumes

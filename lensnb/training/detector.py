@@ -1,6 +1,7 @@
 """Training LENS (LENS Sec. VI-B): batches of one dataset, RAdam, one run folder for each experiment."""
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from lensnb.runfolder import Run
 from lensnb.settings import Network, Profile, Training, load_profile, to_dict
 from lensnb.streams import Stream, generator, number
 from lensnb.training.augment import canvas_size, draw, place_batch
-from lensnb.training.experiments import Experiment, named, of, training_labels
-from lensnb.training.loop import Course, fit, remove_checkpoint
+from lensnb.training.experiments import Experiment, named, of, training_labels, training_volumes
+from lensnb.training.loop import Course, Validation, fit
 from lensnb.training.parallel import part_of_batch, start_processes
 from lensnb.training.samples import SliceSampler, searched_slices
 
@@ -40,9 +41,13 @@ class Batch:
     share: float = 1.0
 
 
-def train_experiment(experiment_name: str, profile_name: str, seed: int = 0, run_dir: Path | None = None) -> Path:
+def train_experiment(
+    experiment_name: str, profile_name: str, seed: int = 0, run_dir: Path | None = None,
+    validation_of: Callable[[Profile, Run, Store, str], Validation] | None = None,
+) -> Path:  # fmt: skip
     """Make one experiment's run: weights.safetensors, config.json and log.csv in `run_dir`, which is returned.
 
+    validation_of: gives which weights it ends with, where `training.validations` is not 0: `detection.selection` knows.
     A finished run is left alone as long as it follows from today's code, numbers, labels and volumes; an interrupted
     one goes on from its last checkpoint and ends with the same weights.
     Raises ValueError for an unknown experiment, FileNotFoundError if the volumes are not prepared.
@@ -50,6 +55,11 @@ def train_experiment(experiment_name: str, profile_name: str, seed: int = 0, run
     profile = load_profile(profile_name)
     run = Run(profile_name, seed)
     asked, run_dir = named(experiment_name), Path(run_dir or run.experiment(experiment_name))
+    if profile.training.validations and not validation_of:  # else all would seem right, and other weights be kept
+        raise ValueError(
+            f"profile {profile_name}: training.validations is {profile.training.validations}, but nothing to validate "
+            "with was given; call detection.selection.train_and_select, or set it to 0"
+        )
     store = Store(run.prepared)
     experiment = of(experiment_name, store)
     for name in sorted(set(asked.datasets) - set(experiment.datasets)):
@@ -68,35 +78,31 @@ def train_experiment(experiment_name: str, profile_name: str, seed: int = 0, run
         "spacing_mm": list(profile.grid.spacing_mm), "iterations": len(batches), "phantom": store.truth is not None,
         "torch": torch.__version__,
     }  # fmt: skip
-    train = store.volumes.index[store.volumes["split"] == "train"]
+    train = training_volumes(experiment, store.volumes).index
     recipe = code([__name__]) | values(
         plan={**asdict(experiment), "name": "", "title": ""}, network=config["network"], training=config["training"],
         spacing_mm=config["spacing_mm"], seed=seed, initial_weights=weights_fingerprint(model),
         labels=labels.to_csv(index=False), volumes=store.contents(train),
     )  # fmt: skip
-    fit_lens(model, batches, profile.training, run_dir, config, recipe)
-    return run_dir
-
-
-def command(experiment_name: str, profile_name: str, seed: int) -> Path:
-    """The command `train`: `train_experiment`, and nothing left to continue from."""
-    run_dir = train_experiment(experiment_name, profile_name, seed)
-    remove_checkpoint(run_dir)
+    validation = None
+    if profile.training.validations:
+        validation = validation_of(profile, run, store, experiment.datasets[0])
+    fit_lens(model, batches, profile.training, run_dir, config, recipe, validation=validation)
     return run_dir
 
 
 def fit_lens(
     model: LENS, batches: torch.utils.data.Dataset, training: Training, run_dir: Path, config: dict, recipe: Recipe,
-    kept: tuple[str, ...] = ("",),
+    kept: tuple[str, ...] = ("",), validation: Validation | None = None,
 ) -> None:  # fmt: skip
-    """Train LENS on batches (of type Batch) with RAdam and LENS Eq. 3; config, recipe and kept as in `loop.fit`."""
+    """Train LENS on batches (of type Batch) with RAdam and LENS Eq. 3; config to validation as in `loop.fit`."""
     model.to(device_of_choice(), memory_format=torch.channels_last)  # the faster layout for convolutions, on CPUs too
     optimizer = torch.optim.RAdam(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
     course = Course(
         lambda t: learning_rate(t, len(batches), training), training.gradient_clip, training.checkpoint_every,
         training.loader_workers, training.autocast,
     )  # fmt: skip
-    fit(model, batches, batch_losses, optimizer, course, run_dir, config, recipe, total_loss, kept)
+    fit(model, batches, batch_losses, optimizer, course, run_dir, config, recipe, total_loss, kept, validation)
 
 
 def batch_losses(lens: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
@@ -120,19 +126,18 @@ class Batches(torch.utils.data.Dataset):
     ):  # fmt: skip
         self.network: Network = profile.network
         self.training: Training = profile.training
-        self.store, self.seed, self.multiple = store, seed, multiple
-        train_volumes = store.volumes[store.volumes["split"] == "train"]
+        self.store, self.seed, self.multiple, self.spacing_mm = store, seed, multiple, profile.grid.spacing_mm
+        train_volumes = training_volumes(experiment, store.volumes)
         self.sides = {
             volume: (int(height), int(width))
             for volume, height, width in train_volumes[["height", "width"]].itertuples()
         }
-        pixels = {volume: height * width for volume, (height, width) in self.sides.items()}
         self.samplers = []
         for name in experiment.datasets:
             rows = labels[labels["dataset"] == name]
             searched = searched_slices(name, train_volumes.loc[train_volumes["dataset"] == name, "depth"], rows)
             negatives = experiment.negatives or not DATASETS[name].universal
-            self.samplers.append(SliceSampler(rows, searched, negatives, seed, NAMES.index(name), pixels))
+            self.samplers.append(SliceSampler(rows, searched, negatives, seed, NAMES.index(name)))
         self.size = self.training.batch_size
         self.part = part_of_batch(self.size, rank, world)
         self.share = (self.part.stop - self.part.start) * world / self.size
@@ -147,9 +152,11 @@ class Batches(torch.utils.data.Dataset):
         dataset = int(self.schedule[t])
         sampler, first = self.samplers[dataset], int(self.place[t]) * self.size
         samples = [sampler.slice(i) for i in range(first, first + self.size)]
-        # drawn for the whole batch by every process, so that all agree; read for the own part alone
-        drawn = draw(self.size, self.training, generator(self.seed, Stream.AUGMENTATION, t))
-        size = canvas_size([self.sides[volume] for volume, _ in samples], drawn.ratio, self.multiple)
+        # drawn for the whole batch by every process, so that all agree on its size; read for the own part alone
+        rngs = [generator(self.seed, Stream.AUGMENTATION, t, image) for image in range(self.size)]
+        drawn = [draw(self.training, self.spacing_mm, rng) for rng in rngs]
+        sides = [self.sides[volume] for volume, _ in samples]
+        size = canvas_size(sides, drawn, self.training.crop, self.multiple)
         images, boxes, uncertain = [], [], []
         for volume, z in samples[self.part]:
             group = slice_group(self.store.hu(volume), z, self.network.slices)
@@ -157,8 +164,7 @@ class Batches(torch.utils.data.Dataset):
             lesions, ignored = sampler.target(volume, z)
             boxes.append(np.concatenate([lesions, ignored]))
             uncertain.append(len(ignored))
-        own = replace(drawn, shifts=drawn.shifts[self.part])
-        slices, targets = place_batch(images, boxes, uncertain, own, size)
+        slices, targets = place_batch(images, boxes, uncertain, drawn[self.part], size)
         seeds = [number(self.seed, Stream.PROPOSALS, t, image) for image in range(self.size)[self.part]]
         return Batch(dataset, slices, targets, seeds, self.share)
 

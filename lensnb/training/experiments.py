@@ -17,6 +17,13 @@ MINED = {
     "mined-simpler": (("cross-slice", ""), ("intra-patient", "simpler"), ("cross-dataset", "simpler")),
 }
 
+# row (g)'s detector without one half of DeepLesion's patients each, so that each half has proposals of a detector that
+# has not seen it: notebook 10 needs them where the profile says fpr.cross_fit
+FOLDS = ("multi-mined-fold0", "multi-mined-fold1")
+
+# each specialist without the others: nothing is shared, so what it does not tell apart here it can not (notebook 09)
+ALONE = {"LUNA16": "luna16-alone", "LiTS": "lits-alone", "NIH-LN": "nihln-alone"}
+
 
 def _annotated(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.DataFrame:
     return boxes
@@ -30,6 +37,13 @@ def _with_mined(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.D
 
 def _complete(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.DataFrame:
     return _with_truth(boxes, _hidden_truth(experiment, store)[COLUMNS])
+
+
+def _complete_keys(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.DataFrame:
+    truth = _hidden_truth(experiment, store)
+    keys = set(zip(boxes["volume"].astype(str), boxes["z"], strict=True))
+    on_keys = [place in keys for place in zip(truth["volume"].astype(str), truth["z"], strict=True)]
+    return _with_truth(boxes, truth[on_keys][COLUMNS])
 
 
 def _oracle_mined(experiment, boxes: pd.DataFrame, store: Store, run: Run) -> pd.DataFrame:
@@ -69,6 +83,7 @@ LABELS = {
     "mined": _with_mined,
     "mined-simpler": _with_mined,
     "complete": _complete,
+    "complete-keys": _complete_keys,
     "oracle-mined": _oracle_mined,
     "oracle-ignored": _oracle_ignored,
 }
@@ -82,13 +97,20 @@ class Experiment:
             "mined"      and the boxes of the three mining strategies (LENS Sec. V);
             "mined-simpler"   the same, but matched by the simpler embedding (notebook 17);
             "complete"   all lesions of DeepLesion (phantoms only: the upper bound);
+            "complete-keys"   all lesions, but on the slices alone that have an annotation (phantoms);
             "oracle-mined"    what perfect cross-slice propagation and intra-patient matching would find (phantoms);
             "oracle-ignored"  and every other lesion ignored, as perfect cross-dataset mining would (phantoms).
+            Each step between these changes one thing: from "annotated" to "complete-keys" the labels, from there to
+            "complete" the slices; from "oracle-mined" over "oracle-ignored" to "complete", on all slices, the lesions
+            that are marked in no scan are background, ignored, or taught.
     negatives: whether slices of DeepLesion without a known lesion are trained on ("unlabeled" of LENS Table IV); the
                fully labelled datasets always have them.
     proposal_network: in place of the profile's network.proposal_network.
-    length: of the training, as a multiple of the profile's. Only the control `single-long` has another one: joint
-               trainings see DeepLesion as often as the others but have up to half as many batches on top.
+    left_out: which half of DeepLesion's training patients it does not see, 0 or 1 (see `training_volumes`); None: it
+              sees all.
+    length: of the training, as a multiple of the profile's. The control `single-long` has another one, since joint
+               trainings see DeepLesion as often as the others but have up to half as many batches on top; and so have
+               the specialists that are trained alone, each as many as all three together have in a joint training.
     """
 
     name: str
@@ -98,6 +120,7 @@ class Experiment:
     labels: str = "annotated"
     negatives: bool = False
     length: float = 1.0
+    left_out: int | None = None
 
     def __post_init__(self):
         if self.labels not in LABELS:  # a misspelt word must not train on something else
@@ -113,6 +136,17 @@ _ALL = (
     Experiment("multi", "all datasets", NAMES),
     Experiment("single-mined", "DeepLesion alone, with mined labels", labels="mined", negatives=True),
     Experiment("multi-mined", "all datasets, with mined labels", NAMES, labels="mined", negatives=True),
+    *(
+        Experiment(
+            name,
+            "as multi-mined, without one half of DeepLesion's patients",
+            NAMES,
+            labels="mined",
+            negatives=True,
+            left_out=half,
+        )
+        for half, name in enumerate(FOLDS)
+    ),
     Experiment(
         "multi-mined-simpler",
         "all datasets, with labels mined by the simpler embedding",
@@ -120,20 +154,24 @@ _ALL = (
         labels="mined-simpler",
         negatives=True,
     ),
+    *(Experiment(name, f"{dataset} alone", (dataset,), length=0.5) for dataset, name in ALONE.items()),
     Experiment("single-complete", "DeepLesion alone, complete labels", labels="complete", negatives=True),
-    Experiment("oracle-mined", "DeepLesion alone, perfect matching", labels="oracle-mined"),
+    Experiment("single-complete-keys", "DeepLesion alone, complete labels on its key slices", labels="complete-keys"),
+    Experiment("oracle-mined", "DeepLesion alone, perfect matching", labels="oracle-mined", negatives=True),
     Experiment(
         "oracle-ignored", "DeepLesion alone, perfect matching and ignoring", labels="oracle-ignored", negatives=True
     ),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}
-TRUTH_ONLY = ("complete", "oracle-mined", "oracle-ignored")
+TRUTH_ONLY = ("complete", "complete-keys", "oracle-mined", "oracle-ignored")
 
 
 def available(phantoms: bool) -> list[str]:
     """The experiments of LENS Table II; those that need the complete truth, and the control, are for phantoms alone."""
     extra = {e.name for e in _ALL if e.labels in TRUTH_ONLY or e.length != 1}
-    return [e.name for e in _ALL if e.labels != "mined-simpler" and (phantoms or e.name not in extra)]
+    # what notebooks 09, 10 and 17 compare
+    elsewhere = {*FOLDS, *ALONE.values(), *(e.name for e in _ALL if e.labels == "mined-simpler")}
+    return [e.name for e in _ALL if e.name not in elsewhere and (phantoms or e.name not in extra)]
 
 
 def named(name: str) -> Experiment:
@@ -147,16 +185,31 @@ def of(name: str, store: Store) -> Experiment:
     """The experiment of that name as the prepared volumes allow it: without datasets that have no label to learn from.
 
     Real data may lack one of the datasets as a whole; then there is no expert for it. Raises ValueError for an unknown
-    name, and if DeepLesion is the dataset that is lacking, on which every experiment is tested.
+    name, and if the dataset that is lacking is DeepLesion, which all experiments but those of ALONE are about, or the
+    only one.
     """
     experiment = named(name)
     labelled = set(store.boxes.loc[store.boxes["volume"].map(store.volumes["split"]) == "train", "dataset"])
-    if UNIVERSAL not in labelled:
+    if experiment.datasets[0] not in labelled:
         raise ValueError(
-            f"{store.root / 'boxes.csv'} has no box on a training volume of {UNIVERSAL}, and no experiment can do "
-            "without; prepare the volumes again"
+            f"{store.root / 'boxes.csv'} has no box on a training volume of {experiment.datasets[0]}, and {name} can "
+            "not do without; prepare the volumes again"
         )
     return replace(experiment, datasets=tuple(dataset for dataset in experiment.datasets if dataset in labelled))
+
+
+def training_volumes(experiment: Experiment, volumes: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the store's table of volumes that an experiment is trained on; other datasets' are not sorted out.
+
+    All of the training split, but for a half of DeepLesion's patients if the experiment leaves one out: every other
+    one in the order of their names.
+    """
+    train = volumes[volumes["split"] == "train"]
+    if experiment.left_out is None:
+        return train
+    universal, patient = train["dataset"] == UNIVERSAL, train["patient"].astype(str)
+    half = sorted(set(patient[universal]))[experiment.left_out :: 2]
+    return train[~(universal & patient.isin(half))]
 
 
 def training_labels(experiment: Experiment, store: Store, run: Run) -> pd.DataFrame:
@@ -165,7 +218,7 @@ def training_labels(experiment: Experiment, store: Store, run: Run) -> pd.DataFr
     The mined tables are those of `run`.
     Raises FileNotFoundError if a mined table is missing, ValueError if the truth is asked for and there is none.
     """
-    splits = store.volumes["split"]
-    boxes = store.boxes
-    boxes = boxes[(boxes["volume"].map(splits) == "train") & boxes["dataset"].isin(experiment.datasets)]
-    return LABELS[experiment.labels](experiment, boxes, store, run)
+    volumes, boxes = training_volumes(experiment, store.volumes).index, store.boxes
+    boxes = boxes[boxes["volume"].isin(volumes) & boxes["dataset"].isin(experiment.datasets)]
+    labels = LABELS[experiment.labels](experiment, boxes, store, run)
+    return labels[labels["volume"].isin(volumes)]  # mined boxes and the truth are of all training volumes

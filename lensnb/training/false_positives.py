@@ -4,6 +4,7 @@ Which proposals are true, false or neither is decided with the mined labels: wit
 are lesions that nobody marked. The final score is the mean of the detector's and this network's (LENS Eq. 4).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lensnb.boxes import BOX3D, same_slice_pairs
+from lensnb.boxes import BOX, BOX3D, area, intersection, same_slice_pairs, slices_of, tracklets_to_3d
 from lensnb.datasets.store import Store
 from lensnb.files import read_json
 from lensnb.models.fpr import FPR, focal_loss, load_imagenet
@@ -29,21 +30,44 @@ TRUE, FALSE, EXCLUDED = 1, 0, -1
 
 
 def label_proposals(
-    tracklets: pd.DataFrame, known: pd.DataFrame, uncertain: pd.DataFrame, theta: float, theta_fp: float
+    tracklets: pd.DataFrame, known: pd.DataFrame, uncertain: pd.DataFrame, theta: float, theta_fp: float, iobb_fp: float
 ) -> pd.Series:
     """True (1), false (0) or excluded (-1), for each tracklet number (LENS Sec. VI-B).
 
-    `tracklets`: the proposals' 2D boxes; `known`: annotations and mined boxes. True: a box has IoU > theta with a
-    known one on its slice. False: no box has IoU >= theta_fp with a known or uncertain one. Else excluded.
+    `tracklets`: the proposals' 2D boxes, with score; `known`: annotations and mined boxes. True: a box has IoU > theta
+    with a known one on its slice. False: no box has IoU >= theta_fp with a known or uncertain one, and the evaluation
+    would call the proposal no hit (not in the paper, see `hits`, `iobb_fp`): what raises the sensitivity must not be
+    learned as false. Else excluded.
     """
     numbers = tracklets["tracklet"].to_numpy()
     labels = pd.Series(FALSE, index=np.unique(numbers))
     for boxes in (known, uncertain):
         pairs = same_slice_pairs(tracklets, boxes)
         labels[np.unique(numbers[pairs.loc[pairs["iou"] >= theta_fp, "a"]])] = EXCLUDED
+        labels[hits(tracklets, boxes, iobb_fp)] = EXCLUDED
     pairs = same_slice_pairs(tracklets, known)
     labels[np.unique(numbers[pairs.loc[pairs["iou"] > theta, "a"]])] = TRUE
     return labels
+
+
+def hits(tracklets: pd.DataFrame, boxes: pd.DataFrame, threshold: float) -> np.ndarray:
+    """Numbers of the tracklets that hit a lesion of `boxes` as the evaluation judges it (LENS Sec. VI-C).
+
+    That is by the share of the proposal's 3D box that lies in the lesion's, with both end pixels in the boxes (see
+    evaluation/froc.py:overlap_3d). The labels say on which slices a lesion was seen, not where it ends: only the
+    slices that both boxes have are compared. `boxes`: 2D boxes, those of a volume and lesion make one 3D box.
+    """
+    found = slices_of(tracklets_to_3d(tracklets))
+    corners = {"x1": ("x1", "min"), "y1": ("y1", "min"), "x2": ("x2", "max"), "y2": ("y2", "max")}
+    extent = {"z1": ("z", "min"), "z2": ("z", "max")}
+    lesions = slices_of(boxes.groupby(["volume", "lesion"], as_index=False, observed=True).agg(**corners, **extent))
+    pairs = same_slice_pairs(found, lesions)
+    last_pixel = np.array([0, 0, 1, 1])
+    first, second = (
+        table[BOX].to_numpy(float)[pairs[column]] + last_pixel for table, column in ((found, "a"), (lesions, "b"))
+    )
+    hit = intersection(first, second) / area(first) >= threshold
+    return np.unique(found["tracklet"].to_numpy()[pairs.loc[hit, "a"]])
 
 
 def sample_epoch(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -76,7 +100,7 @@ def train_fpr(
     batches = Patches(config, profile.network, seed, store, detections, labels)
     optimizer = torch.optim.RAdam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     rate_of = stepped(config.learning_rate, len(batches), config.drops)
-    course = Course(rate_of, config.gradient_clip, config.checkpoint_every)
+    course = Course(rate_of, config.gradient_clip, config.checkpoint_every, profile.training.loader_workers)
     about = {"proposals": counts, "seed": seed, **to_dict(config)}
 
     def losses_of(network: torch.nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -149,13 +173,29 @@ def score_fpr(model: FPR, store: Store, detections: pd.DataFrame, profile: Profi
     """
     result, device = np.zeros(len(detections), dtype=np.float32), next(model.parameters()).device
     order = np.argsort(detections["volume"].astype(str).to_numpy(), kind="stable")
-    for start in progress(range(0, len(detections), batch), "fpr"):
-        rows = order[start : start + batch]
-        inputs = _inputs(store, detections.iloc[rows], profile.fpr, profile.network, None)
+    rows = [order[start : start + batch] for start in range(0, len(order), batch)]
+    looks = Looks(profile.fpr, profile.network, store, detections, rows)
+    loader = torch.utils.data.DataLoader(looks, batch_size=None, num_workers=profile.training.loader_workers)
+    for some, inputs in zip(rows, progress(loader, "fpr"), strict=True):
         scores = model(*(part.to(device) for part in inputs)).sigmoid().cpu()
         require_finite("scores", scores)
-        result[rows] = scores.numpy()
+        result[some] = scores.numpy()
     return result
+
+
+class Looks(torch.utils.data.Dataset):
+    """The batches that are scored, by number; `rows` are the row numbers of each batch. What `FPR.forward` takes."""
+
+    def __init__(
+        self, config: Fpr, network: Network, store: Store, detections: pd.DataFrame, rows: Sequence[np.ndarray]
+    ):
+        self.config, self.network, self.store, self.detections, self.rows = config, network, store, detections, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
+        return _inputs(self.store, self.detections.iloc[self.rows[i]], self.config, self.network, None)
 
 
 def _inputs(

@@ -19,17 +19,13 @@ class SliceSampler:
     searched: volume -> the slices that negatives may come from (see `searched_slices`).
     negatives: whether slices without a lesion are used (an unmarked slice of a partly labelled dataset may have one).
     dataset: its number, so that each has draws of its own.
-    pixels: volume -> size of its slices; slices of like size then follow each other (see `like_sizes_together`).
     """
 
-    def __init__(
-        self, labels: pd.DataFrame, searched: dict[str, range], negatives: bool, seed: int, dataset: int,
-        pixels: dict[str, int] | None = None,
-    ):  # fmt: skip
+    def __init__(self, labels: pd.DataFrame, searched: dict[str, range], negatives: bool, seed: int, dataset: int):
         known = labels[labels["source"] != "uncertain"]
         if known.empty:
             raise ValueError("no lesion to train on: the label table has no box that is not uncertain")
-        self.seed, self.dataset, self.pixels = seed, dataset, pixels
+        self.seed, self.dataset = seed, dataset
         self.lesions = [
             (str(volume), np.sort(group["z"].to_numpy(np.int64)))
             for (volume, _), group in known.groupby(["volume", "lesion"], observed=True)
@@ -64,23 +60,12 @@ class SliceSampler:
         if self.negatives:
             picked = rng.integers(len(self.negatives), size=len(self.lesions) // 2)
             chosen += [self.negatives[k] for k in picked]
-        shuffled = [chosen[k] for k in rng.permutation(len(chosen))]
-        return like_sizes_together(shuffled, self.pixels) if self.pixels else shuffled
+        return [chosen[k] for k in rng.permutation(len(chosen))]
 
     def target(self, volume: str, z: int) -> tuple[np.ndarray, np.ndarray]:
         """The lesions (n, 4) and uncertain lesions (m, 4) of a slice."""
         empty = np.zeros((0, 4), np.float32)
         return self.boxes.get((volume, z), (empty, empty))
-
-
-def like_sizes_together(samples: list[tuple[str, int]], pixels: dict[str, int], part: int = 128) -> list:
-    """Sort each `part` of random samples (volume, slice) by the size of their slices.
-
-    Slices of one batch are padded to a common size; if they are alike, a tenth of the work is saved. The baseline's
-    framework groups images by their aspect ratio for the same reason.
-    """
-    parts = [samples[start : start + part] for start in range(0, len(samples), part)]
-    return [sample for piece in parts for sample in sorted(piece, key=lambda sample: pixels[sample[0]])]
 
 
 def searched_slices(dataset: str, depths: pd.Series, labels: pd.DataFrame) -> dict[str, range]:
