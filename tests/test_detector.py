@@ -319,10 +319,10 @@ def test_the_best_boxes_are_those_that_nms_of_all_would_keep(spread):
 
     images, of_images = boxes.unflatten(0, (3, 300)), scores.unflatten(0, (3, 300))
     for number in (300, 7):
-        best = best_boxes(images[:, :number], of_images[:, :number], (300, 300), network)
+        best = [one for one, _ in best_boxes(images[:, :number], of_images[:, :number], (300, 300), network)]
         for found, box, score in zip(best, images[:, :number], of_images[:, :number], strict=True):
             assert torch.equal(found, plain(box, score))
-    assert best_boxes(images[:, :0], of_images[:, :0], (300, 300), network)[0].shape == (0, 4)
+    assert best_boxes(images[:, :0], of_images[:, :0], (300, 300), network)[0][0].shape == (0, 4)
 
 
 @pytest.mark.parametrize("slices", [0, 6, 7, 12])
@@ -343,7 +343,8 @@ def test_other_numbers_of_slices_train_and_detect(small, slices):
 def test_unknown_parts_are_refused(small):
     with pytest.raises(ValueError, match="network.backbone is 'vgg'; choose one of densenet"):
         build_lens(replace(small, backbone="vgg"), ["DeepLesion"])
-    with pytest.raises(ValueError, match="proposal_network is 'ssd'; choose one of afp, rpn"):
+    names = "afp, rpn, centernet, fcos, fcos-one-stage"
+    with pytest.raises(ValueError, match=f"proposal_network is 'ssd'; choose one of {names}"):
         build_lens(small, ["DeepLesion"], "ssd")
 
 

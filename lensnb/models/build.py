@@ -15,8 +15,11 @@ from lensnb.datasets import NAMES, SINGLE_TYPE
 from lensnb.files import read_json
 from lensnb.models.afp import AFP
 from lensnb.models.backbone import Backbone
+from lensnb.models.centernet import CenterNet
+from lensnb.models.fcos import FCOS
 from lensnb.models.heads import DetectionHead
 from lensnb.models.lens import LENS
+from lensnb.models.one_stage import OneStage
 from lensnb.models.rpn import RPN
 from lensnb.models.weights import build_trained, device_of_choice
 from lensnb.runfolder import CONFIG, WEIGHTS
@@ -41,13 +44,25 @@ def rpn(backbone: nn.Module, network: Network) -> RPN:
     return RPN(backbone.channels, backbone.stride, network.rpn_sizes)
 
 
+def centernet(backbone: nn.Module, network: Network) -> CenterNet:
+    """A rival of the AFP in LENS Table III; as many channels in its branches."""
+    return CenterNet(backbone.channels, backbone.stride, network.afp_channels)
+
+
+def fcos(backbone: nn.Module, network: Network) -> FCOS:
+    """A rival of the AFP in LENS Table III and row (d) of Table II; as many channels in its branches."""
+    return FCOS(backbone.channels, backbone.stride, network.afp_channels)
+
+
 BACKBONES = {"densenet": densenet}
-PROPOSAL_NETWORKS = {"afp": afp, "rpn": rpn}
+PROPOSAL_NETWORKS = {"afp": afp, "rpn": rpn, "centernet": centernet, "fcos": fcos, "fcos-one-stage": fcos}
+ONE_STAGE = ("fcos-one-stage",)  # without the detection head
 
 
-def build_lens(network: Network, experts: Sequence[str], proposal_network: str = "") -> LENS:
+def build_lens(network: Network, experts: Sequence[str], proposal_network: str = "") -> LENS | OneStage:
     """An untrained LENS; experts: the names of its datasets; proposal_network: in place of the settings' one.
 
+    A OneStage, which is called in the same way, for those of ONE_STAGE.
     Raises ValueError for the name of a part that does not exist.
     """
     proposal_network = proposal_network or network.proposal_network
@@ -59,6 +74,8 @@ def build_lens(network: Network, experts: Sequence[str], proposal_network: str =
             raise ValueError(f"{asked_by} is {name!r}; choose one of {', '.join(known)}")
     backbone = BACKBONES[network.backbone](network)
     proposal_networks = {expert: PROPOSAL_NETWORKS[proposal_network](backbone, network) for expert in experts}
+    if proposal_network in ONE_STAGE:
+        return OneStage(backbone, proposal_networks, network)
     # only where every lesion is marked: elsewhere what looks most like a lesion, and is not marked, often is one
     hard = [network.hard_negatives if expert in SINGLE_TYPE else 0.0 for expert in experts]
     head = DetectionHead(
@@ -74,7 +91,7 @@ def weights_file(path: Path | str) -> Path:
     return path / WEIGHTS if path.is_dir() or not path.suffix else path
 
 
-def load_lens(path: Path | str, device: torch.device | str | None = None) -> LENS:
+def load_lens(path: Path | str, device: torch.device | str | None = None) -> LENS | OneStage:
     """A trained LENS in eval mode, by its run's folder or its weights file, which config.json lies beside.
 
     device: None for `weights.device_of_choice`. Raises FileNotFoundError naming the file that is missing, ValueError

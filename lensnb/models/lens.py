@@ -86,11 +86,14 @@ class LENS(nn.Module):
         ]
         boxes, scores = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
         height, width = (side * self.backbone.stride for side in map_size)
-        return best_boxes(boxes, scores, (height, width), self.network)
+        return [best for best, _ in best_boxes(boxes, scores, (height, width), self.network)]
 
 
-def best_boxes(boxes: Tensor, scores: Tensor, image_size: tuple[int, int], network: Network) -> list[Tensor]:
-    """The `network.proposals` best boxes of each image after NMS: boxes (n, k, 4), scores (n, k) -> n times (m, 4).
+def best_boxes(
+    boxes: Tensor, scores: Tensor, image_size: tuple[int, int], network: Network
+) -> list[tuple[Tensor, Tensor]]:
+    """The `network.proposals` best boxes of each image after NMS, and their scores: boxes (n, k, 4), scores (n, k) -> n
+    times (m, 4) and (m,).
 
     The best come first. Boxes are cut at the border of `image_size` (height, width); those under `network.min_box`
     pixels on a side go.
@@ -108,7 +111,7 @@ def best_boxes(boxes: Tensor, scores: Tensor, image_size: tuple[int, int], netwo
             kept = nms(box[:first], score[:first], network.proposal_nms)
             if len(kept) >= wanted or first == large:
                 break
-        best.append(box[kept[:wanted]])
+        best.append((box[kept[:wanted]], score[kept[:wanted]]))
     return best
 
 
