@@ -17,7 +17,7 @@ import yaml
 from lensnb.system import root
 
 FOLDER = Path(__file__).parent / "profiles"
-NAMES = ("smoke", "phantom", "paper")
+NAMES = ("smoke", "phantom", "sealed", "paper")
 
 
 @dataclass(frozen=True)

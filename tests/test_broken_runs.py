@@ -287,7 +287,7 @@ CASES = [
     *table("train", nothing, "train doubly --profile smoke",
            ("unknown experiment", no_damage, refused("'doubly' is not an experiment", "single-mined"))),
     *table("train", nothing, "train single --profile smoky",
-           ("unknown profile", no_damage, refused("'smoky' is not a profile", "smoke, phantom, paper"))),
+           ("unknown profile", no_damage, refused("'smoky' is not a profile", "smoke, phantom, sealed, paper"))),
     *table("train", prepared, "train single-complete --profile smoke",
            ("complete truth of real data", no_damage, refused("single-complete needs the complete truth", "phantoms"))),
     *table("train", prepared, "train single-mined --profile smoke",

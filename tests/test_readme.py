@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lensnb import settings
 from lensnb.evaluation.claims import GAPS
 
 HOUSE = Path(__file__).parents[1]
@@ -120,3 +121,16 @@ def test_every_figure_and_page_that_readme_links_is_there():
     assert len(links) > 20
     missing = [link for link in links if not (HOUSE / link.split("#")[0]).exists()]
     assert not missing, missing
+
+
+def test_readme_names_every_profile():
+    """Each has a file, is accepted, and stands in the table of profiles."""
+    table = re.findall(
+        r"^\| `(\w+)` \|",
+        (HOUSE / "README.md").read_text().split("## Profiles and variants")[1].split("\n## ")[0],
+        re.MULTILINE,
+    )
+    assert tuple(table) == settings.NAMES and {path.stem for path in settings.FOLDER.glob("*.yml")} == set(
+        settings.NAMES
+    )
+    assert all(settings.load_profile(name).name == name for name in settings.NAMES)
