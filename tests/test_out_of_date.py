@@ -4,6 +4,7 @@ The run is made up: every file that a step makes holds its own name, with the re
 code is a copy, so that it can be changed. What is really made again, by real steps, is in test_chain.py.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,9 +19,10 @@ import pytest
 from lensnb import runfolder
 from lensnb.datasets import NAMES
 from lensnb.datasets.manual_boxes import MANUAL_FILE
+from lensnb.files import read_json, write_json
 from lensnb.lesanet import label_files
 from lensnb.provenance import recipe
-from lensnb.run import receipts, story
+from lensnb.run import provenance, receipts, story
 from lensnb.runfolder import Run
 from lensnb.settings import load_profile
 
@@ -366,3 +368,27 @@ def test_a_variant_begins_up_to_date_but_for_its_change(finished_again, monkeypa
         "00_start_here", "06_cross_slice_mining", "07_intra_patient_mining", "08_cross_dataset_mining",
         "17_lesanet_in_mining",
     }  # fmt: skip
+
+
+def test_what_is_noted_of_another_runs_files_is_kept_while_they_are_as_noted(tmp_path, monkeypatch):
+    """A fresh checkout has tables and their record, but no run: one step made there takes no other note away."""
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    run = Run("smoke")
+    run.figures.mkdir(parents=True)
+    notes = {}
+    for name in ("kept.csv", "edited.csv", "own.csv", "gone.csv"):
+        (run.figures / name).write_text(name)
+        notes[name] = {"step": "other", "sha256": hashlib.sha256(name.encode()).hexdigest()}
+    write_json(notes, run.figures / "made.json")
+    (run.figures / "edited.csv").write_text("by hand")
+    (run.figures / "gone.csv").unlink()
+    (run.figures / "own.csv").write_text("made here")
+    of_own = hashlib.sha256(b"made here").hexdigest()
+    about = {"commit": "c", "profile": "smoke", "seed": 0, "date": "d"}
+    write_json({**about, "outputs": {"figures/own.csv": of_own}}, run.folder / "made" / "09_retraining.json")
+    provenance.write(run)
+    own = {"step": "09_retraining", **about, "sha256": of_own}
+    assert read_json(run.figures / "made.json") == {"kept.csv": notes["kept.csv"], "own.csv": own}
+    (run.figures / "made.json").write_text("{")
+    provenance.write(run)
+    assert read_json(run.figures / "made.json") == {"own.csv": own}

@@ -1,6 +1,10 @@
 """What made each table and figure: made.json beside them."""
 
+from contextlib import suppress
+from pathlib import Path
+
 from lensnb.files import read_json, write_json
+from lensnb.provenance.product import checksum
 from lensnb.run import processes
 from lensnb.runfolder import Run
 
@@ -12,16 +16,25 @@ def write(run: Run) -> None:
     """Write made.json into the folder of tables and figures: for each file its step, commit, profile, seed and date.
 
     "commit" is "... with changes" where the code was not that of the commit, "unknown" outside a git checkout. The
-    checksum tells whether a file is the one that was made. Steps that end at the same time write one after another.
+    checksum tells whether a file is the one that was made. Files that another run made, as those of a fresh checkout
+    are, keep what is noted of them while they are as noted. Steps that end at the same time write one after another.
     """
     with processes.lock(run.lock("made"), "waiting for process {holder}, which notes what it made"):
-        files = {}
+        files = _noted(run.figures / RECORD)
         for path in sorted((run.folder / "made").glob("*.json")):
             receipt = read_json(path)
             about = {"step": path.stem, **{name: receipt[name] for name in KEPT}}
-            for name, checksum in receipt["outputs"].items():
+            for name, made in receipt["outputs"].items():
                 folder, _, file = name.partition("/")
                 if folder == "figures" and (run.figures / file).exists():
-                    files[file] = {**about, "sha256": checksum}
+                    files[file] = {**about, "sha256": made}
         if files:
             write_json(dict(sorted(files.items())), run.figures / RECORD)
+
+
+def _noted(record: Path) -> dict[str, dict]:
+    """What is noted of the files that are still as they were; nothing where the record is missing or broken."""
+    with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
+        of_files = {name: about for name, about in read_json(record).items() if (record.parent / name).is_file()}
+        return {name: about for name, about in of_files.items() if checksum(record.parent / name) == about["sha256"]}
+    return {}
