@@ -8,7 +8,7 @@ seeds for trainings, LesaNet's claims take splits.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy  # its statistics, which take a second to load, come with their first use
 
 from lensnb.evaluation.verdicts import LEVEL
 
@@ -25,19 +25,20 @@ class Effect:
 
     def interval(self, level: float = 1 - LEVEL) -> tuple[float, float]:
         """Where the true value lies, at this level of confidence."""
-        half = stats.t.ppf((1 + level) / 2, self.freedom) * self.error
+        half = scipy.stats.t.ppf((1 + level) / 2, self.freedom) * self.error
         return self.value - half, self.value + half
 
     def p(self) -> float:
         """Two-sided probability of a mean as far from 0, if that is the true value."""
         if self.error == 0:
             return float(self.value == 0)
-        return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
+        return float(2 * scipy.stats.t.sf(abs(self.value) / self.error, self.freedom))
 
     @property
     def detectable(self) -> float:
         """The smallest true difference that is found at LEVEL with probability POWER."""
-        return float((stats.t.ppf(1 - LEVEL / 2, self.freedom) + stats.t.ppf(POWER, self.freedom)) * self.error)
+        found, needed = (scipy.stats.t.ppf(part, self.freedom) for part in (1 - LEVEL / 2, POWER))
+        return float((found + needed) * self.error)
 
 
 def effect(values: np.ndarray, resampled: np.ndarray) -> Effect:

@@ -37,14 +37,15 @@ def code(modules: Iterable[str], aside: Iterable[str] = BY_VALUE) -> Recipe:
     modules: names such as "lensnb.models.lens". aside: modules that are neither counted nor followed.
     Raises ValueError for a module that does not exist.
     """
-    files, libraries = {}, set()
+    files, libraries, rooms = {}, set(), set()
     for module in closure(modules, aside):
         path = file_of(module)
         parsed = _parse(path.read_text(), module)
-        files[f"lensnb/{path.relative_to(PACKAGE).as_posix()}"] = parsed.code
+        files[_name_of(path)] = parsed.code
         libraries |= parsed.libraries
-        for data in _data_beside(path):
-            files[f"lensnb/{data.relative_to(PACKAGE).as_posix()}"] = _short(data.read_bytes())
+        rooms.add(path.parent)
+    for data in (data for room in rooms for data in _data_in(room)):
+        files[_name_of(data)] = _short(data.read_bytes())
     return dict(sorted(files.items())) | versions(libraries)
 
 
@@ -119,17 +120,19 @@ class _Parsed:
 
     def __init__(self, source: str, module: str):
         tree = ast.parse(source, module)  # a SyntaxError then says where
+        nodes = list(ast.walk(tree))  # once: it is what takes longest
         self.libraries, modules = set(), set()
-        for name in _imported(tree):
+        for name in _imported(nodes):
             top = name.split(".")[0]
             if top == "lensnb":
                 modules |= set(_existing(name))
             elif top not in sys.stdlib_module_names:
                 self.libraries.add(top)
-        for room in _rooms_by_name(tree):
+        for room in _rooms_by_name(nodes):
             modules |= _named_in(room)
         self.modules = sorted(modules - {module})
-        self.code = _short(_plain(tree).encode())
+        _without_docstrings(nodes)
+        self.code = _short(ast.unparse(tree).encode())  # nor comments and layout
 
 
 @cache
@@ -137,9 +140,9 @@ def _parse(source: str, module: str) -> _Parsed:
     return _Parsed(source, module)
 
 
-def _imported(tree: ast.AST) -> Iterator[str]:
+def _imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Every name that code imports, wherever it does; `from a import b` gives a and a.b."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -156,9 +159,9 @@ def _existing(name: str) -> Iterator[str]:
             yield module
 
 
-def _rooms_by_name(tree: ast.AST) -> Iterator[str]:
+def _rooms_by_name(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Rooms whose modules are imported by a computed name, as import_module(f"lensnb.datasets.{reader}") does."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.JoinedStr) and node.values and isinstance(node.values[0], ast.Constant):
             start = str(node.values[0].value)
             if start.startswith("lensnb.") and start.endswith(".") and file_of(start[:-1]):
@@ -171,9 +174,9 @@ def _named_in(room: str) -> set[str]:
     return {f"{room}.{path.stem}" for path in file_of(room).parent.glob("*.py") if path.stem in texts}
 
 
-def _plain(tree: ast.AST) -> str:
-    """Code without docstrings, comments and layout; takes the docstrings out of `tree`."""
-    for node in ast.walk(tree):
+def _without_docstrings(nodes: Iterable[ast.AST]) -> None:
+    """Takes the docstrings out of a tree, of which these are all nodes."""
+    for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if (
@@ -182,13 +185,17 @@ def _plain(tree: ast.AST) -> str:
                 and isinstance(first.value.value, str)
             ):
                 node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
 
 
-def _data_beside(path: Path) -> list[Path]:
-    if path.parent == PACKAGE:
+def _data_in(room: Path) -> list[Path]:
+    if room == PACKAGE:
         return []
-    return sorted(file for file in path.parent.iterdir() if file.suffix in DATA)
+    return [room / name for name in sorted(os.listdir(room)) if name.endswith(DATA)]
+
+
+def _name_of(path: Path) -> str:
+    """A file of lensnb, from the folder in which that lies."""
+    return f"lensnb/{os.fspath(path)[len(os.fspath(PACKAGE)) + 1 :].replace(os.sep, '/')}"
 
 
 def _short(content: bytes) -> str:
