@@ -49,7 +49,8 @@ class ByGroup(LoadScopeScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByGroup:
-    """How several processes share the tests."""
+    """How several processes share the tests: in the order in which they stand, not the largest group first."""
+    config.option.loadscopereorder = False
     return ByGroup(config, log)
 
 
