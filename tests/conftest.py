@@ -114,6 +114,21 @@ class Chain:
         return result
 
 
+def plain_papermill(notebook: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:
+    """Run papermill on a notebook as a reader does, from the notebook's folder.
+
+    Two kernels that start together can pick the same port, so one that died before it said anything is started again.
+    """
+    command = [sys.executable, "-m", "papermill", notebook, *arguments]
+    for _ in range(3):
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=notebook.parent, env={**os.environ, **environment}
+        )
+        if "Kernel died before replying" not in done.stderr:
+            break
+    return done
+
+
 def kernel_of(step: str, runner: int) -> int:
     """The process of the kernel that executes a step."""
     for process in psutil.Process(runner).children(recursive=True):

@@ -1,10 +1,7 @@
 """What goes on from the chain's finished files: a start without kills, a variant, a notebook by hand (see conftest)."""
 
-import os
-import subprocess
-import sys
-
 import pandas as pd
+from conftest import plain_papermill
 
 from lensnb import runfolder
 
@@ -51,9 +48,8 @@ def test_a_notebook_by_hand_leaves_the_run_as_it_is(chain, tmp_path):
     """Plain papermill: the notebook reads what the run made and writes into folders of its own."""
     before = chain.times()
     notebook = runfolder.repository() / "notebooks" / "06_cross_slice_mining.ipynb"
-    environment = {**os.environ, "LENSNB_ROOT": str(chain.root), "PYTHONPATH": str(runfolder.repository())}
-    command = [sys.executable, "-m", "papermill", notebook, tmp_path / "out.ipynb", "-p", "profile", "smoke"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=notebook.parent)
+    folders = {"LENSNB_ROOT": str(chain.root), "PYTHONPATH": str(runfolder.repository())}
+    result = plain_papermill(notebook, tmp_path / "out.ipynb", "-p", "profile", "smoke", **folders)
     assert result.returncode == 0, result.stderr[-2000:]
     assert chain.times() == before
     own = chain.root / "data" / "runs" / "smoke+by-hand" / "mined" / "cross-slice.csv"

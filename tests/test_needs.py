@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from conftest import plain_papermill
 
 from lensnb import runfolder
 from lensnb.run import story
@@ -118,8 +119,7 @@ def test_a_command_and_an_experiment_are_named(empty):
 
 def test_papermill_with_a_misspelt_parameter(empty):
     """Plain papermill takes any name and would show the defaults' results."""
-    command = [sys.executable, "-m", "papermill", NOTEBOOKS[0], empty / "out.ipynb", "-p", "profle", "smoke"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=NOTEBOOKS[0].parent)
+    done = plain_papermill(NOTEBOOKS[0], empty / "out.ipynb", "-p", "profle", "smoke")
     assert done.returncode != 0
     line = "CannotStart: this notebook has no parameter 'profle'; it has profile, seed, interactive"
     assert line in done.stderr.splitlines()
