@@ -15,7 +15,8 @@ from lensnb.evaluation.specificity import Scans, open_scans
 from lensnb.evaluation.table2 import ROWS
 from lensnb.files import read_table
 from lensnb.runfolder import Run
-from lensnb.settings import Inference
+from lensnb.settings import Inference, load_profile
+from lensnb.training import experiments
 
 
 def manual_truth(raw: Path, split: str) -> dict[str, np.ndarray]:
@@ -41,8 +42,13 @@ def score(found: pd.DataFrame, store: Store, truth: dict[str, np.ndarray]) -> fr
 
 
 def rows_on(run: Run, split: str, settings: Inference) -> dict[str, pd.DataFrame]:
-    """3D detections (grid) of every row of LENS Table II whose proposals of `split` are there, except (h)'s."""
-    files = {row.name: (run.proposals(row.experiment, split), row) for row in ROWS if row.name != "h"}
+    """3D detections (grid) of every row of LENS Table II whose proposals of `split` are there, except (h)'s.
+
+    Not of the controls that the run's profile does without: a variant may have those of its reference.
+    """
+    trained = experiments.available(load_profile(run.profile).phantom.controls)
+    rows = [row for row in ROWS if row.name != "h" and row.experiment in trained]
+    files = {row.name: (run.proposals(row.experiment, split), row) for row in rows}
     return {name: detections(file, settings, row.experts) for name, (file, row) in files.items() if file.exists()}
 
 
