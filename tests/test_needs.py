@@ -12,7 +12,9 @@ import pytest
 from conftest import plain_papermill
 
 from lensnb import runfolder
+from lensnb.detection import scoring
 from lensnb.run import story
+from lensnb.settings import load_profile
 from lensnb.show import needs, parameters
 from lensnb.show.session import start
 from lensnb.training import experiments
@@ -161,3 +163,16 @@ def test_a_step_that_cannot_start_fails_with_that_line(empty):
     assert subprocess.run(command, capture_output=True, cwd=runfolder.repository()).returncode == 1
     told = (runfolder.runs("smoke") / "failures" / f"{notebook.stem}.txt").read_text()
     assert told.startswith(f"{notebook.stem}: prepared volumes: missing, there is no data/prepared/smoke/volumes.csv;")
+
+
+def test_without_the_controls_table2_has_no_rows_of_theirs(tmp_path, monkeypatch):
+    """A variant that does without them may have borrowed their proposals, as it has here."""
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    monkeypatch.setattr(scoring, "detections", lambda file, settings, experts: file.name)
+    for name, rows in (("smoke", {"a", "a-long"}), (write_variant("smoke", "none", ["phantom.controls=false"]), {"a"})):
+        run = runfolder.Run(name)
+        for experiment in ("single", "single-long"):
+            path = run.proposals(experiment, "val")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        assert set(scoring.rows_on(run, "val", load_profile(name).inference)) == rows
