@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from filelock import FileLock
@@ -174,6 +175,19 @@ def not_by_hand():
     os.environ.pop(runfolder.BY_HAND, None)
     yield
     os.environ.pop(runfolder.BY_HAND, None)
+
+
+def box(x1: float, y1: float, x2: float, y2: float, **more: object) -> dict:
+    """A row of a table of boxes to draw."""
+    return {"x1": x1, "y1": y1, "x2": x2, "y2": y2, **more}
+
+
+@pytest.fixture
+def slice_hu() -> np.ndarray:
+    """A slice to draw on: a rectangle of soft tissue in air."""
+    hu = np.full((40, 60), -1000.0)
+    hu[10:30, 10:50] = 40
+    return hu
 
 
 @pytest.fixture

@@ -5,21 +5,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import box
 
 from lensnb.show import charts, lesanet_charts, plots
 
 matplotlib.use("agg")
-
-
-def box(x1, y1, x2, y2, **more):
-    return {"x1": x1, "y1": y1, "x2": x2, "y2": y2, **more}
-
-
-@pytest.fixture
-def slice_hu():
-    hu = np.full((40, 60), -1000.0)
-    hu[10:30, 10:50] = 40
-    return hu
 
 
 def test_titles_and_texts_of_lesanets_sheets_are_not_cut(slice_hu):

@@ -5,6 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import box
 from matplotlib.colors import to_rgb, to_rgba
 
 from lensnb.boxes import BOX, BOX3D, boxes_on_slice
@@ -17,17 +18,6 @@ from lensnb.show import charts, examples, plots
 from lensnb.show.session import start
 
 matplotlib.use("agg")
-
-
-def box(x1, y1, x2, y2, **more):
-    return {"x1": x1, "y1": y1, "x2": x2, "y2": y2, **more}
-
-
-@pytest.fixture
-def slice_hu():
-    hu = np.full((40, 60), -1000.0)
-    hu[10:30, 10:50] = 40
-    return hu
 
 
 def test_windows_map_their_ends_to_black_and_white():

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_store import write_organ_scans
+from test_training import interrupted
 
-from lensnb import files, runfolder, settings
+from lensnb import runfolder, settings
 from lensnb.datasets import organ_maps, present
 from lensnb.datasets.organ_maps import IGNORED, OrganScan
 from lensnb.files import read_table
@@ -24,7 +25,7 @@ from lensnb.phantom.rendering import render
 from lensnb.runfolder import Run
 from lensnb.settings import Phantom, load_profile
 from lensnb.show import organ_charts
-from lensnb.training import loop, organs
+from lensnb.training import organs
 from lensnb.training.augment import Drawn
 from lensnb.training.blobs import PastedBlobs
 from lensnb.training.loop import Validation
@@ -272,25 +273,15 @@ def test_the_start_is_the_backbone_and_nothing_else(quick):
     assert names == ("air", "soft tissue", "lung") and not network.training
 
 
-def test_a_start_that_is_interrupted_ends_with_the_same_weights(quick, monkeypatch):
+def test_a_start_that_is_interrupted_ends_with_the_same_weights(quick):
     train_pretext("smoke")
     whole = {name: (quick.organs / name).read_bytes() for name in ("weights.safetensors", "log.csv", "validation.csv")}
     start = quick.pretext.read_bytes()
     for path in (*quick.organs.iterdir(), quick.pretext):
         path.unlink()
-    saved, write = [], files.atomic_write
-
-    def interrupt(path):
-        if path.name == "checkpoint.pt" and saved:
-            raise KeyboardInterrupt
-        saved.append(path)
-        return write(path)
-
-    monkeypatch.setattr(loop, "atomic_write", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted():
         train_pretext("smoke")
     assert not quick.pretext.exists()
-    monkeypatch.setattr(loop, "atomic_write", write)
     train_pretext("smoke")
     assert {name: (quick.organs / name).read_bytes() for name in whole} == whole
     assert quick.pretext.read_bytes() == start

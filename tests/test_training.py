@@ -1,5 +1,6 @@
 """Training: samples of an epoch, schedules, resuming to the same weights, two processes against one."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -237,25 +238,30 @@ def short(monkeypatch, iterations=6, validations=0):
     monkeypatch.setattr(settings, "_read", shortened)
 
 
-def test_a_run_resumes_to_the_same_weights(tiny_store, tmp_path, monkeypatch):
-    short(monkeypatch)
-    train_pretext("smoke")
-    straight = train_experiment("multi", "smoke", 0, tmp_path / "straight")
-
-    saved = []
-    fail_after = files.atomic_write
+@contextmanager
+def interrupted():
+    """Ctrl-C when a training writes its checkpoint, unless that is the first file that it writes."""
+    saved, write = [], files.atomic_write
 
     def interrupt(path):
         if path.name == "checkpoint.pt" and saved:
             raise KeyboardInterrupt
         saved.append(path)
-        return fail_after(path)
+        return write(path)
 
-    monkeypatch.setattr(loop, "atomic_write", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "atomic_write", interrupt)
+        yield
+
+
+def test_a_run_resumes_to_the_same_weights(tiny_store, tmp_path, monkeypatch):
+    short(monkeypatch)
+    train_pretext("smoke")
+    straight = train_experiment("multi", "smoke", 0, tmp_path / "straight")
+
+    with interrupted():
         train_experiment("multi", "smoke", 0, tmp_path / "broken")
     assert (tmp_path / "broken" / "checkpoint.pt").exists()
-    monkeypatch.setattr(loop, "atomic_write", fail_after)
     resumed = train_experiment("multi", "smoke", 0, tmp_path / "broken")
     assert (straight / "weights.safetensors").read_bytes() == (resumed / "weights.safetensors").read_bytes()
     assert (straight / "log.csv").read_bytes() == (resumed / "log.csv").read_bytes()

@@ -36,23 +36,42 @@ def afp_target(target: Target, points: Tensor, stride: int) -> tuple[Tensor, Ten
     """
     label = torch.zeros(len(points), dtype=torch.long, device=points.device)
     distance = torch.zeros(len(points), 4, dtype=target.lesions.dtype, device=points.device)
-    label[inside(points, shrink(target.uncertain, IGNORE_RATIO)).any(dim=0)] = -1
+    label[uncertain_cells(target, points)] = -1
     lesions = target.lesions
     if len(lesions) == 0:
         return label, distance
     label[inside(points, shrink(lesions, IGNORE_RATIO)).any(dim=0)] = -1
-    centre = inside(points, shrink(lesions, CENTER_RATIO))
-    middle = (lesions[:, :2] + lesions[:, 2:]) / 2
-    nearest = torch.cdist(middle, points.to(middle.dtype)).argmin(dim=1)
-    centre[torch.arange(len(lesions)), nearest] = True
-    size = (lesions[:, 2:] - lesions[:, :2]).prod(dim=1)
-    owner = torch.where(centre, size[:, None], torch.inf).argmin(dim=0)
-    positive = centre.any(dim=0)
+    positive, found = owned_cells(inside(points, shrink(lesions, CENTER_RATIO)), lesions, points, stride)
     label[positive] = 1
-    box = lesions[owner[positive]]
-    at = points[positive]
-    distance[positive] = torch.cat([at - box[:, :2], box[:, 2:] - at], dim=1) / stride
+    distance[positive] = found
     return label, distance
+
+
+def uncertain_cells(target: Target, points: Tensor) -> Tensor:
+    """Which cells (p, 2) lie so far inside an uncertain lesion that they teach nothing: (p,) bool."""
+    return inside(points, shrink(target.uncertain, IGNORE_RATIO)).any(dim=0)
+
+
+def nearest_cells(lesions: Tensor, points: Tensor) -> Tensor:
+    """The cell (of p, 2) nearest to the centre of each lesion (n, 4): (n,)."""
+    middle = (lesions[:, :2] + lesions[:, 2:]) / 2
+    return torch.cdist(middle, points.to(middle.dtype)).argmin(dim=1)
+
+
+def owned_cells(within: Tensor, lesions: Tensor, points: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Which cells (p, 2) are positive, and what their lesion's borders are away.
+
+    within (n, p): the cells that a lesion (n, 4) may have; the one nearest to its centre is its own besides. Of several
+    lesions the smallest has the cell. Returns (p,) bool, and for each positive cell the distances to the left, top,
+    right and bottom border, in strides.
+    """
+    own = within.clone()
+    own[torch.arange(len(lesions)), nearest_cells(lesions, points)] = True
+    size = (lesions[:, 2:] - lesions[:, :2]).prod(dim=1)
+    owner = torch.where(own, size[:, None], torch.inf).argmin(dim=0)
+    positive = own.any(dim=0)
+    box, at = lesions[owner[positive]], points[positive]
+    return positive, torch.cat([at - box[:, :2], box[:, 2:] - at], dim=1) / stride
 
 
 class AFP(nn.Module):

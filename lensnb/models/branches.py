@@ -1,10 +1,6 @@
 """The layers that the anchor-free rivals of the AFP have in common with it, so that they differ in what they learn."""
 
-import torch
 from torch import Tensor, nn
-
-from lensnb.models.afp import IGNORE_RATIO, inside, shrink
-from lensnb.models.targets import Target
 
 
 def branch(channels: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -19,11 +15,6 @@ def branch(channels: int, hidden: int, outputs: int) -> nn.Sequential:
     return layers
 
 
-def uncertain_cells(target: Target, points: Tensor) -> Tensor:
-    """Which cells (p, 2) lie so far inside an uncertain lesion that they teach nothing, as in the AFP: (p,) bool."""
-    return inside(points, shrink(target.uncertain, IGNORE_RATIO)).any(dim=0)
-
-
 def rows(raw: Tensor) -> Tensor:
     """Outputs (n, c, h, w) as (n, h * w, c)."""
     return raw.flatten(2).transpose(1, 2)
@@ -33,8 +24,3 @@ def best_cells(scores: Tensor, boxes: Tensor, top: int) -> tuple[Tensor, Tensor]
     """The boxes of the `top` cells with the highest scores: scores (n, p), boxes (n, p, 4) -> (n, k, 4), (n, k)."""
     scores, cells = scores.topk(min(top, scores.shape[1]), dim=1)
     return boxes.gather(1, cells[..., None].expand(-1, -1, 4)), scores
-
-
-def mean_of_images(losses: list[Tensor]) -> Tensor:
-    """The mean of the losses of the images of a batch: each counts the same."""
-    return torch.stack(losses).mean()

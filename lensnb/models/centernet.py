@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lensnb.models.branches import best_cells, branch, mean_of_images, rows, uncertain_cells
+from lensnb.models.afp import nearest_cells, uncertain_cells
+from lensnb.models.branches import best_cells, branch, rows
 from lensnb.models.cells import cell_centres
 from lensnb.models.targets import Target
 
@@ -47,7 +48,7 @@ def centernet_target(target: Target, points: Tensor, stride: int) -> tuple[Tenso
     lesions = target.lesions
     if len(lesions):
         middle, sides = (lesions[:, :2] + lesions[:, 2:]) / 2, (lesions[:, 2:] - lesions[:, :2]).clamp(min=1e-3)
-        nearest = torch.cdist(middle, points.to(middle.dtype)).argmin(dim=1)
+        nearest = nearest_cells(lesions, points)
         deviation = (gaussian_radius(*(sides / stride).unbind(dim=1)) / 3).clamp(min=1e-3)
         squares = (points[nearest][:, None] - points[None]).square().sum(dim=2) / stride**2
         heat = torch.exp(-squares / (2 * deviation[:, None].square())).amax(dim=0).to(points.dtype)
@@ -101,7 +102,7 @@ class CenterNet(nn.Module):
                       for found, wanted in ((size, wanted_size), (offset, wanted_offset))]  # fmt: skip
             centers.append(-(hit + miss).sum() / count + errors[1])
             sizes.append(errors[0])
-        return {"center": mean_of_images(centers), "size": mean_of_images(sizes)}
+        return {"center": torch.stack(centers).mean(), "size": torch.stack(sizes).mean()}
 
     def propose(self, raw: tuple[Tensor, ...], map_size: tuple[int, int], top: int) -> tuple[Tensor, Tensor]:
         """The boxes of the `top` highest peaks of each image: (n, k, 4) and scores (n, k).

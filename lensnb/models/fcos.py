@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lensnb.models.afp import inside
-from lensnb.models.branches import best_cells, branch, mean_of_images, rows, uncertain_cells
+from lensnb.models.afp import inside, owned_cells, uncertain_cells
+from lensnb.models.branches import best_cells, branch, rows
 from lensnb.models.cells import cell_centres
 from lensnb.models.lens import LAMBDA_SIZE
 from lensnb.models.targets import Target
@@ -36,16 +36,9 @@ def fcos_target(target: Target, points: Tensor, stride: int) -> tuple[Tensor, Te
     lesions = target.lesions
     if len(lesions) == 0:
         return label, distance
-    within = inside(points, lesions)
-    middle = (lesions[:, :2] + lesions[:, 2:]) / 2
-    nearest = torch.cdist(middle, points.to(middle.dtype)).argmin(dim=1)
-    within[torch.arange(len(lesions)), nearest] = True
-    area = (lesions[:, 2:] - lesions[:, :2]).prod(dim=1)
-    owner = torch.where(within, area[:, None], torch.inf).argmin(dim=0)
-    positive = within.any(dim=0)
+    positive, found = owned_cells(inside(points, lesions), lesions, points, stride)
     label[positive] = 1
-    box, at = lesions[owner[positive]], points[positive]
-    distance[positive] = (torch.cat([at - box[:, :2], box[:, 2:] - at], dim=1) / stride).clamp(min=0.01)
+    distance[positive] = found.clamp(min=0.01)
     return label, distance
 
 
@@ -107,7 +100,7 @@ class FCOS(nn.Module):
             weighted = (-overlap.log() * nearness).sum() / nearness.sum().clamp(min=1e-6)
             centers.append(-(hit + miss).sum() / count + own)
             sizes.append(weighted / LAMBDA_SIZE)
-        return {"center": mean_of_images(centers), "size": mean_of_images(sizes)}
+        return {"center": torch.stack(centers).mean(), "size": torch.stack(sizes).mean()}
 
     def propose(self, raw: tuple[Tensor, ...], map_size: tuple[int, int], top: int) -> tuple[Tensor, Tensor]:
         """The boxes of the `top` cells with the highest class score times centerness: (n, k, 4) and scores (n, k)."""

@@ -56,7 +56,8 @@ class OneStage(nn.Module):
             require_finite("features or proposals", features, *raw)
             boxes, scores = proposals.propose(raw, features.shape[2:], self.network.proposals_before_nms)
             found.append(best_boxes(boxes, scores, (height, width), self.network))
-        pooled = [torch.cat([boxes for boxes, _ in of_image]) for of_image in zip(*found, strict=True)]
-        scores = torch.cat([torch.block_diag(*(score[:, None] for _, score in of_image))
-                            for of_image in zip(*found, strict=True)])  # fmt: skip
+        # of each image: all experts' boxes, all experts' scores
+        images = [tuple(zip(*of_image, strict=True)) for of_image in zip(*found, strict=True)]
+        pooled = [torch.cat(boxes) for boxes, _ in images]
+        scores = torch.cat([torch.block_diag(*(own[:, None] for own in scores)) for _, scores in images])
         return pooled, scores, torch.cat(pooled)[:, None].expand(-1, len(self.experts), -1)

@@ -153,7 +153,11 @@ def _simpler_mined(run: Run) -> list[Path]:
 
 def _trained(run: Run, phantoms: bool) -> list[str]:
     """The experiments of LENS Table II: with what only phantoms allow, unless the profile does without."""
-    return experiments.available(phantoms and load_profile(run.profile).phantom.controls)
+    return experiments.available(_controls(run, phantoms))
+
+
+def _controls(run: Run, phantoms: bool) -> bool:
+    return phantoms and load_profile(run.profile).phantom.controls
 
 
 def _data(run: Run, phantoms: bool) -> list[Step]:
@@ -272,7 +276,7 @@ def _results(run: Run, phantoms: bool) -> list[Step]:
     logs = [run.experiment(name) / LOG for name in names]
     both = _proposals(run, names, "val", "test")
     folds = experiments.FOLDS if load_profile(run.profile).fpr.cross_fit else ()
-    controls = phantoms and load_profile(run.profile).phantom.controls
+    controls = _controls(run, phantoms)
     alone = tuple(experiments.ALONE.values()) if controls else ()
     return [
         *(_training(run, name, [*store, run.pretext], phantoms) for name in alone),
