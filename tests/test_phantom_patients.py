@@ -113,9 +113,9 @@ def test_marked_shares_follow_the_published_ones(published):
 
 def test_the_profiles_slope_is_the_solved_one(published):
     profile = load_profile("phantom").phantom
-    # patients of one seed solve it to .3, those of four to .2, those of eight (in a minute) to .1
-    many = [patient for seed in range(4) for patient in training_patients(profile, seed, 188)]
-    assert marking.fit(many, profile.further_mark) == pytest.approx(profile.marking_slope, abs=0.25)
+    # patients of one seed solve it to .3, those of eight to .1
+    many = [patient for seed in range(8) for patient in training_patients(profile, seed, 188)]
+    assert marking.fit(many, profile.further_mark) == pytest.approx(profile.marking_slope, abs=0.2)
     ratio = published["marked, share of the largest third"] / published["marked, share of the smallest third"]
     assert pytest.approx(ratio) == marking.LARGEST_OVER_SMALLEST
     share, lesions = published["marked, share of all lesions"], published["all lesions of a sub-volume"]
