@@ -139,6 +139,7 @@ def _execute(notebook: Path, partial: Path, values: dict, log: Log, timeout: int
                 _literal(notebook), _literal(partial), values, kernel_name="python3", progress_bar=False,
                 start_timeout=180, execution_timeout=timeout, cwd=notebook.resolve().parent, stdout_file=log,
                 on_cell_execute=note_cell,
+                shutdown_kernel="immediate",  # all is written when the last cell ends; to take torch down takes seconds
             )  # fmt: skip
             break
         except papermill.PapermillExecutionError as error:
