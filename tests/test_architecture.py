@@ -96,11 +96,16 @@ def test_few_files_at_the_door():
     assert len(flat) <= FLAT, sorted(flat)
 
 
-@pytest.mark.parametrize("rooms", [("evaluation", "mining", "boxes"), ("datasets", "ct", "phantom")])
-def test_runs_without_torch(rooms):
+WITHOUT_TORCH = (
+    ("evaluation", "mining", "boxes"), ("datasets", "ct", "phantom"), ("detection.fusion", "detection.scoring"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("wanted", WITHOUT_TORCH)
+def test_runs_without_torch(wanted):
     """The evaluation and the mining rules run where only numpy and pandas are; many processes read files or write
-    phantoms, and torch would cost each of them 600 MB and seconds."""
-    modules = [f"lensnb.{name}" for name in IMPORTS if room(name) in rooms]
+    phantoms, and torch would cost each of them 600 MB and seconds; so would it a notebook that trains nothing."""
+    modules = [f"lensnb.{name}" for name in IMPORTS if room(name) in wanted or name in wanted]
     code = f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\nprint('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
     assert result.stdout == "False\n", result.stderr

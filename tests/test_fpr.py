@@ -9,8 +9,9 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
+from lensnb.detection.fusion import combine
 from lensnb.evaluation.froc import overlap_3d
-from lensnb.models.fpr import FPR, combine, focal_loss, inflate, pool_box
+from lensnb.models.fpr import FPR, focal_loss, inflate, pool_box
 from lensnb.settings import load_profile
 from lensnb.training import false_positives as fpr
 from lensnb.training.false_positives import hits, label_proposals, load_fpr, sample_epoch, score_fpr, train_fpr

@@ -8,7 +8,7 @@ import pytest
 
 from lensnb.datasets.preparation import prepare
 from lensnb.datasets.store import Store
-from lensnb.detection import inference
+from lensnb.detection import fusion
 from lensnb.evaluation import luna
 
 
@@ -182,7 +182,7 @@ def test_real_marks_fall_on_their_nodules_in_flipped_scans_too(shared_data, tmp_
         boxes = store.boxes.groupby(["volume", "lesion"], as_index=False).agg(
             {"x1": "min", "y1": "min", "z1": "min", "x2": "max", "y2": "max", "z2": "max"}
         )
-        submission = inference.to_marks(boxes.assign(score=0.5), store)
+        submission = fusion.to_marks(boxes.assign(score=0.5), store)
         result = luna.evaluate(annotations, excluded, list(store.volumes.index), submission)
         assert (result["scans"], result["nodules"], result["cpm"], result["false_positives"]) == (3, 4, 1.0, 0)
         rows = boxes["lesion"].str.removeprefix("luna").astype(int)

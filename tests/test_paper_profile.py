@@ -29,7 +29,7 @@ from lensnb.boxes import BOX, BOX3D, COLUMNS, overlapping, stack_to_tracklets, t
 from lensnb.datasets import NAMES, SINGLE_TYPE
 from lensnb.datasets.preparation import prepare
 from lensnb.datasets.store import Store
-from lensnb.detection import inference, scoring
+from lensnb.detection import fusion, inference, scoring
 from lensnb.evaluation import claims, froc, table2
 from lensnb.files import read_table, write_table
 from lensnb.lesanet import recognition
@@ -37,7 +37,6 @@ from lensnb.mining import cross_dataset, cross_slice, intra_patient, patients
 from lensnb.mining.label_rows import add_origin
 from lensnb.mining.strategies import STRATEGIES
 from lensnb.models.build import load_lens
-from lensnb.models.fpr import combine
 from lensnb.run import story
 from lensnb.settings import Profile, load_profile
 from lensnb.training import experiments, pretext
@@ -49,7 +48,6 @@ SHORTER = {
     # without validations: a slice takes seconds
     "training": {
         "epochs": 1,
-        "batch_size": 2,
         "threads": 1,
         "loader_workers": 0,
         "checkpoint_every": 100,
@@ -58,7 +56,7 @@ SHORTER = {
     "lesanet": {"iterations": 2, "batch_size": 4, "triplets": 50},
     "fpr": {"epochs": 1, "batch_size": 4, "per_volume": 6},
     "network": {"proposals": 60},  # of 300 in each slice: they, not the layers, take most of the time
-    "inference": {"per_slice": 5},
+    "inference": {"per_slice": 3},
 }
 SMALL_PHANTOMS = {
     "phantom": {"pixels": 96, "spacing_mm": [3.6, 4.2], "depth_mm": 48, "deeplesion_patients": 2, "luna_volumes": 2,
@@ -156,7 +154,7 @@ def mine(store: Store, profile: Profile, proposals: pd.DataFrame) -> dict[str, p
     """The three strategies of Sec. V; thresholds that need a trained network are set, not chosen."""
     rules, runs = profile.mining, runfolder.runs(PROFILE)
     annotations = store.boxes[store.boxes["volume"].isin(volumes_of(store, "train"))].reset_index(drop=True)
-    tracklets = stack_to_tracklets(inference.fuse(proposals, nms=profile.inference.nms), rules.theta)
+    tracklets = stack_to_tracklets(fusion.fuse(proposals, nms=profile.inference.nms), rules.theta)
     tracklets = add_origin(tracklets, store.volumes)
     write_table(tracklets, runs / "mined" / "tracklets.npz")
     known = patients.Patients(annotations, add_origin(proposals, store.volumes), tracklets)
@@ -189,7 +187,7 @@ def strongest(tracklets: pd.DataFrame, number: int) -> pd.Index:
 def reduce_false_positives(store: Store, profile: Profile, proposals: dict) -> dict[str, pd.DataFrame]:
     """Train the second network on the training volumes' proposals, and score those of validation and test."""
     rules, runs, settings = profile.fpr, runfolder.runs(PROFILE), profile.inference
-    fused = inference.fuse(proposals["multi-mined", "train"], nms=settings.nms)
+    fused = fusion.fuse(proposals["multi-mined", "train"], nms=settings.nms)
     tracklets = trim_tracklets(stack_to_tracklets(fused, settings.theta), settings.trim)
     candidates = tracklets_to_3d(tracklets)
     candidates = candidates.loc[scoring.best_of_volume(candidates, rules.per_volume)]
@@ -214,11 +212,11 @@ def evaluate(raw: Path, store: Store, proposals: pd.DataFrame, scores: dict, pro
     found = {
         "f": scoring.detections(proposals, profile.inference, ["DeepLesion"]),
         "g": scoring.detections(proposals, profile.inference),
-        "h": second.assign(score=combine(second["score"], second["fpr"])),
+        "h": second.assign(score=fusion.combine(second["score"], second["fpr"])),
     }
     truth = scoring.manual_truth(raw, "test")
     return {name: scoring.score(boxes, store, truth) for name, boxes in found.items()}, {
-        name: inference.to_original(boxes, store) for name, boxes in found.items()
+        name: fusion.to_original(boxes, store) for name, boxes in found.items()
     }
 
 

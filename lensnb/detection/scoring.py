@@ -9,7 +9,7 @@ import pandas as pd
 from lensnb.datasets import NAMES, UNIVERSAL
 from lensnb.datasets.manual_boxes import MANUAL_FILE
 from lensnb.datasets.store import Store
-from lensnb.detection import inference
+from lensnb.detection import fusion
 from lensnb.evaluation import by_kind, froc, official
 from lensnb.evaluation.specificity import Scans, open_scans
 from lensnb.evaluation.table2 import ROWS
@@ -32,13 +32,13 @@ def detections(
     `settings`: the profile's inference section. `experts`: whom to listen to; None fuses all (LENS Sec. IV-C).
     """
     table = read_table(proposals) if isinstance(proposals, Path) else proposals
-    fused = inference.fuse(table, None if experts is None else list(experts), nms=settings.nms)
-    return inference.detections_3d(fused, settings)
+    fused = fusion.fuse(table, None if experts is None else list(experts), nms=settings.nms)
+    return fusion.detections_3d(fused, settings)
 
 
 def score(found: pd.DataFrame, store: Store, truth: dict[str, np.ndarray]) -> froc.Evaluation:
     """Evaluate 3D detections of the grid by the official rule, in original pixels and slices (LENS Sec. VI-C)."""
-    return froc.evaluate(truth, inference.to_original(found, store))
+    return froc.evaluate(truth, fusion.to_original(found, store))
 
 
 def rows_on(run: Run, split: str, settings: Inference) -> dict[str, pd.DataFrame]:

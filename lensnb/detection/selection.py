@@ -17,7 +17,8 @@ from lensnb.boxes import BOX3D
 from lensnb.datasets import UNIVERSAL
 from lensnb.datasets.manual_boxes import MANUAL_FILE, load_manual_boxes
 from lensnb.datasets.store import Store
-from lensnb.detection.inference import detect_volume, detections_3d, fuse, to_original
+from lensnb.detection.fusion import detections_3d, fuse, to_original
+from lensnb.detection.inference import detect_volume
 from lensnb.evaluation import froc
 from lensnb.evaluation.outcomes import truth_3d
 from lensnb.models.lens import LENS

@@ -1,6 +1,5 @@
-"""The 3D false positive reduction network (LENS Sec. IV-D, LENS Eq. 4)."""
+"""The 3D false positive reduction network (LENS Sec. IV-D)."""
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -136,13 +135,3 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
     """Mean focal loss of logits (n,) against 0/1 labels (n,): -(1 - p)^gamma log p of the right class."""
     cross_entropy = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     return ((1 - torch.exp(-cross_entropy)) ** gamma * cross_entropy).mean()
-
-
-def combine(detector_scores: np.ndarray, fpr_scores: np.ndarray, weight: float = 0.5) -> np.ndarray:
-    """LENS Eq. 4: the mean of the two scores of each detection, both (n,); `weight` is the second one's.
-
-    NaN is the score of a detection that FPR was not given. The paper, where all are given, has no rule for them; here
-    they count as if FPR had been sure that they are false, so that none rises by not having been looked at.
-    """
-    detector_scores, fpr_scores = np.asarray(detector_scores), np.asarray(fpr_scores)
-    return (1 - weight) * detector_scores + weight * np.where(np.isnan(fpr_scores), 0, fpr_scores)

@@ -15,7 +15,7 @@ import pandas as pd
 from lensnb.ct.grid import normalise, transform
 from lensnb.ct.read import read_ct
 from lensnb.ct.volume import CT
-from lensnb.detection import inference
+from lensnb.detection import fusion, inference
 from lensnb.files import all_or_none, check_output, read_json, write_json, write_table
 from lensnb.lesanet.naming import find_lesanet, load_namer, name_lesions
 from lensnb.models.build import weights_file
@@ -139,8 +139,8 @@ def find_lesions(ct: CT, model: LENS, config: dict) -> Scan:
     hu, geometry = normalise(ct, tuple(config["spacing_mm"]))
     settings = inference_of(config)
     proposals = inference.detect_volume(model, hu, settings).assign(volume="input")
-    fused = inference.fuse(proposals, nms=settings.nms)
-    lesions = inference.detections_3d(fused, settings).sort_values("score", ascending=False, kind="stable")
+    fused = fusion.fuse(proposals, nms=settings.nms)
+    lesions = fusion.detections_3d(fused, settings).sort_values("score", ascending=False, kind="stable")
     lesions = lesions.drop(columns=["volume", "tracklet"]).reset_index(drop=True)
     return Scan(hu, geometry, lesions.join(expert_scores(lesions, proposals, model.experts)))
 
