@@ -24,20 +24,18 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 # the chain is begun first, as it takes longest, and what goes on from its files last: it needs them ready
-FIRST, LAST = ("test_chain.py", "test_paper_profile.py"), "after the chain"
-AFTER = ("test_after_the_chain.py", "test_notebooks.py")
+FIRST, LAST = ("test_chain.py", "test_paper_profile.py"), ("test_after_the_chain.py", "test_notebooks.py")
 
 
 def group_of(nodeid: str) -> str:
-    """Which tests one process does: those of a file, and those of the two files that go on from the chain's files."""
-    file = nodeid.split("::")[0].rpartition("/")[2]
-    return LAST if file in AFTER else file
+    """Which tests one process does: those of a file."""
+    return nodeid.split("::")[0].rpartition("/")[2]
 
 
 def place_of(group: str) -> int:
     """Where a group stands in the order in which they are begun."""
-    if group == LAST:
-        return len(FIRST) + 1
+    if group in LAST:
+        return len(FIRST) + 1 + LAST.index(group)
     return FIRST.index(group) if group in FIRST else len(FIRST)
 
 
@@ -146,24 +144,24 @@ def chain(tmp_path_factory) -> Chain:
     """The chain's files after a start that was killed, a start whose kernel was killed, and one left alone.
 
     Where several processes share the tests, the first one that needs the chain makes it, and works on in its folder;
-    the other one waits for that and gets a copy, so that neither sees what the other's tests do.
+    the others wait for that and get a copy each, so that none sees what the others' tests do.
     """
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    shared, worker = tmp_path_factory.getbasetemp(), os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker:
         shared = shared.parent
-    copy, starts = shared / "chain-copy", shared / "chain-starts.json"
+    untouched, starts = shared / "chain-untouched", shared / "chain-starts.json"
+    made = Chain(shared / f"chain{worker}")
     with FileLock(shared / "chain.lock"):
         if not starts.exists():
-            made = Chain(shared / "chain")
             made.root.mkdir()
             made.start(kill="run", at="multi-mined-seed0: iteration 42/60")  # past its last checkpoint but one
             made.start(kill="kernel", at="fpr: iteration")
             made.start()
-            shutil.copytree(made.root, copy, symlinks=True)
+            shutil.copytree(made.root, untouched, symlinks=True)
             starts.write_text(json.dumps([[start.returncode, start.stdout] for start in made.starts]))
         else:
-            known = [subprocess.CompletedProcess([], *start) for start in json.loads(starts.read_text())]
-            made = Chain(copy, known)
+            shutil.copytree(untouched, made.root, symlinks=True)
+            made.starts += [subprocess.CompletedProcess([], *start) for start in json.loads(starts.read_text())]
     if made.starts[-1].returncode:
         pytest.fail("\n".join(made.starts[-1].stdout.splitlines()[-30:]))
     return made

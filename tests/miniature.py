@@ -21,7 +21,7 @@ SIDE = 96  # pixels that are left of an image
 # series, key slice of the real lesion that it shows, split (1 train, 2 validation, 3 test)
 DEEPLESION = (("000062_01_01", 62, 1), ("000062_02_01", 71, 1), ("000063_01_01", 78, 1), ("000101_01_01", 78, 3),
               ("000102_01_01", 71, 3))  # fmt: skip
-REACH = 2  # slices on each side of a key slice
+REACH = 1  # slices on each side of a key slice
 
 
 def write(root: Path, shared: Path) -> None:
@@ -36,7 +36,7 @@ def write(root: Path, shared: Path) -> None:
 
 
 def _deeplesion(folder: Path, source: Path) -> None:
-    """Sub-volumes of 5 slices around each lesion, images and coordinates cut; manual boxes for two of them."""
+    """Sub-volumes of 3 slices around each lesion, images and coordinates cut; manual boxes for two of them."""
     info = pd.read_csv(source / "DL_info.csv")
     info = info[info["File_name"].str.startswith(SERIES)].set_index("Key_slice_index", drop=False)
     rows, manual = [], {"val": {}, "test": {}}

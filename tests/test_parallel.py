@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import parallel_training
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,71 +15,32 @@ from lensnb.files import read_table
 from lensnb.models.norm import SharedBatchNorm2d
 from lensnb.training.parallel import part_of_batch
 
-STEPS = 20
 LOOKS = {"multi": [23, 30], "baseline": [15, 20]}  # iterations; the joint training has half as many on top
-# in float64, where rounding cannot tip a choice among proposals: what differs then differs by design
-TRAIN = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-import torch
-from lensnb import runfolder
-from lensnb.datasets.store import Store
-from lensnb.models.build import build_lens
-from lensnb.models.targets import Target
-from lensnb.settings import load_profile
-from lensnb.training.detector import Batches, fit_lens
-from lensnb.training.experiments import EXPERIMENTS, training_labels
-from lensnb.training.loop import Validation
-from lensnb.training.parallel import start_processes
+TRAINING = Path(parallel_training.__file__)
 
-turn = iter(range(9))
 
-class Doubles(torch.utils.data.Dataset):
-    def __init__(self, batches):
-        self.batches = batches
-    def __len__(self):
-        return len(self.batches)
-    def __getitem__(self, t):
-        batch = self.batches[t]
-        targets = [Target(target.lesions.double(), target.uncertain.double()) for target in batch.targets]
-        return replace(batch, slices=batch.slices.double(), targets=targets)
-
-paper = load_profile("paper")
-small = dict(growth_rate=4, block_config=(1, 2, 2), stem_channels=8, fpn_channels=8, afp_channels=4, fc_channels=16)
-training = replace(paper.training, epochs=0, iterations=STEPS, others=0.5, threads=1, loader_workers=0)
-profile = replace(paper, network=replace(paper.network, imagenet=False, hard_negatives=0.5, **small), training=training)
-assert not profile.network.freeze_batch_norm and training.batch_size == 4
-rank, world = start_processes(1)
-store = Store(runfolder.prepared("smoke"))
-experiment = EXPERIMENTS[sys.argv[2]]
-labels = training_labels(experiment, store, runfolder.Run("smoke"))
-torch.manual_seed(0)
-model = build_lens(profile.network, experiment.datasets, experiment.proposal_network).double()
-batches = Batches(experiment, profile, store, labels, 0, model.backbone.multiple, rank, world)
-
-def score(model):  # worse the second time
-    return -float(sum(p.abs().sum() for p in model.parameters())) * 10.0 ** next(turn)
-
-validation = Validation(score, 2, {})
-fit_lens(model, Doubles(batches), training, Path(sys.argv[1]), {}, {"name": "test"}, validation=validation)
-"""
+def run(*command: str | Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(runfolder.repository()), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("experiment", ["multi", "baseline"])
 def test_two_and_four_processes_agree_with_one(tiny_store, tmp_path, experiment):
-    """Equal to 1e-6 after 15 steps or more; also three, whose parts of a batch differ in size. The best are kept."""
-    script = tmp_path / "run.py"
-    script.write_text(TRAIN.replace("STEPS", str(STEPS)))
-    environment = {**os.environ, "PYTHONPATH": str(runfolder.repository()), "OMP_NUM_THREADS": "1"}
+    """Equal to 1e-6 after 15 steps or more; also three, whose parts of a batch differ in size. The best are kept.
+
+    Two are started by torchrun, as a user does, the others here.
+    """
+    worlds = [1, 2, 4] if experiment == "multi" else [1, 3]
+    run(TRAINING, tmp_path, experiment, *(str(world) for world in worlds if world != 2))
+    if 2 in worlds:
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        run(*launch, TRAINING, tmp_path, experiment, "2")
     weights, logs = {}, {}
-    for world in (1, 2, 4) if experiment == "multi" else (1, 3):
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"] if world > 1 else []
-        run = tmp_path / str(world)
-        subprocess.run([sys.executable, *launch, script, run, experiment], env=environment, check=True,
-                       stdout=subprocess.DEVNULL)  # fmt: skip
-        weights[world], logs[world] = load_file(run / "weights.safetensors"), (run / "log.csv").read_text()
-        looks = read_table(run / "validation.csv")
+    for world in worlds:
+        folder = tmp_path / str(world)
+        weights[world], logs[world] = load_file(folder / "weights.safetensors"), (folder / "log.csv").read_text()
+        looks = read_table(folder / "validation.csv")
         assert looks["iteration"].tolist() == LOOKS[experiment] and looks["kept"].tolist() == [True, False]
     one = weights.pop(1)
     moved = one["backbone.stem.1.running_mean"]
