@@ -9,7 +9,9 @@ the section that it needs, so that its signature says which numbers decide about
 import types
 import typing
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -318,10 +320,16 @@ def _read(name: str) -> dict:
     return whole
 
 
+@cache
+def _parsed(text: str) -> object:
+    """One parsing serves all who ask for a profile: a start of run_all.sh does so some hundred times."""
+    return yaml.load(text, Loader=_Loader)
+
+
 def read_yaml(path: Path) -> dict:
     """What a profile's own file says, without its base; ValueError names a file that is missing or broken."""
     try:
-        content = yaml.load(path.read_text(), Loader=_Loader)
+        content = deepcopy(_parsed(path.read_text()))
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; a profile's settings lie there") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

@@ -6,6 +6,7 @@ Progress is a few printed lines: they read well in a terminal, a log and a store
 import os
 import time
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 
@@ -37,6 +38,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@cache
 def repository() -> Path:
     """The folder that holds the `lensnb` package and the notebooks."""
     return Path(__file__).resolve().parents[1]
