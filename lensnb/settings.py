@@ -322,7 +322,7 @@ def _read(name: str) -> dict:
 
 @cache
 def _parsed(text: str) -> object:
-    """One parsing serves all who ask for a profile: a start of run_all.sh does so some hundred times."""
+    """What a text says. The plan of the steps asks for the profile at each step; one parsing serves all."""
     return yaml.load(text, Loader=_Loader)
 
 

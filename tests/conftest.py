@@ -15,7 +15,7 @@ import psutil
 import pytest
 from filelock import FileLock
 from small_store import write_organ_scans, write_store
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadFileScheduling
 
 from lensnb import runfolder
 from lensnb.datasets.store import Store
@@ -27,35 +27,23 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 FIRST, LAST = ("test_chain.py", "test_paper_profile.py"), ("test_after_the_chain.py", "test_notebooks.py")
 
 
-def group_of(nodeid: str) -> str:
-    """Which tests one process does: those of a file."""
-    return nodeid.split("::")[0].rpartition("/")[2]
-
-
-def place_of(group: str) -> int:
-    """Where a group stands in the order in which they are begun."""
-    if group in LAST:
-        return len(FIRST) + 1 + LAST.index(group)
-    return FIRST.index(group) if group in FIRST else len(FIRST)
-
-
-class ByGroup(LoadScopeScheduling):
-    """Hands out whole groups. xdist's own way, marks, has no effect with this pytest."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return group_of(nodeid)
+def place_of(file: str) -> int:
+    """Where a file's tests stand in the order in which they are begun."""
+    if file in LAST:
+        return len(FIRST) + 1 + LAST.index(file)
+    return FIRST.index(file) if file in FIRST else len(FIRST)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByGroup:
-    """How several processes share the tests: in the order in which they stand, not the largest group first."""
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling:
+    """How several processes share the tests: whole files, in the order in which they stand, not the largest first."""
     config.option.loadscopereorder = False
-    return ByGroup(config, log)
+    return LoadFileScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups in the order in which they are begun; within a group tests stay in their order."""
-    items.sort(key=lambda item: place_of(group_of(item.nodeid)))
+    """Files in the order in which they are begun; within a file tests stay in their order."""
+    items.sort(key=lambda item: place_of(item.path.name))
 
 
 @pytest.fixture(scope="session")

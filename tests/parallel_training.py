@@ -1,12 +1,11 @@
 """One small training in float64, by one process or several: what test_parallel.py starts.
 
-    python parallel_training.py FOLDER EXPERIMENT WORLD...
+    python parallel_training.py FOLDER EXPERIMENT [WORLD...]
 
 trains once for each number of processes, into FOLDER/<world>. They are forked here, because a new process would load
-torch again; torchrun, where it starts this file, has done so and set the variables that say who is who.
+torch again. Where torchrun starts this file, its variables say who is who, and of how many.
 """
 
-import multiprocessing
 import os
 import socket
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed.rendezvous  # so that it is loaded once, before the processes part
+import torch.multiprocessing
 from torch.nn.parallel import DistributedDataParallel  # noqa: F401  likewise
 
 from lensnb import runfolder
@@ -84,22 +84,14 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def main(folder: str, name: str, worlds: Sequence[str]) -> None:
-    """Train with each number of processes; fails if one of them does."""
-    context = multiprocessing.get_context("fork")
-    for world in map(int, worlds):
-        if "RANK" in os.environ:  # of torchrun
-            return train(Path(folder) / str(world), name)
-        port = free_port()
-        team = [context.Process(target=train_as, args=(rank, world, port, Path(folder) / str(world), name))
-                for rank in range(world)]  # fmt: skip
-        for process in team:
-            process.start()
-        for process in team:
-            process.join()
-        if failed := [process.exitcode for process in team if process.exitcode]:
-            sys.exit(f"{len(failed)} of {world} processes failed")
+def main(folder: Path, name: str, worlds: Sequence[int]) -> None:
+    """Train with each number of processes; fails, and ends the others, if one of them does."""
+    if "RANK" in os.environ:  # one of torchrun's
+        return train(folder / os.environ["WORLD_SIZE"], name)
+    for world in worlds:
+        team = (world, free_port(), folder / str(world), name)
+        torch.multiprocessing.start_processes(train_as, team, nprocs=world, start_method="fork")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[2], [int(world) for world in sys.argv[3:]])

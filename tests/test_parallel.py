@@ -35,7 +35,7 @@ def test_two_and_four_processes_agree_with_one(tiny_store, tmp_path, experiment)
     run(TRAINING, tmp_path, experiment, *(str(world) for world in worlds if world != 2))
     if 2 in worlds:
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        run(*launch, TRAINING, tmp_path, experiment, "2")
+        run(*launch, TRAINING, tmp_path, experiment)
     weights, logs = {}, {}
     for world in worlds:
         folder = tmp_path / str(world)
