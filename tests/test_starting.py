@@ -256,6 +256,27 @@ def test_ctrl_c(start, monkeypatch):
         signal.signal(signal.SIGINT, before)
 
 
+SWALLOWED = """
+import signal
+from lensnb.run import ending
+
+def importing():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:  # as compiled code does when it imports something
+        pass
+
+ending.leave(ending.guarded(importing))
+"""
+
+
+def test_ctrl_c_is_not_lost_in_an_import():
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 130 and done.stdout == "\nStopped. The same command continues.\n" and not done.stderr
+
+
 @pytest.mark.parametrize("delay", [0.01, 0.05, 0.1, 0.2, 0.4, 0.8])
 def test_ctrl_c_while_it_starts(delay, tmp_path):
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "LENSNB_ROOT": str(tmp_path)}

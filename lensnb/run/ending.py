@@ -115,17 +115,25 @@ def stopped() -> int:
     return STOPPED
 
 
-def answer_signals() -> None:
+def answer_signals(answer: Callable = signal.default_int_handler) -> None:
     """Let a lost terminal and a polite kill end this process as Ctrl-C does, with what it has started."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup asks to ignore SIGHUP
-            signal.signal(number, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks to ignore SIGHUP, and `&` in a script SIGINT
+            signal.signal(number, answer)
+
+
+def end_at_once(*_: object) -> None:
+    """Answer a signal while modules are imported: an exception that is raised then can be lost in compiled code."""
+    leave(stopped())
 
 
 def guarded(action: Callable[[], int | None]) -> int:
-    """Do something and return the exit status, 0 if it returns none; whatever it raises ends in one line."""
+    """Do something and return the exit status, 0 if it returns none; whatever it raises ends in one line.
+
+    A signal ends this process at once until `action` has imported what it needs and calls `answer_signals()`.
+    """
     try:
-        answer_signals()
+        answer_signals(end_at_once)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see run_all.sh
         return action() or 0
     except KeyboardInterrupt:

@@ -162,6 +162,7 @@ def _call(command: list, lock: int) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Check the arguments, find or make the environment, and become the runner in it."""
+    ending.answer_signals()
     options.parse(arguments)
     checks.check_names()
     python = active() or install()
