@@ -142,6 +142,14 @@ def write_run(seed: int, more: tuple[str, ...] = ("e",), lesions: np.ndarray = L
     return run
 
 
+def test_one_seed_leaves_its_file_for_another_machine(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LENSNB_ROOT", str(tmp_path))
+    write_run(1)
+    assert cli.main(["seeds", "--profile", "smoke"]) == 2 and "seed 1 alone" in capsys.readouterr().err
+    left = seed_results.read(runfolder.figures("smoke") / "seeds" / "1.json")
+    assert left.seed == 1 and set(ROWS) <= set(left.averages)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """Three finished seeds, and what `python -m lensnb seeds` says of them."""

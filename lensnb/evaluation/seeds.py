@@ -88,10 +88,14 @@ def compare(results: Mapping[int, SeedResult]) -> pd.DataFrame:
 def write(profile: str) -> str:
     """Write what all seeds say, and return it: seeds.csv and .md, primary_claims.csv and .md, and each seed's file.
 
-    Raises FileNotFoundError if fewer than two seeds have been run to their tables. Without the detections of two seeds
+    Raises FileNotFoundError if fewer than two seeds have been run to their tables; one has its file then, which can be
+    carried to where the others are. Without the detections of two seeds
     there are no primary claims, and a line says which are lacking.
     """
     results, first = collect(profile), Run(profile)
+    for result in results.values():
+        if result.averages:
+            seed_results.write(result)
     if len(results) < 2:
         there = f"seed {max(results)} alone" if results else "no seed"
         missing = next(seed for seed in range(len(results) + 1) if seed not in results)
@@ -102,9 +106,6 @@ def write(profile: str) -> str:
     table = compare(results)
     whole = {seed: result.averages for seed, result in results.items() if result.averages}
     claims = primary.primary_claims(whole) if len(whole) > 1 else None
-    for result in results.values():
-        if result.averages:
-            seed_results.write(result)
     write_table(table, first.table("seeds"))
     shown = table.rename(columns=lambda name: name.replace("_", " "))
     text = markdown(shown, percent=shown.columns[2:-1].tolist())

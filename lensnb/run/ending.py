@@ -116,7 +116,8 @@ def stopped() -> int:
 
 
 def answer_signals(answer: Callable = signal.default_int_handler) -> None:
-    """Let a lost terminal and a polite kill end this process as Ctrl-C does, with what it has started."""
+    """Let `answer` hear Ctrl-C, a lost terminal and a polite kill; without one, KeyboardInterrupt ends this process,
+    with what it has started."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks to ignore SIGHUP, and `&` in a script SIGINT
             signal.signal(number, answer)
