@@ -89,8 +89,8 @@ def write(profile: str) -> str:
     """Write what all seeds say, and return it: seeds.csv and .md, primary_claims.csv and .md, and each seed's file.
 
     Raises FileNotFoundError if fewer than two seeds have been run to their tables; one has its file then, which can be
-    carried to where the others are. Without the detections of two seeds
-    there are no primary claims, and a line says which are lacking.
+    carried to where the others are. Without the detections of two seeds there are no primary claims, and a line says
+    which are lacking.
     """
     results, first = collect(profile), Run(profile)
     for result in results.values():
