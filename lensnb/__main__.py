@@ -56,6 +56,19 @@ COMMANDS = {
             file("--json", "write the result, with the stricter rules, here", required=False),
         ),
     ),
+    "evaluate-slices": Command(
+        "score 2D boxes on DeepLesion's key slices, as the public code of 3DCE and MULAN does",
+        "lensnb.evaluation.key_slice_files:command",
+        (
+            file("--truth", "DL_info.csv, or a csv with image,x1,y1,x2,y2"),
+            file("--predictions", "csv with image,x1,y1,x2,y2,score"),
+            argument(
+                "--split", choices=("test", "val", "train"), default="test", help="of DL_info.csv (default: test)"
+            ),
+            argument("--iou", type=fraction, default=0.5, help="IoU that makes a hit (default: 0.5)"),
+            file("--json", "write the result here", required=False),
+        ),
+    ),
     "evaluate-luna": Command(
         "score a LUNA16 submission by the official rules",
         "lensnb.evaluation.luna:command",
