@@ -142,6 +142,17 @@ def test_phantoms_that_are_not_whole_are_written_again(tiny, tmp_path, capsys, d
     assert digests(folder) == before
 
 
+def test_what_an_interrupted_removal_has_left_is_removed(tiny, tmp_path):
+    """Ended while the old phantoms were taken away: nothing says that they are there, and half of them are."""
+    folder = tmp_path / "data"
+    shutil.copytree(tiny, folder)
+    (folder / "complete.json").unlink()
+    shutil.rmtree(folder / "truth")
+    (next(path for path in (folder / "DeepLesion" / "Images_png").iterdir()) / "999.png").touch()
+    phantom.write(folder, spec(**TINY), seed=3, workers=1)
+    assert digests(folder) == digests(tiny)
+
+
 def test_a_folder_of_other_settings_is_refused(tiny):
     with pytest.raises(ValueError, match="growth_sd 0.1 .asked: 0.2.*Delete this folder"):
         phantom.write(tiny, spec(**TINY | {"growth_sd": 0.2}), seed=3)

@@ -108,8 +108,9 @@ def _to_write(root: Path, recipe: Recipe) -> bool:
             return False
         print(f"{root}: the phantoms are written again, because {reason}", flush=True)
         (root / "complete.json").unlink()
-    elif not (root / "started.json").exists() or read_json(root / "started.json").get("code") == text(recipe):
-        return True  # begin, or go on
+    elif (root / "started.json").exists() and read_json(root / "started.json").get("code") == text(recipe):
+        return True  # go on
+    # nothing is there yet, or what another code has left, or what is left of it if taking it away was interrupted
     for name in (*NAMES, HELD_OUT_FOLDER, "truth", FOLDER):
         shutil.rmtree(root / name, ignore_errors=True)
     return True
