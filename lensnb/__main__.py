@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lensnb.provenance import sight
 from lensnb.run import ending
-from lensnb.run.options import folder, fraction, whole
+from lensnb.run.options import folder, fraction, positive, whole
 
 EPILOG = "exit status: 0 done, 1 failed, 2 wrong usage or input. LENSNB_TRACEBACK=1 shows where an error arose."
 EXAMPLES = tomllib.loads((Path(__file__).parent / "run" / "examples.toml").read_text())
@@ -155,6 +155,22 @@ COMMANDS = {
             file("--ontology", "xlsx or csv of terms"),
             file("--output", "write the labels here", "CSV"),
             file("--examples", "sentences.csv and relations.csv to learn from", "DIR", required=False),
+        ),
+    ),
+    "bookmarks": Command(
+        "make a dataset in DeepLesion's format out of the measurements in a hospital's archive",
+        "lensnb.bookmarks.mine:command",
+        (
+            file("folder", "CT series, presentation states and structured reports, in any order", "DICOM_DIR"),
+            file("--csv", "further measurements: four vertices in patient mm a row", required=False),
+            file("--output", "new folder for the dataset", "DIR"),
+            argument("--margin-px", type=positive, default=5.0, metavar="N", help="around the diameters (default: 5)"),
+            argument("--context-mm", type=positive, default=30.0, metavar="N", help="beside a slice (default: 30)"),
+            argument(
+                "--merge-iou", type=fraction, default=0.6, metavar="N", help="boxes that are one lesion (default: 0.6)"
+            ),
+            file("--review", "new folder for pictures of what is probably wrong", "DIR", required=False),
+            file("--identities", "write which file and patient each measurement is of here", required=False),
         ),
     ),
     "data": Command(

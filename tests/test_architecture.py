@@ -23,7 +23,7 @@ FLOORS = (
     ("detection",),
     ("phantom",),
     ("show",),
-    ("own_ct",),
+    ("own_ct", "bookmarks"),
     ("run",),
     ("__main__",),
 )

@@ -4,6 +4,7 @@ Imports nothing that must be installed: it is read before the environment exists
 """
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -108,6 +109,17 @@ def fraction(text: str) -> float:
         value = 0.0
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return value
+
+
+def positive(text: str) -> float:
+    """Read an argument that is a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{shortened(text)} is not a number above 0")
     return value
 
 

@@ -1,0 +1,96 @@
+"""A mined dataset against the truth of a simulated archive: what was found, and how right each rule is.
+
+The truth (lensnb/phantom/pacs.py) says of every bookmark what it is. It is matched by the image that the bookmark is on
+and by its ends, never by names of files.
+"""
+
+import numpy as np
+import pandas as pd
+
+from lensnb.bookmarks.marks import CSV, REPORT, STATE
+from lensnb.bookmarks.noise import RULES
+from lensnb.ct.grid_shapes import DIAMETERS
+
+NEAR_PX, SAME_PX = 0.1, 1.0  # ends that are right; ends that are of one bookmark at all
+RIGHT = "lesion"  # what the truth calls a RECIST pair around a lesion, on an axial CT slice
+KINDS = {
+    "small": "small",
+    "large": "large",
+    "flat": "flat",
+    "dark": "outside",
+    "faint": "no lesion",
+    "thin": "flat",
+}  # rule -> what
+UNKNOWN = "of no truth"  # of a bookmark that has another place than the truth says
+
+
+def match(bookmarks: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    """Which bookmark with a place is which RECIST pair of the truth.
+
+    bookmarks: form, image, slice, DIAMETERS. truth: form, image, slice (from 0 at the head), what, DIAMETERS. Returns
+    the RECIST pairs of truth on axial CT, what RIGHT or a value of KINDS, with found (row label in bookmarks, -1 for
+    none) and off_px, the largest distance of an end. On each image the nearest ones go first, and each is used once.
+    """
+    wanted = truth[truth["what"].isin([RIGHT, *KINDS.values()])]
+    placed = bookmarks[bookmarks["slice"] >= 0]
+    by_place = placed.groupby(["form", "image", "slice"]).groups
+    found, off = pd.Series(-1, index=wanted.index), pd.Series(np.nan, index=wanted.index)
+    for place, rows in wanted.groupby(["form", "image", "slice"]).groups.items():
+        near = [
+            (_apart(placed.loc[label, DIAMETERS], wanted.loc[row, DIAMETERS]), row, label)
+            for row in rows
+            for label in by_place.get(place, [])
+        ]
+        used = set()
+        for distance, row, label in sorted(near):
+            if distance <= SAME_PX and found[row] < 0 and label not in used:
+                found[row], off[row] = label, distance
+                used.add(label)
+    return wanted.assign(found=found, off_px=off)
+
+
+def _apart(one: pd.Series, other: pd.Series) -> float:
+    """The largest distance of an end between two pairs of lines, whichever way round they are."""
+    ends, wanted = (np.asarray(row, dtype=float).reshape(2, 2, 2) for row in (one, other))
+    ways = []
+    for lines in (ends, ends[::-1]):
+        straight, back = (np.linalg.norm(way - wanted, axis=2).max(axis=1) for way in (lines, lines[:, ::-1]))
+        ways.append(float(np.minimum(straight, back).max()))
+    return min(ways)
+
+
+def forms(matched: pd.DataFrame) -> pd.DataFrame:
+    """A row a form: RECIST pairs of lesions, those found, those found to NEAR_PX, and the largest distance in px."""
+    rows = []
+    for form in (STATE, REPORT, CSV):
+        part = matched[(matched["form"] == form) & (matched["what"] == RIGHT)]
+        near = part["off_px"] <= NEAR_PX
+        rows.append([form, len(part), int((part["found"] >= 0).sum()), int(near.sum()), part["off_px"].max()])
+    return pd.DataFrame(rows, columns=["form", "lesions", "found", "found_to_0.1_px", "largest_off_px"])
+
+
+def rules(matched: pd.DataFrame, bookmarks: pd.DataFrame) -> pd.DataFrame:
+    """How right the rules for wrong bookmarks are, among the lesions of the dataset: a row a rule, and one for all.
+
+    matched: as from `match`. bookmarks: with rules, left_out, merged_into. flagged: lesions that the rule flags; right:
+    those of them that are wrong, whatever of; precision: their share. of_its_kind: wrong lesions of the kind that the
+    rule is for (KINDS), in the last row all wrong ones; recall: the share of them that it flags; recall_of_any_rule.
+    """
+    lesions = bookmarks[(bookmarks["left_out"] == "") & (bookmarks["merged_into"] == 0)]
+    what = matched[matched["found"] >= 0].set_index("found")["what"].reindex(lesions.index, fill_value=UNKNOWN)
+    wrong = (what != RIGHT).to_numpy()
+    names = [set(filter(None, text.split(", "))) for text in lesions["rules"]]
+    any_rule = np.array([bool(one) for one in names], dtype=bool)
+    rows = []
+    for rule in (*RULES, "any"):
+        flagged = any_rule if rule == "any" else np.array([rule in one for one in names], dtype=bool)
+        own = wrong if rule == "any" else (what == KINDS[rule]).to_numpy()
+        rows.append([rule, KINDS.get(rule, "all wrong ones"), int(flagged.sum()), int((flagged & wrong).sum()),
+                     _share(flagged & wrong, flagged), int(own.sum()), _share(flagged & own, own),
+                     _share(any_rule & own, own)])  # fmt: skip
+    columns = ["rule", "kind", "flagged", "right", "precision", "of_its_kind", "recall", "recall_of_any_rule"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> float:
+    return float(part.sum() / whole.sum()) if whole.any() else float("nan")
