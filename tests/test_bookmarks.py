@@ -164,6 +164,20 @@ def test_an_arrow_of_three_strokes_is_no_pair_and_spoils_none():
     assert "RECIST pair" not in head["tool"].tolist()[1:]
 
 
+def test_lines_cross_in_the_body_and_not_in_pixels():
+    """At right angles in mm, at 37 degrees in pixels that are three times as long along a column, as coronal ones."""
+    lines = [annotation([graphic(points)], IMAGE) for points in ([[0.5, 0.5], [9.5, 3.5]], [[2, 3], [8, 1]])]
+    marks = read_presentation_state(state(*lines), HERE)
+    assert bookmarks_of(marks)["tool"].tolist() == ["single line"] * 2
+    assert bookmarks_of(marks, {"1.2.4": 3.0})["tool"].tolist() == ["single line"] * 2  # of another image
+    found = bookmarks_of(marks, {"1.2.3": 3.0})
+    assert found["tool"].tolist() == ["RECIST pair"] and drawn_ends(found)[:4] == [0, 0, 9, 3]
+    # in mm the other one is longer: 6 and 18 against 9 and 9
+    steep = [annotation([graphic(points)], IMAGE) for points in ([[0, 0], [9, 3]], [[1, 4], [7, -2]])]
+    found = bookmarks_of(read_presentation_state(state(*steep), HERE), {"1.2.3": 3.0})
+    assert found["tool"].tolist() == ["RECIST pair"] and drawn_ends(found)[:4] == [0.5, 3.5, 6.5, -2.5]
+
+
 def test_units_of_the_display_have_no_place_in_the_image():
     lines = [graphic(CROSS[k : k + 2] / 64, units="DISPLAY") for k in (0, 2)]
     found = of_state(annotation(lines, IMAGE))

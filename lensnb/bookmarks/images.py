@@ -16,15 +16,18 @@ from lensnb.files import files_below, is_macos
 from lensnb.system import progress
 
 TAGS = ["SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "IssuerOfPatientID", "StudyInstanceUID",
-        "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "BurnedInAnnotation", "StudyDate"]  # fmt: skip
-IMAGES = ["path", "image", "series_uid", "study_uid", "patient_id", "issuer", "space", "modality", "year", "why_not"]
+        "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "PixelSpacing", "BurnedInAnnotation",
+        "StudyDate"]  # fmt: skip
+IMAGES = ["path", "image", "series_uid", "study_uid", "patient_id", "issuer", "space", "modality", "year", "aspect",
+          "why_not"]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Archive:
     """What a folder holds.
 
-    images: a row for each image file: IMAGES; why_not says what keeps a CT image out of the dataset, or is empty.
+    images: a row for each image file: IMAGES; aspect: how much longer a pixel is along a column than along a row;
+    why_not says what keeps a CT image out of the dataset, or is empty.
     states, reports: files that may hold marks. others: how many files there are of each other kind. notes: a line for
     each file that can not be read.
     """
@@ -124,7 +127,17 @@ def _row(path: Path, header: object, kind: str) -> list:
         why_not = "text is burned into the image"
     names = [text[tag] for tag in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")]
     whose = [patient_of(header), text["IssuerOfPatientID"]]
-    return [path, *names, *whose, text["FrameOfReferenceUID"], modality, text["StudyDate"][:4], why_not]
+    return [path, *names, *whose, text["FrameOfReferenceUID"], modality, text["StudyDate"][:4],
+            _aspect(header), why_not]  # fmt: skip
+
+
+def _aspect(header: object) -> float:
+    """How much longer a pixel is along a column than along a row; 1 if the header does not say."""
+    try:
+        rows_mm, columns_mm = (float(side) for side in header.get("PixelSpacing"))
+    except (TypeError, ValueError):
+        return 1.0
+    return rows_mm / columns_mm if rows_mm > 0 and columns_mm > 0 else 1.0
 
 
 def _listed(kinds: Counter) -> str:

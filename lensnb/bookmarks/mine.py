@@ -10,7 +10,7 @@ import pandas as pd
 
 from lensnb.bookmarks import noise
 from lensnb.bookmarks.export import export
-from lensnb.bookmarks.images import marks_in, scan
+from lensnb.bookmarks.images import Archive, marks_in, scan
 from lensnb.bookmarks.keys import look
 from lensnb.bookmarks.marks import Mark
 from lensnb.bookmarks.merge import merge
@@ -73,7 +73,7 @@ def mine(
     marks, notes = marks_in(archive)
     marks += vertices
     notes = [*archive.notes, *notes]
-    placed, series, details = place(_bookmarks(marks, folder), archive)
+    placed, series, details = place(_bookmarks(marks, archive, folder), archive)
     merged = merge(placed, margin_px, merge_iou)
     looked, more = look(merged, series, margin_px)
     bookmarks = _flagged(looked)
@@ -129,9 +129,9 @@ def _check_places(folder: Path, output: Path, csv: object, review: Path | None, 
                 )
 
 
-def _bookmarks(marks: list[Mark], folder: Path) -> pd.DataFrame:
+def _bookmarks(marks: list[Mark], archive: Archive, folder: Path) -> pd.DataFrame:
     """The bookmarks; a file of the archive is named from its folder on."""
-    table = bookmarks_of(marks)
+    table = bookmarks_of(marks, dict(zip(archive.images["image"], archive.images["aspect"], strict=True)))
     inside = [path.relative_to(folder) if path.is_relative_to(folder) else path for path in table["file"]]
     return table.assign(file=[path.as_posix() for path in inside])
 

@@ -8,13 +8,13 @@ that a file ties together may be as much off: 6 rows are not pairs by that. Line
 cross truly, and not at the ends of both, as the two strokes of an arrow's head do: 33 rows would not be pairs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from lensnb.bookmarks.marks import DISPLAY, LINE, MM, Mark, follow_up
+from lensnb.bookmarks.marks import DISPLAY, LINE, MM, PIXEL, Mark, follow_up
 
 TIED_DEGREES, TIED_GAP = 45.0, 0.3  # off the right angle; between the lines, as a share of the longer one
 LOOSE_DEGREES, LOOSE_GAP = 30.0, 0.01
@@ -72,14 +72,18 @@ def why_no_pair(ends: np.ndarray, tied: bool) -> str:
     return SLANTED if off > most_degrees else ""
 
 
-def bookmarks_of(marks: Sequence[Mark]) -> pd.DataFrame:
+def bookmarks_of(marks: Sequence[Mark], aspects: Mapping[str, float] | None = None) -> pd.DataFrame:
     """One row for each bookmark: two lines that are a RECIST pair, or any other mark. Columns: BOOKMARKS.
+
+    aspects: by SOPInstanceUID how much longer a pixel is along a column than along a row; 1 without. Pixels of coronal
+    pictures are not square, and lines that cross at right angles in the body do not in them.
 
     tool: PAIR, or what else it is; then left_out says the same, as it has no place in the dataset. ENDS_DRAWN: the four
     ends in index coordinates of the image, the longer line first, or ENDS_MM in patient mm; the other ones are NaN.
     images: (SOPInstanceUID, frame) of what it is drawn on. follow_up: number of the set of bookmarks on one lesion.
     """
-    partner = _pairs(marks)
+    shapes = [_in_square_pixels(mark, aspects or {}) for mark in marks]
+    partner = _pairs(marks, shapes)
     more = {j for j, _ in partner.values()}
     drawings = _drawings(marks, {*partner, *more})
     more |= {i for members in drawings.values() for i in members[1:]}
@@ -92,7 +96,8 @@ def bookmarks_of(marks: Sequence[Mark]) -> pd.DataFrame:
             reason = f"drawing of {len(drawings[i])} lines"
         if i in partner:
             j, reason = partner[i]
-            points = np.concatenate(_longer_first(mark.points, marks[j].points))
+            first, second = (i, j) if _length(shapes[i]) >= _length(shapes[j]) else (j, i)
+            points = np.concatenate([marks[first].points, marks[second].points])
         tool = PAIR if not reason else reason
         if tool == PAIR and mark.units == DISPLAY:
             reason = "in units of the display"
@@ -106,12 +111,18 @@ def bookmarks_of(marks: Sequence[Mark]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=BOOKMARKS)
 
 
-def _longer_first(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    longer = np.linalg.norm(one[1] - one[0]) >= np.linalg.norm(other[1] - other[0])
-    return (one, other) if longer else (other, one)
+def _in_square_pixels(mark: Mark, aspects: Mapping[str, float]) -> np.ndarray:
+    """The mark's points as its image shows them, all sides of its pixels alike."""
+    if mark.units != PIXEL or not mark.images:
+        return mark.points
+    return mark.points * (1.0, aspects.get(mark.images[0][0], 1.0))
 
 
-def _pairs(marks: Sequence[Mark]) -> dict[int, tuple[int, str]]:
+def _length(line: np.ndarray) -> float:
+    return float(np.linalg.norm(line[1] - line[0]))
+
+
+def _pairs(marks: Sequence[Mark], shapes: Sequence[np.ndarray]) -> dict[int, tuple[int, str]]:
     """Which lines belong together: the first one's index -> the second one's, and why they are no RECIST pair.
 
     Of all lines on one image those that cross as RECIST pairs do are taken, first those of one group, then by how near
@@ -126,7 +137,7 @@ def _pairs(marks: Sequence[Mark]) -> dict[int, tuple[int, str]]:
     tied = {(group[0], group[1]) for group in groups.values() if len(group) == 2}
     rated = []
     for i, j in (pair for scope in scopes.values() for pair in combinations(scope, 2)):
-        ends = np.concatenate([marks[i].points, marks[j].points])
+        ends = np.concatenate([shapes[i], shapes[j]])
         if not why_no_pair(ends, tied=False):
             rated.append(((i, j) not in tied, marks[i].group != marks[j].group, crossing(ends)[0], i, j))
     partner, taken = {}, set()
@@ -135,7 +146,7 @@ def _pairs(marks: Sequence[Mark]) -> dict[int, tuple[int, str]]:
             partner[i], taken = (j, ""), taken | {i, j}
     for i, j in sorted(tied):
         if not taken & {i, j}:
-            partner[i] = j, why_no_pair(np.concatenate([marks[i].points, marks[j].points]), tied=True)
+            partner[i] = j, why_no_pair(np.concatenate([shapes[i], shapes[j]]), tied=True)
     return partner
 
 
