@@ -11,6 +11,7 @@ import pandas as pd
 
 from lensnb.bookmarks import presentation_states, structured_reports
 from lensnb.bookmarks.marks import Mark, patient_of
+from lensnb.bookmarks.report import numbers
 from lensnb.ct.dicom import MULTI_FRAME, SINGLE_FRAME, is_dicom
 from lensnb.files import files_below, is_macos
 from lensnb.system import progress
@@ -76,7 +77,8 @@ def scan(folder: Path) -> Archive:
         else:
             others[getattr(header.get("SOPClassUID"), "name", "") or "DICOM without a kind"] += 1
     if not (rows or states or reports):
-        raise ValueError(f"{folder} holds no DICOM images and no marks ({_listed(others)}); give the archive's folder")
+        there = numbers(dict(sorted(others.items()))) or "it is empty"
+        raise ValueError(f"{folder} holds no DICOM images and no marks ({there}); give the archive's folder")
     return Archive(pd.DataFrame(rows, columns=IMAGES), tuple(states), tuple(reports), others, tuple(notes))
 
 
@@ -138,7 +140,3 @@ def _aspect(header: object) -> float:
     except (TypeError, ValueError):
         return 1.0
     return rows_mm / columns_mm if rows_mm > 0 and columns_mm > 0 else 1.0
-
-
-def _listed(kinds: Counter) -> str:
-    return ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())) or "it is empty"

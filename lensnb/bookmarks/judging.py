@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lensnb.bookmarks.marks import CSV, REPORT, STATE
+from lensnb.bookmarks.merge import aligned
 from lensnb.bookmarks.noise import RULES
 from lensnb.ct.grid_shapes import DIAMETERS
 
@@ -51,12 +52,8 @@ def match(bookmarks: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
 
 def _apart(one: pd.Series, other: pd.Series) -> float:
     """The largest distance of an end between two pairs of lines, whichever way round they are."""
-    ends, wanted = (np.asarray(row, dtype=float).reshape(2, 2, 2) for row in (one, other))
-    ways = []
-    for lines in (ends, ends[::-1]):
-        straight, back = (np.linalg.norm(way - wanted, axis=2).max(axis=1) for way in (lines, lines[:, ::-1]))
-        ways.append(float(np.minimum(straight, back).max()))
-    return min(ways)
+    ends, wanted = (np.asarray(row, dtype=float).reshape(4, 2) for row in (one, other))
+    return float(np.linalg.norm(aligned(ends, wanted) - wanted, axis=1).max())
 
 
 def forms(matched: pd.DataFrame) -> pd.DataFrame:

@@ -50,12 +50,12 @@ def _groups(ends: np.ndarray, margin_px: float, iou: float) -> list[tuple[list[i
             break
         i, j = pairs[best]
         members = groups[i][0] + groups[j][0]
-        aligned = [_aligned(ends[k], ends[members[0]]) for k in members]
-        groups = [group for k, group in enumerate(groups) if k not in (i, j)] + [(members, np.mean(aligned, axis=0))]
+        alike = [aligned(ends[k], ends[members[0]]) for k in members]
+        groups = [group for k, group in enumerate(groups) if k not in (i, j)] + [(members, np.mean(alike, axis=0))]
     return [group for group in groups if len(group[0]) > 1]
 
 
-def _aligned(ends: np.ndarray, like: np.ndarray) -> np.ndarray:
+def aligned(ends: np.ndarray, like: np.ndarray) -> np.ndarray:
     """The same two lines (4, 2), their ends and, in a round lesion, the lines themselves in the order of `like`."""
     ways = []
     for lines, first, second in product((False, True), repeat=3):

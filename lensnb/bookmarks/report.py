@@ -6,6 +6,7 @@ only where the command is told to.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -35,21 +36,22 @@ def what_became(bookmarks: pd.DataFrame) -> pd.DataFrame:
 
 def summary(counts: pd.DataFrame, flags: pd.Series, others: Counter, read: dict[str, int], made: dict[str, int]) -> str:
     """The lines that the command prints. flags: of the lesions in the dataset. read, made: name -> number."""
-    lines = ["read: " + _numbers(read)]
+    lines = ["read: " + numbers(read)]
     if others:
-        lines.append("  and left alone: " + _numbers(dict(sorted(others.items()))))
+        lines.append("  and left alone: " + numbers(dict(sorted(others.items()))))
     whole = counts.groupby("what", sort=False)["bookmarks"].sum()
     lines.append(f"bookmarks: {int(whole.sum()):,}")
     lines += [f"  {number:>7,} {what if what in (IN_DATASET, MERGED) else f'left out: {what}'}" for what, number in
               whole.items()]  # fmt: skip
     rules = Counter(rule for text in flags for rule in text.split(", ") if rule)
     lines.append(f"  {int((flags != '').sum()):>7,} of those in the dataset are flagged as possibly wrong"
-                 + (f": {_numbers(dict(sorted(rules.items())))}" if rules else ""))  # fmt: skip
-    lines.append("written: " + _numbers(made))
+                 + (f": {numbers(dict(sorted(rules.items())))}" if rules else ""))  # fmt: skip
+    lines.append("written: " + numbers(made))
     return "\n".join(lines)
 
 
-def _numbers(counts: dict[str, int]) -> str:
+def numbers(counts: Mapping[str, int]) -> str:
+    """Counts in one line, as "2 damaged, 1,005 no DICOM"."""
     return ", ".join(f"{number:,} {what}" for what, number in counts.items())
 
 

@@ -4,7 +4,7 @@ Imports nothing that must be installed: it is read before the environment exists
 """
 
 import argparse
-import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -103,23 +103,21 @@ def shortened(text: str) -> str:
 
 def fraction(text: str) -> float:
     """Read an argument that is a number above 0 and at most 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
+    return _above_zero(text, 1.0, f"{text} is not above 0 and at most 1")
 
 
 def positive(text: str) -> float:
     """Read an argument that is a number above 0."""
+    return _above_zero(text, sys.float_info.max, f"{shortened(text)} is not a number above 0")
+
+
+def _above_zero(text: str, most: float, refusal: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{shortened(text)} is not a number above 0")
+    if not 0 < value <= most:
+        raise argparse.ArgumentTypeError(refusal)
     return value
 
 
