@@ -386,6 +386,8 @@ def test_what_is_noted_of_another_runs_files_is_kept_while_they_are_as_noted(tmp
     of_own = hashlib.sha256(b"made here").hexdigest()
     about = {"commit": "c", "profile": "smoke", "seed": 0, "date": "d"}
     write_json({**about, "outputs": {"figures/own.csv": of_own}}, run.folder / "made" / "09_retraining.json")
+    # a step that began again between the listing of the receipts and their reading
+    (run.folder / "made" / "06_cross_slice_mining.json").symlink_to(tmp_path / "removed")
     provenance.write(run)
     own = {"step": "09_retraining", **about, "sha256": of_own}
     assert read_json(run.figures / "made.json") == {"kept.csv": notes["kept.csv"], "own.csv": own}

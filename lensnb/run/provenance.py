@@ -22,7 +22,10 @@ def write(run: Run) -> None:
     with processes.lock(run.lock("made"), "waiting for process {holder}, which notes what it made"):
         files = _noted(run.figures / RECORD)
         for path in sorted((run.folder / "made").glob("*.json")):
-            receipt = read_json(path)
+            try:
+                receipt = read_json(path)
+            except FileNotFoundError:
+                continue  # its step has just begun again, and notes anew what it makes
             about = {"step": path.stem, **{name: receipt[name] for name in KEPT}}
             for name, made in receipt["outputs"].items():
                 folder, _, file = name.partition("/")
@@ -34,7 +37,10 @@ def write(run: Run) -> None:
 
 def _noted(record: Path) -> dict[str, dict]:
     """What is noted of the files that are still as they were; nothing where the record is missing or broken."""
+    found = {}
     with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
-        of_files = {name: about for name, about in read_json(record).items() if (record.parent / name).is_file()}
-        return {name: about for name, about in of_files.items() if checksum(record.parent / name) == about["sha256"]}
-    return {}
+        for name, about in read_json(record).items():
+            with suppress(FileNotFoundError):  # gone, perhaps this very moment: its step makes it again
+                if checksum(record.parent / name) == about["sha256"]:
+                    found[name] = about
+    return found
