@@ -116,6 +116,8 @@ def run_notebook(notebook: Path, output: Path, profile: str, given: dict[str, st
 
 
 def _execute(notebook: Path, partial: Path, values: dict, log: Log, timeout: int | None) -> None:
+    # jsonschema would compile a grammar of web addresses for three seconds; a notebook's format has no use for it
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
