@@ -394,3 +394,6 @@ def test_what_is_noted_of_another_runs_files_is_kept_while_they_are_as_noted(tmp
     (run.figures / "made.json").write_text("{")
     provenance.write(run)
     assert read_json(run.figures / "made.json") == {"own.csv": own}
+    write_json({"kept.csv": notes["kept.csv"], "edited.csv": 5}, run.figures / "made.json")  # broken in one place
+    provenance.write(run)
+    assert read_json(run.figures / "made.json") == {"own.csv": own}

@@ -37,10 +37,14 @@ def write(run: Run) -> None:
 
 def _noted(record: Path) -> dict[str, dict]:
     """What is noted of the files that are still as they were; nothing where the record is missing or broken."""
-    found = {}
     with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
-        for name, about in read_json(record).items():
-            with suppress(FileNotFoundError):  # gone, perhaps this very moment: its step makes it again
-                if checksum(record.parent / name) == about["sha256"]:
-                    found[name] = about
-    return found
+        return {name: about for name, about in read_json(record).items() if _is(record.parent / name, about["sha256"])}
+    return {}
+
+
+def _is(path: Path, known: str) -> bool:
+    """Whether a file is there with this checksum; its step may remove it this very moment, to make it again."""
+    try:
+        return path.is_file() and checksum(path) == known
+    except FileNotFoundError:
+        return False
