@@ -10,7 +10,7 @@ from drawn import CROSS, HEADER, annotation, bidirectional, content, graphic, gr
 
 from lensnb.bookmarks import noise
 from lensnb.bookmarks.export import age, ranges, sex, window
-from lensnb.bookmarks.judging import forms, match, rules
+from lensnb.bookmarks.judging import forms, match, merges, rules
 from lensnb.bookmarks.marks import MM, PIXEL, follow_up
 from lensnb.bookmarks.merge import MEAN, merge
 from lensnb.bookmarks.names import number as number_series
@@ -184,9 +184,16 @@ def test_units_of_the_display_have_no_place_in_the_image():
     assert found.loc[0, "tool"] == "RECIST pair" and found.loc[0, "left_out"] == "in units of the display"
 
 
-def test_graphic_data_that_is_no_points():
-    with pytest.raises(ValueError, match="annotation 1, object 1: 3 numbers are no points of 2 finite coordinates"):
-        of_state(annotation([drawn.item(GraphicData=[1.0, 2, 3], GraphicType="POLYLINE")], IMAGE))
+def test_graphic_data_that_is_no_points_is_left_out_by_name_and_the_rest_is_read():
+    broken = drawn.item(GraphicData=[1.0, 2, 3], GraphicType="POLYLINE")
+    lines = [graphic(CROSS[k : k + 2]) for k in (0, 2)]
+    found = of_state(annotation([broken], IMAGE), annotation(lines, IMAGE))
+    assert found["left_out"].tolist() == ["coordinates that can not be read", ""]
+    assert found["place"].tolist()[0] == "annotation 1, object 1"
+    endless = scoord(CROSS[:2], "1.2.3")
+    endless.GraphicData = [1.0, 2.0, 3.0, float("nan")]
+    found = of_report(group(endless), bidirectional(CROSS, "1.2.3"))
+    assert found["left_out"].tolist() == ["coordinates that can not be read", ""]
 
 
 # structured reports
@@ -240,6 +247,15 @@ def test_a_reference_that_leads_back_ends():
     pair = bidirectional(CROSS, "1.2.3")
     pair.ContentSequence.append(drawn.item(RelationshipType="INFERRED FROM", ReferencedContentItemIdentifier=[1, 1]))
     assert of_report(pair)["tool"].tolist() == ["RECIST pair"]
+
+
+def test_a_reference_that_leads_nowhere_is_left_out_by_name():
+    pair = bidirectional(CROSS, "1.2.3")
+    pair.ContentSequence.append(drawn.item(RelationshipType="INFERRED FROM", ReferencedContentItemIdentifier=[1, 9]))
+    found = of_report(pair)
+    assert found["tool"].tolist() == ["RECIST pair", "reference to nothing"]
+    assert found["left_out"].tolist() == ["", "reference to nothing"]
+    assert found.loc[1, "place"] == "group 1.1, reference 1.1.3"
 
 
 def test_what_is_no_pair_in_a_report():
@@ -325,7 +341,7 @@ def bookmarks_on_slices(*rows, **more) -> pd.DataFrame:
     table = pd.DataFrame([row[:2] for row in rows], columns=["series_uid", "slice"])
     table[DIAMETERS] = np.array([row[2] for row in rows], dtype=float).reshape(-1, 8)
     table["bookmark"] = np.arange(1, len(rows) + 1)
-    return table.assign(left_out="", **more)
+    return table.assign(**({"left_out": "", "rules": ""} | more))
 
 
 def square(x: float, y: float, side: float) -> list:
@@ -457,12 +473,35 @@ def test_lung_is_not_dark_and_air_is():
     assert noise.flag(noise.in_units(measured))["dark"].head(2).tolist() == [True, False]
 
 
+def test_a_right_box_and_a_wrong_one_are_not_merged():
+    """Their mean is neither, and no rule would flag it; what the same rules flag is one wrong box."""
+    one, near = square(0, 0, 10), square(1, 0, 10)
+    rows = (("a", 3, one), ("a", 3, near), ("a", 3, near), ("a", 3, near))
+    merged = merge(bookmarks_on_slices(*rows, rules=["", "flat", "", "flat"]), 0.0, 0.6)
+    assert merged["merged_into"].tolist() == [0, 0, 1, 2]
+    assert merged.loc[0, MEAN].astype(float).tolist() == pytest.approx(square(0.5, 0, 10))
+    assert merged.loc[1, MEAN].astype(float).tolist() == near
+
+
+def test_mergers_by_hand():
+    """On one slice a lesion by two readers, a wrong mark and another lesion; the wrong one merged, the reader not."""
+    table = bookmarks_on_slices(*(("s", n == 4, square(20 * n, 0, 9)) for n in range(5)), form="csv", image="i")
+    table = table.assign(merged_into=[0, 0, 1, 0, 0])
+    truth = table[["form", "image", "slice", *DIAMETERS]].assign(
+        bookmark=[7, 8, 9, 10, 11], patient="p", study=1, identity=[1, 1, 0, 2, 1],
+        what=["lesion", "lesion", "flat", "lesion", "lesion"])  # fmt: skip
+    found = merges(match(table, truth), table).iloc[0]
+    assert found[["twice", "merged", "right", "wrong_with_right"]].tolist() == [1, 1, 0, 1]
+    assert (found["precision"], found["recall"]) == (0, 0)
+    found = merges(match(table, truth), table.assign(merged_into=[0, 1, 0, 0, 0])).iloc[0]
+    assert found[["twice", "merged", "right", "precision", "recall"]].tolist() == [1, 1, 1, 1, 1]
+
+
 def test_precision_and_recall_of_the_rules():
     """Six lesions: two right ones of which one is flagged, wrong ones found, missed, and found by another rule."""
     whats = ["lesion", "lesion", "small", "outside", "no lesion", "small"]
     flags = ["", "flat", "small", "faint", "", ""]
-    table = bookmarks_on_slices(*(("s", n, square(0, 0, 9)) for n in range(6)), form="csv", image="i", merged_into=0)
-    table["rules"] = flags
+    table = bookmarks_on_slices(*(("s", n, square(0, 0, 9)) for n in range(6)), form="csv", image="i", rules=flags)
     truth = table[["form", "image", "slice", *DIAMETERS]].assign(what=whats)
     matched = match(table, truth)
     assert matched["found"].tolist() == [0, 1, 2, 3, 4, 5] and matched["off_px"].max() == 0

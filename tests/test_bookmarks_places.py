@@ -10,11 +10,13 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from drawn import CROSS, HEADER, annotation, bidirectional, graphic, group, number, report, scoord3d, state
+from PIL import Image
 from pydicom.uid import MRImageStorage
 from test_dicom import write_enhanced
 from tiny import write_dicom
 
 from lensnb import __main__ as cli
+from lensnb.bookmarks import noise
 from lensnb.bookmarks.marks import CSV, REPORT, STATE
 from lensnb.bookmarks.mine import mine
 from lensnb.ct.grid_shapes import DIAMETERS
@@ -25,6 +27,7 @@ from lensnb.datasets.dl_info import read_info
 SHAPE = (9, 40, 50)  # slices, rows, columns as they are stored
 SPACING = 0.8, 0.9, 2.5  # of columns, rows, slices
 NAME = "Phantom^Pia"
+FRAME = b"\x08\x00\x60\x11IS\x02\x00"  # tag, kind and length of the number of a frame
 
 
 def axes(columns, rows, degrees=0.0, about=(1.0, 0, 0)) -> np.ndarray:
@@ -281,10 +284,20 @@ def test_damaged_files_are_named_and_the_rest_is_used(archive):
     (tmp_path / "in" / "copy.dcm").write_bytes(whole)
     broken = annotation([drawn.item(GraphicData=[1.0, 2, 3], GraphicType="POLYLINE")], drawn.image(uids[3]))
     drawn.save(state(broken), tmp_path / "in" / "broken.dcm")
+    other = drawn.document("1.2.840.10008.5.1.4.1.1.11.1", pydicom.dcmread(tmp_path / "in" / "good.dcm").SOPInstanceUID)
+    drawn.save(other, tmp_path / "in" / "other.dcm")
+    lines = [graphic(CROSS[k : k + 2]) for k in (0, 2)]
+    drawn.save(state(annotation(lines, drawn.image(uids[3], frames=7))), tmp_path / "in" / "wrong.dcm")
+    whole = (tmp_path / "in" / "wrong.dcm").read_bytes()
+    (tmp_path / "in" / "wrong.dcm").write_bytes(whole.replace(FRAME + b"7 ", FRAME + b"x "))
     mined = mine(tmp_path / "in", tmp_path / "out")
+    assert mined.counts["what"].tolist() == ["in the dataset", "coordinates that can not be read"]
     assert len(mined.info) == 1
-    assert any("broken.dcm: its marks can not be read (annotation 1, object 1" in note for note in mined.notes)
-    assert "1 no DICOM" in mined.summary and "copies of another file" in mined.summary
+    assert "1 no DICOM" in mined.summary and "3 copies of another file" in mined.summary
+    for name in ("cut.dcm", "other.dcm"):
+        assert any(f"{name} is not read: it has the SOPInstanceUID of" in note for note in mined.notes)
+    assert "1 whose marks can not be read" in mined.summary
+    assert any("wrong.dcm: its marks can not be read" in note for note in mined.notes)
 
 
 def test_a_slice_that_can_not_be_read_is_missing_and_named(archive):
@@ -332,7 +345,8 @@ def test_identifiers_stay_where_they_are_asked_for(archive):
     )
     drawn.save(data, tmp_path / "in" / f"{NAME}.dcm")
     far = bidirectional(CROSS + [100, 0], uids[3])
-    drawn.save(report(far, PatientID="Secret-77"), tmp_path / "in" / "Pia_2.dcm")
+    click = bidirectional((CROSS - CROSS.mean(axis=0)) * 0.02 + CROSS.mean(axis=0), uids[5])
+    drawn.save(report(far, click, PatientID="Secret-77"), tmp_path / "in" / "Pia_2.dcm")
     identities = tmp_path / "safe" / "identities.csv"
     mined = mine(tmp_path / "in", tmp_path / "out", review=tmp_path / "look", identities=identities)
     written = [p for folder in ("out", "look") for p in (tmp_path / folder).rglob("*") if p.is_file()]
@@ -352,11 +366,42 @@ def test_identifiers_stay_where_they_are_asked_for(archive):
         ):
             assert secret not in content, (path, secret)
     public = pd.read_csv(tmp_path / "out" / "bookmarks.csv", keep_default_na=False)
-    assert public["year"].astype(str).tolist() == ["2019"] * 3 and sorted(public["follow_up"]) == [0, 0, 4]
+    assert public["year"].astype(str).tolist() == ["2019"] * 4 and sorted(public["follow_up"]) == [0, 0, 0, 4]
     table = pd.read_csv(identities, dtype=str, keep_default_na=False)
-    assert table["patient_id"].tolist() == ["Secret-77"] * 3 and len(table) == len(mined.bookmarks)
+    assert table["patient_id"].tolist() == ["Secret-77"] * 4 and len(table) == len(mined.bookmarks)
+    flagged = pd.read_csv(tmp_path / "look" / "flagged.csv")
+    assert flagged["rules"].tolist() == ["small"]  # the double click
+    for name in flagged["picture"]:
+        with Image.open(tmp_path / "look" / name) as picture:
+            assert (
+                picture.size[0] > 400
+                and len(picture.convert("L").getcolors(256)) > 20
+                and not picture.info.get("Author")
+            )
     assert f"{NAME}.dcm" in set(table["file"]) and uids[3] in set(table["image"])
     assert stat.S_IMODE(identities.stat().st_mode) == 0o600
+
+
+def test_numbers_do_not_tell_the_order_of_the_files(archive):
+    """Archives are sorted by patients' names. What is given away must be the same however the files are called."""
+    tmp_path, uids = archive
+    marks = [report(bidirectional(CROSS + d, uids[k]), *more, PatientID="Secret-77") for k, d, *more in
+             ((2, 0), (3, 9, group(number(drawn.LENGTH))), (5, 4), (7, 1), (7, 2))]  # fmt: skip
+    (tmp_path / "in" / "good.dcm").unlink()
+    tables = []
+    for order in (range(5), (4, 2, 0, 3, 1)):
+        for place, which in enumerate(order):
+            drawn.save(marks[which], tmp_path / "in" / f"report_{place}.dcm")
+        out = tmp_path / f"out{len(tables)}"
+        mined = mine(tmp_path / "in", out)
+        tables.append((out / "bookmarks.csv").read_bytes())
+        numbers = pd.read_csv(out / "bookmarks.csv")
+        assert numbers["bookmark"].tolist() == list(range(1, 7)) and mined.info.index.tolist() == [1, 2, 3, 4]
+        assert numbers.loc[:3, "File_name"].tolist() == mined.info["File_name"].tolist()
+        merged = mined.bookmarks[mined.bookmarks["merged_into"] > 0]
+        assert merged["merged_into"].tolist() == [1] and merged["bookmark"].tolist() == [5]
+    one, other = (pd.read_csv(tmp_path / f"out{k}" / "bookmarks.csv").drop(columns=noise.MEASURES) for k in (0, 1))
+    pd.testing.assert_frame_equal(one, other)
 
 
 def test_the_same_files_give_the_same_bytes(archive):
@@ -449,7 +494,6 @@ def test_folders_without_anything_to_mine(tmp_path, capsys):
 
 
 def test_a_full_disk_leaves_nothing(archive, monkeypatch):
-    from PIL import Image
 
     tmp_path, _ = archive
 
@@ -476,6 +520,9 @@ def test_reports_that_highdicom_writes(archive):
     one = next(data for data in slices if data.SOPInstanceUID == uids[6])
     cross = CROSS + [3.25, 1.5]
     mm = in_mm(ORIENTATIONS["plain"], cross, 6)
+    where = (one.ImagePositionPatient, one.ImageOrientationPatient, one.PixelSpacing)
+    theirs = hd.spatial.ImageToReferenceTransformer(*([float(v) for v in values] for values in where))
+    assert np.allclose(theirs(cross), mm, atol=1e-6)  # they, too, count from the corner of the first pixel
     axes_of = {"Long Axis": slice(0, 2), "Short Axis": slice(2, 4)}
     names = {"Long Axis": codes.SCT.LongAxis, "Short Axis": codes.SCT.ShortAxis}
     groups = []

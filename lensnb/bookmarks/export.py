@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lensnb.bookmarks.keys import BODY
 from lensnb.bookmarks.merge import MEAN
 from lensnb.bookmarks.recist import hull_box
 from lensnb.bookmarks.series import Series, planes
@@ -41,7 +42,7 @@ def export(
 ) -> tuple[pd.DataFrame, dict[str, int], list[str]]:
     """Write folder/DeepLesion: Images_png and, last, DL_info.csv.
 
-    lesions: a row each with series_uid, slice, merge.MEAN, body_x, body_y, rules. numbered: as from `names.number`.
+    lesions: a row each with series_uid, slice, merge.MEAN, keys.BODY, rules. numbered: as from `names.number`.
     Flagged lesions have a 1 in Possibly_noisy. Returns DL_info.csv, with the number of the bookmark as
     its index; how many sub-volumes and slices there are; and notes on slices that could not be read and so are missing.
     """
@@ -102,6 +103,8 @@ def _info_row(row: dict, name: pd.Series, series: Series, stretch: tuple[int, in
     box = hull_box(ends, margin_px)[0]
     lengths = np.linalg.norm(ends.reshape(2, 2, 2)[:, 1] - ends.reshape(2, 2, 2)[:, 0], axis=1)
     key = int(row["slice"]) + 1
+    body = np.array([row[column] for column in BODY], dtype=float).reshape(2, 2)
+    middle = hull_box(np.array([row[column] for column in MEAN], dtype=float), 0.0).reshape(2, 2).mean(axis=0)
     return {
         "File_name": f"{name['name']}_{key:03d}.png",
         "Patient_index": name["patient"],
@@ -111,8 +114,9 @@ def _info_row(row: dict, name: pd.Series, series: Series, stretch: tuple[int, in
         "Measurement_coordinates": _cell(ends),
         "Bounding_boxes": _cell(box),
         "Lesion_diameters_Pixel_": _cell(sorted(lengths, reverse=True)),
-        # z is what an unsupervised body part regressor says, which is no part of the bookmarks
-        "Normalized_lesion_location": f"{_cell([row['body_x'], row['body_y']])}, nan",
+        # 0 to 1 from the right and front to the left and back end of the body; z is what an unsupervised body part
+        # regressor says, which is no part of the bookmarks
+        "Normalized_lesion_location": f"{_cell((middle - body[0]) / (body[1] - body[0]))}, nan",
         "Coarse_lesion_type": NO_TYPE,
         "Possibly_noisy": int(bool(row["rules"])),
         "Slice_range": f"{stretch[0]}, {stretch[1]}",

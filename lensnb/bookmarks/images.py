@@ -3,6 +3,8 @@
 Only a few tags of each file are kept, so that an archive of millions of slices fits into memory.
 """
 
+import filecmp
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +45,14 @@ class Archive:
 def scan(folder: Path) -> Archive:
     """List what lies below `folder`; FileNotFoundError or ValueError if that is no folder, or holds no DICOM at all.
 
-    Of several files with one SOPInstanceUID, which are copies, the first one by its path counts.
+    Of several files with one SOPInstanceUID, which are copies, the first one by its path counts; of marks, the others
+    must hold the same, or a note says that they do not.
     """
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist; give the folder of the DICOM files")
     if not folder.is_dir():
         raise ValueError(f"{folder} is a file; give the folder of the DICOM files")
-    rows, states, reports, others, notes, seen = [], [], [], Counter(), [], set()
+    rows, states, reports, others, notes, seen = [], [], [], Counter(), [], {}
     for path in progress(list(files_below(folder)), f"reading the headers in {folder}"):
         if is_macos(path):
             others["of macOS"] += 1
@@ -66,8 +69,10 @@ def scan(folder: Path) -> Archive:
         kind, name = str(header.get("SOPClassUID") or ""), str(header.get("SOPInstanceUID") or "")
         if name and name in seen:
             others["copies of another file"] += 1
+            if "Rows" not in header and not filecmp.cmp(seen[name], path, shallow=False):
+                notes.append(f"{path} is not read: it has the SOPInstanceUID of {seen[name]}, and other contents")
             continue
-        seen.add(name)
+        seen[name] = path
         if kind.startswith(presentation_states.KIND):
             states.append(path)
         elif kind.startswith(structured_reports.KIND) and kind != structured_reports.KEY_IMAGES:
@@ -83,7 +88,7 @@ def scan(folder: Path) -> Archive:
 
 
 def marks_in(archive: Archive) -> tuple[list[Mark], list[str]]:
-    """The marks of all presentation states and reports, and a note on each such file that can not be read."""
+    """The marks of all presentation states and reports; and a note on each such file that can not be read."""
     found, notes = [], []
     for paths, read in (
         (archive.states, presentation_states.read_presentation_state),
@@ -117,7 +122,9 @@ def _whole(path: Path) -> object:
 def _row(path: Path, header: object, kind: str) -> list:
     """An image as a row of IMAGES."""
     text = {tag: str(header.get(tag) or "").strip() for tag in TAGS}
-    modality = text["Modality"] or ("CT" if kind in (SINGLE_FRAME, *MULTI_FRAME) else "unknown")
+    # what becomes public is a code, whatever somebody wrote there
+    modality = text["Modality"] if re.fullmatch(r"[A-Z0-9_]{1,16}", text["Modality"]) else ""
+    modality = modality or ("CT" if kind in (SINGLE_FRAME, *MULTI_FRAME) else "unknown")
     why_not = ""
     if modality != "CT":
         why_not = f"modality {modality}"
@@ -129,8 +136,8 @@ def _row(path: Path, header: object, kind: str) -> list:
         why_not = "text is burned into the image"
     names = [text[tag] for tag in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")]
     whose = [patient_of(header), text["IssuerOfPatientID"]]
-    return [path, *names, *whose, text["FrameOfReferenceUID"], modality, text["StudyDate"][:4],
-            _aspect(header), why_not]  # fmt: skip
+    year = text["StudyDate"][:4] if re.fullmatch(r"[0-9]{8}", text["StudyDate"]) else ""
+    return [path, *names, *whose, text["FrameOfReferenceUID"], modality, year, _aspect(header), why_not]
 
 
 def _aspect(header: object) -> float:

@@ -1,8 +1,10 @@
-"""A mined dataset against the truth of a simulated archive: what was found, and how right each rule is.
+"""A mined dataset against the truth of a simulated archive: what was found, and how right rules and mergers are.
 
 The truth (lensnb/phantom/pacs.py) says of every bookmark what it is. It is matched by the image that the bookmark is on
 and by its ends, never by names of files.
 """
+
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -67,16 +69,17 @@ def forms(matched: pd.DataFrame) -> pd.DataFrame:
 
 
 def rules(matched: pd.DataFrame, bookmarks: pd.DataFrame) -> pd.DataFrame:
-    """How right the rules for wrong bookmarks are, among the lesions of the dataset: a row a rule, and one for all.
+    """How right the rules for wrong bookmarks are, among those that have a place: a row a rule, and one for all.
 
-    matched: as from `match`. bookmarks: with rules, left_out, merged_into. flagged: lesions that the rule flags; right:
-    those of them that are wrong, whatever of; precision: their share. of_its_kind: wrong lesions of the kind that the
-    rule is for (KINDS), in the last row all wrong ones; recall: the share of them that it flags; recall_of_any_rule.
+    matched: as from `match`. bookmarks: with rules and left_out; each counts, whether it was merged or not. flagged:
+    those that the rule flags; right: those of them that are wrong, whatever of; precision: their share. of_its_kind:
+    wrong ones of the kind that the rule is for (KINDS), in the last row all wrong ones; recall: the share of them that
+    it flags; recall_of_any_rule.
     """
-    lesions = bookmarks[(bookmarks["left_out"] == "") & (bookmarks["merged_into"] == 0)]
-    what = matched[matched["found"] >= 0].set_index("found")["what"].reindex(lesions.index, fill_value=UNKNOWN)
+    inside = bookmarks[bookmarks["left_out"] == ""]
+    what = matched[matched["found"] >= 0].set_index("found")["what"].reindex(inside.index, fill_value=UNKNOWN)
     wrong = (what != RIGHT).to_numpy()
-    names = [set(filter(None, text.split(", "))) for text in lesions["rules"]]
+    names = [set(filter(None, text.split(", "))) for text in inside["rules"]]
     any_rule = np.array([bool(one) for one in names], dtype=bool)
     rows = []
     for rule in (*RULES, "any"):
@@ -87,6 +90,32 @@ def rules(matched: pd.DataFrame, bookmarks: pd.DataFrame) -> pd.DataFrame:
                      _share(any_rule & own, own)])  # fmt: skip
     columns = ["rule", "kind", "flagged", "right", "precision", "of_its_kind", "recall", "recall_of_any_rule"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def merges(matched: pd.DataFrame, bookmarks: pd.DataFrame) -> pd.DataFrame:
+    """How right it is what was merged, in one row, counted in pairs of bookmarks on one slice.
+
+    matched: as from `match`, with the truth's bookmark (one drawing has one number in all forms), patient, study and
+    identity. twice: pairs that are one drawing, or drawings of one lesion that are right; merged: pairs that became one
+    lesion of the dataset; right: both; precision, recall; wrong_with_right: merged pairs of which one alone is right.
+    """
+    found = matched[matched["found"] >= 0]
+    rows = bookmarks.loc[found["found"]]
+    into = rows["merged_into"].where(rows["merged_into"] > 0, rows["bookmark"])
+    found = found.assign(place=[*zip(rows["series_uid"], rows["slice"], strict=True)], into=into.to_numpy())
+    twice, merged, mixed = [], [], []
+    for _, part in found.groupby("place"):
+        for one, other in combinations(part.to_dict("records"), 2):
+            lesion = [one[name] == other[name] for name in ("patient", "study", "identity")]
+            right = one["what"] == other["what"] == RIGHT
+            twice.append(one["bookmark"] == other["bookmark"] or (right and all(lesion)))
+            merged.append(one["into"] == other["into"])
+            mixed.append((one["what"] == RIGHT) != (other["what"] == RIGHT))
+    twice, merged, mixed = (np.array(each, dtype=bool) for each in (twice, merged, mixed))
+    both = twice & merged
+    return pd.DataFrame([{"twice": int(twice.sum()), "merged": int(merged.sum()), "right": int(both.sum()),
+                          "precision": _share(both, merged), "recall": _share(both, twice),
+                          "wrong_with_right": int((merged & mixed).sum())}])  # fmt: skip
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> float:

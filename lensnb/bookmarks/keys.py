@@ -1,28 +1,26 @@
-"""A look at the slices that bookmarks lie on: what is in the boxes, and where in the body they are."""
+"""A look at the slices that bookmarks lie on: what is in the boxes, and where the body is."""
 
 import numpy as np
 import pandas as pd
 
-from lensnb.bookmarks.merge import MEAN
 from lensnb.bookmarks.noise import MEASURES, measure
-from lensnb.bookmarks.recist import hull_box
 from lensnb.bookmarks.series import Series, planes
 from lensnb.ct.grid import border_crop
+from lensnb.ct.grid_shapes import DIAMETERS
 from lensnb.ct.values import check_hu
 from lensnb.system import progress
 
 UNREADABLE, NO_HU = "its pixels can not be read", "its values are no HU"
-LOOKED_AT = [*MEASURES, "body_x", "body_y"]
+BODY = ["body_x1", "body_y1", "body_x2", "body_y2"]  # the box of the body in a slice, in pixels
 
 
 def look(bookmarks: pd.DataFrame, series: dict[str, Series], margin_px: float) -> tuple[pd.DataFrame, list[str]]:
     """Measure the boxes of all bookmarks that have a place, on their key slices.
 
-    Returns the table with noise.MEASURES, and body_x, body_y: the middle of the box, 0 to 1 from the right and front to
-    the left and back end of the body in the slice; a bookmark whose slice can not be read, or holds no HU, gets
-    left_out, and a note says why.
+    Returns the table with noise.MEASURES of each bookmark's own diameters, and BODY of its slice; a bookmark whose
+    slice can not be read, or holds no HU, gets left_out, and a note says why.
     """
-    table = bookmarks.assign(**dict.fromkeys(LOOKED_AT, np.nan))
+    table = bookmarks.assign(**dict.fromkeys([*MEASURES, *BODY], np.nan))
     kept = table[table["left_out"] == ""]
     notes = []
     groups = list(kept.groupby(["series_uid", "slice"], sort=True))
@@ -39,19 +37,14 @@ def look(bookmarks: pd.DataFrame, series: dict[str, Series], margin_px: float) -
             table.loc[part.index, "left_out"] = NO_HU
             notes.append(str(error))
             continue
-        ends = part[MEAN].to_numpy(float)
-        found = measure(ends, margin_px, series[uid].spacing_mm[:2], plane)
-        found[["body_x", "body_y"]] = _in_body(hull_box(ends, 0.0), plane, series[uid].spacing_mm)
-        table.loc[part.index, LOOKED_AT] = found[LOOKED_AT].to_numpy()
+        found = measure(part[DIAMETERS].to_numpy(float), margin_px, series[uid].spacing_mm[:2], plane)
+        table.loc[part.index, MEASURES] = found[MEASURES].to_numpy()
+        table.loc[part.index, BODY] = _body(plane, series[uid].spacing_mm)
     return table, notes
 
 
-def _in_body(boxes: np.ndarray, plane: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Middles of boxes (n, 4) as shares (n, 2) of the body's width and depth in a slice."""
+def _body(plane: np.ndarray, spacing_mm: tuple[float, float, float]) -> list[int]:
+    """x1, y1, x2, y2 of the body in a slice (y, x) in HU; x2 and y2 are one beyond it."""
     height, width = plane.shape
     rows, columns = border_crop(plane[None], np.arange(height), np.arange(width), spacing_mm)
-    first, size = (
-        np.array([columns.start, rows.start]),
-        np.array([columns.stop - columns.start, rows.stop - rows.start]),
-    )
-    return ((boxes[:, :2] + boxes[:, 2:]) / 2 - first) / size
+    return [columns.start, rows.start, columns.stop, rows.stop]

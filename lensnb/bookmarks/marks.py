@@ -9,6 +9,7 @@ import numpy as np
 STATE, REPORT, CSV = "presentation state", "structured report", "csv"  # the forms in which marks are stored
 PIXEL, MM, DISPLAY = "pixel", "mm", "display"  # units of their coordinates
 LINE = "line"  # the tool of an open polyline of two points
+NO_POINTS = "coordinates that can not be read"  # the tool of a graphic whose numbers are no points
 FOLLOW_UP = re.compile(r"\bF0*([0-9]{1,3})\b")  # F03: of the third set of bookmarks on one lesion (DeepLesion Fig. 2)
 
 

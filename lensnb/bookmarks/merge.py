@@ -3,6 +3,8 @@
 The paper merges boxes that overlap by more than 60 % by averaging their coordinates. Overlap is the intersection over
 union: of the pairs of boxes on one slice that DL_info.csv still has, none has more than .596. Here the ends of the
 diameters are averaged, and the box follows from them, since in all rows of DL_info.csv the box is the hull of the ends.
+The paper looks for wrong boxes first and for doubles then. So must one: the mean of a right box and a wrong one is
+neither, and no rule would flag it.
 """
 
 from itertools import combinations, product
@@ -18,8 +20,9 @@ MEAN = [f"mean_{name}" for name in DIAMETERS]  # the ends of a lesion, of all bo
 
 
 def merge(bookmarks: pd.DataFrame, margin_px: float, iou: float) -> pd.DataFrame:
-    """Merge the bookmarks of one slice (series_uid, slice) whose boxes with a margin overlap by more than `iou`.
+    """Merge bookmarks of one slice (series_uid, slice) whose boxes with a margin overlap by more than `iou`.
 
+    Only those are merged that the same rules for wrong ones flag (the column rules), or that none does.
     Those that overlap most go first, and what was merged can be merged again, so that no such pair is left. Returns the
     table with MEAN, which are DIAMETERS, averaged for the first bookmark of a lesion with several, and merged_into, the
     number of that bookmark in the others, 0 in all else. Bookmarks with left_out are not looked at.
@@ -27,7 +30,7 @@ def merge(bookmarks: pd.DataFrame, margin_px: float, iou: float) -> pd.DataFrame
     table = bookmarks.assign(merged_into=0)
     table[MEAN] = table[DIAMETERS].to_numpy()
     kept = table[table["left_out"] == ""]
-    for _, part in kept.groupby(["series_uid", "slice"], sort=False):
+    for _, part in kept.groupby(["series_uid", "slice", "rules"], sort=False):
         if len(part) < 2:
             continue
         groups = _groups(part[DIAMETERS].to_numpy(float).reshape(-1, 4, 2), margin_px, iou)

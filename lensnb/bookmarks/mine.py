@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +34,9 @@ class Mined:
     """What was found, with everything that must not leave the hospital.
 
     bookmarks: a row each, in the order of the files: what recist.BOOKMARKS says of the mark, what placing.place says of
-    its place, what keys.look measured, merged_into, rules (those that flag it, as "dark, faint"), units_area,
-    units_ratio, units_mean, units_noise, and File_name and lesion of the dataset. series: those in the dataset, by
+    its place, what keys.look measured, rules (those that flag it, as "dark, faint"), units_area, units_ratio,
+    units_axes, units_mean, units_noise, merged_into, and File_name and lesion of the dataset. The numbers in the column
+    bookmark follow the dataset's files, as `_numbered` says. series: those in the dataset, by
     SeriesInstanceUID. info: DL_info.csv. counts: what became of the bookmarks. notes: what could not be read.
     """
 
@@ -70,13 +72,13 @@ def mine(
     _check_places(folder, output, csv, review, identities)
     vertices = read_vertices(csv) if csv else []
     archive = scan(folder)
-    marks, notes = marks_in(archive)
+    marks, unread = marks_in(archive)
     marks += vertices
-    notes = [*archive.notes, *notes]
+    others = archive.others + Counter({"whose marks can not be read": len(unread)})
+    notes = [*archive.notes, *unread]
     placed, series, details = place(_bookmarks(marks, archive, folder), archive)
-    merged = merge(placed, margin_px, merge_iou)
-    looked, more = look(merged, series, margin_px)
-    bookmarks = _flagged(looked)
+    looked, more = look(placed, series, margin_px)
+    bookmarks = merge(_flagged(looked), margin_px, merge_iou)
     lesions = bookmarks[(bookmarks["left_out"] == "") & (bookmarks["merged_into"] == 0)]
     counts = what_became(bookmarks)
     notes += [*details, *more]
@@ -85,13 +87,13 @@ def mine(
     numbered = number(lesions, series)
     with atomic_write(output) as part:
         info, made, missing = export(part, lesions, series, numbered, margin_px, context_mm)
-        bookmarks = _named(bookmarks, info)
-        write_table(for_spreadsheet(bookmarks[PUBLIC].round(3)), part / REPORT)
+        bookmarks, info = _numbered(_named(bookmarks, info), info)
+        write_table(for_spreadsheet(bookmarks[PUBLIC].sort_values("bookmark").round(3)), part / REPORT)
         write_table(counts, part / COUNTS)
         flagged = bookmarks[bookmarks["bookmark"].isin(info.index) & (bookmarks["rules"] != "")]
         if review:
             with atomic_write(review) as pictures:
-                write_review(pictures, flagged, series, margin_px)
+                write_review(pictures, flagged.sort_values("bookmark"), series, margin_px)
         if identities:
             write_identities(bookmarks, identities)
     notes += missing
@@ -99,7 +101,7 @@ def mine(
             "other images": int((archive.images["modality"] != "CT").sum()),
             "presentation states": len(archive.states), "structured reports": len(archive.reports)}  # fmt: skip
     made = {"lesions": len(info), **made, "patients": info["Patient_index"].nunique()}
-    text = summary(counts, bookmarks.loc[lesions.index, "rules"], archive.others, read, made)
+    text = summary(counts, bookmarks.loc[lesions.index, "rules"], others, read, made)
     used = {uid: series[uid] for uid in numbered["series_uid"]}
     return Mined(bookmarks, used, info, counts, tuple(notes), text)
 
@@ -137,8 +139,8 @@ def _bookmarks(marks: list[Mark], archive: Archive, folder: Path) -> pd.DataFram
 
 
 def _flagged(bookmarks: pd.DataFrame) -> pd.DataFrame:
-    """With the measures of the lesions in the dataset in robust units, and the flags of the rules."""
-    inside = bookmarks[(bookmarks["left_out"] == "") & (bookmarks["merged_into"] == 0)]
+    """With the measures of those that have a place in robust units, and the flags of the rules."""
+    inside = bookmarks[bookmarks["left_out"] == ""]
     units = noise.in_units(inside[noise.MEASURES])
     reasons = noise.reasons(noise.flag(units)).reindex(bookmarks.index, fill_value="")
     units = units.reindex(bookmarks.index).add_prefix("units_")
@@ -150,6 +152,21 @@ def _named(bookmarks: pd.DataFrame, info: pd.DataFrame) -> pd.DataFrame:
     files = bookmarks["bookmark"].map(info["File_name"]).fillna("")
     lesions = {number: f"dl{row:05d}" for row, number in enumerate(info.index)}
     return bookmarks.assign(File_name=files, lesion=bookmarks["bookmark"].map(lesions).fillna(""))
+
+
+def _numbered(bookmarks: pd.DataFrame, info: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables with new numbers of the bookmarks: 1, 2, ... as their rows in DL_info.csv, then all others.
+
+    The others are numbered by what their public columns say, and nothing else. Numbers in the order of the archive's
+    files would tell the order of the patients' names, by which many archives are sorted.
+    """
+    order = bookmarks.assign(row=bookmarks["bookmark"].map(dict(zip(info.index, range(len(info)), strict=True))))
+    into = order["merged_into"].map(order.set_index("bookmark")["row"])
+    said = [name for name in PUBLIC if name not in ("bookmark", "merged_into")]
+    order = order.assign(into=into).sort_values(["row", "into", *said], kind="stable")
+    new = dict(zip(order["bookmark"], range(1, len(order) + 1), strict=True)) | {0: 0}
+    renamed = {name: bookmarks[name].map(new) for name in ("bookmark", "merged_into")}
+    return bookmarks.assign(**renamed), info.rename(index=new)
 
 
 def _nothing(folder: Path, counts: pd.DataFrame, csv: object, notes: list[str]) -> str:

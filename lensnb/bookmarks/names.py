@@ -1,8 +1,10 @@
 """Numbers in place of identifiers, as patient_study_series (DeepLesion Sec. 2.2.1), and the split by patients.
 
-Patients are numbered in the order of a checksum of their identifiers, which is that of no alphabet and no calendar, and
-the same each time. A patient's studies are numbered by date, so that follow-ups can be told; series by their number in
-the scanner. Only what has a bookmark in the dataset gets a number.
+Patients are numbered in the order of a checksum, which is that of no alphabet and no calendar. It is one of their
+identifiers together with those of all series in the dataset: the same files give the same numbers, and who has a list
+of a hospital's patients, but not the files, can not find the numbers out. A patient's studies are numbered by date, so
+that follow-ups can be told; series by their number in the scanner. Only what has a bookmark in the dataset gets a
+number.
 """
 
 import hashlib
@@ -23,8 +25,9 @@ def number(bookmarks: pd.DataFrame, series: dict[str, Series]) -> pd.DataFrame:
     as many patients as there are studies. Raises ValueError for more than the names of files have room for.
     """
     table = bookmarks[["series_uid", "study_uid", "patient_id", "issuer"]].drop_duplicates("series_uid").copy()
+    salt = "|".join(sorted(table["series_uid"]))
     table["key"] = [
-        hashlib.sha256("|".join((number, issuer) if number else ("", study)).encode()).hexdigest()
+        hashlib.sha256("|".join((salt, *((number, issuer) if number else ("", study)))).encode()).hexdigest()
         for number, issuer, study in table[["patient_id", "issuer", "study_uid"]].to_numpy()
     ]
     table["date"] = [_date(series[uid]) for uid in table["series_uid"]]

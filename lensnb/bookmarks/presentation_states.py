@@ -12,6 +12,7 @@ import numpy as np
 
 from lensnb.bookmarks.marks import (
     DISPLAY,
+    NO_POINTS,
     PIXEL,
     STATE,
     Mark,
@@ -30,7 +31,7 @@ def read_presentation_state(dataset: object, path: Path) -> list[Mark]:
 
     Text that stands in one group with graphics, or without a group in one annotation with them, is their label; other
     text is a mark of its own. A compound graphic is one mark, and the simple objects that draw it for viewers without
-    compound graphics are none. Raises ValueError if a graphic's coordinates are no points.
+    compound graphics are none. A graphic whose coordinates are no points is a mark without any (NO_POINTS).
     """
     everywhere = _all_images(dataset)
     patient = patient_of(dataset)
@@ -76,17 +77,24 @@ def _graphics(item: object, where: str) -> Iterator[tuple[str, str, str, np.ndar
         if graphic.get("CompoundGraphicInstanceID") in drawn_twice:
             continue
         place = f"{where}, object {index}"
-        points, units = _placed(graphic, "GraphicAnnotationUnits", place)
+        points, units = _placed(graphic, "GraphicAnnotationUnits")
         kind = str(graphic.get("GraphicType") or "graphic")
-        tool = polyline_tool(points) if kind == "POLYLINE" else kind.lower()
-        if kind == "INTERPOLATED":
-            tool = "curve"
+        if points is None:
+            tool, points = NO_POINTS, np.zeros((0, 2))
+        elif kind == "POLYLINE":
+            tool = polyline_tool(points)
+        else:
+            tool = "curve" if kind == "INTERPOLATED" else kind.lower()
         yield place, _group(graphic, where), tool, points, units
     for index, compound in enumerate(compounds, start=1):
         place = f"{where}, compound {index}"
-        points, units = _placed(compound, "CompoundGraphicUnits", place)
+        points, units = _placed(compound, "CompoundGraphicUnits")
         kind = str(compound.get("CompoundGraphicType") or "graphic")
-        yield place, _group(compound, where), polyline_tool(points) if kind in LINES else kind.lower(), points, units
+        if points is None:
+            tool, points = NO_POINTS, np.zeros((0, 2))
+        else:
+            tool = polyline_tool(points) if kind in LINES else kind.lower()
+        yield place, _group(compound, where), tool, points, units
 
 
 def _group(graphic: object, where: str) -> str:
@@ -94,10 +102,10 @@ def _group(graphic: object, where: str) -> str:
     return where if number is None else f"group {number}"
 
 
-def _placed(graphic: object, tag: str, place: str) -> tuple[np.ndarray, str]:
-    """Points (n, 2) as index coordinates, and their units; those that are no pixels stay as they are."""
+def _placed(graphic: object, tag: str) -> tuple[np.ndarray | None, str]:
+    """Points (n, 2) as index coordinates, or None, and their units; those that are no pixels stay as they are."""
     try:
         points = points_of(graphic.get("GraphicData"), 2)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{place}: {error}") from error
+    except (TypeError, ValueError):
+        return None, PIXEL
     return (points - 0.5, PIXEL) if str(graphic.get(tag) or PIXEL).upper() == "PIXEL" else (points, DISPLAY)

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from lensnb.bookmarks.marks import MM, PIXEL, REPORT, Mark, image_references, patient_of, points_of, polyline_tool
+from lensnb.bookmarks.marks import (
+    MM,
+    NO_POINTS,
+    PIXEL,
+    REPORT,
+    Mark,
+    image_references,
+    patient_of,
+    points_of,
+    polyline_tool,
+)
 
 KIND = "1.2.840.10008.5.1.4.1.1.88."  # what the SOP class of every structured report begins with
 KEY_IMAGES = f"{KIND}59"  # a list of images, without measurements
@@ -24,25 +34,28 @@ AXES = {  # long, short, major and minor axis (CID 7470)
 }  # fmt: skip
 COORDINATES = {"SCOORD": (2, PIXEL), "SCOORD3D": (3, MM)}
 NOWHERE = "measurement without coordinates"
+LOST = "reference to nothing"  # to a place that the report does not have
 
 
 @dataclass(frozen=True)
 class _Container:
     """A container with what stands in it but not in another one; in a measurement group that is everything below.
 
-    items: content items, each with whether it is, or is below, a number that means an axis.
+    items: content items, each with whether it is, or is below, a number that means an axis. lost: where references
+    stand that lead to no item.
     """
 
     place: str
     is_group: bool
     items: list[tuple[object, bool]] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
 
 def read_report(dataset: object, path: Path) -> list[Mark]:
     """The marks of a structured report, a pydicom dataset, in the order of the file.
 
-    Lines of one container may be one measurement. A measurement group without coordinates is a mark without points.
-    Raises ValueError if coordinates are no points.
+    Lines of one container may be one measurement. A measurement group without coordinates is a mark without points
+    (NOWHERE), and so are coordinates that are no points (NO_POINTS), and references that lead nowhere (LOST).
     """
     containers = [_Container("document", _concept(dataset) == GROUP)]
     _gather(dataset, dataset, containers[0], "", containers, (id(dataset),))
@@ -64,7 +77,10 @@ def _gather(
     for number, child in enumerate(item.get("ContentSequence") or [], start=1):
         where = f"{place}.{number}" if place else str(number)
         target = _target(child, document)
-        if target is None or id(target) in way:
+        if target is None:
+            owner.lost.append(where)
+            continue
+        if id(target) in way:
             continue
         mine = owner
         if target.get("ValueType") == "CONTAINER" and not owner.is_group:
@@ -102,12 +118,12 @@ def _marks(document: object, container: _Container, items: list[tuple[object, bo
             continue
         dimensions, units = COORDINATES[item.ValueType]
         place = f"{container.place}, coordinates {len(found) + 1}"
+        kind = str(item.get("GraphicType") or "graphic")
         try:
             points = points_of(item.get("GraphicData"), dimensions)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{place}: {error}") from error
-        kind = str(item.get("GraphicType") or "graphic")
-        tool = polyline_tool(points) if kind == "POLYLINE" else "outline" if kind == "POLYGON" else kind.lower()
+            tool = polyline_tool(points) if kind == "POLYLINE" else "outline" if kind == "POLYGON" else kind.lower()
+        except (TypeError, ValueError):
+            points, tool = np.zeros((0, dimensions)), NO_POINTS
         below = [_target(child, document) for child in item.get("ContentSequence") or []]
         images = tuple(dict.fromkeys(image for child in below if child is not None for image in _images(child)))
         if units == PIXEL:
@@ -117,9 +133,12 @@ def _marks(document: object, container: _Container, items: list[tuple[object, bo
         space = str(item.get("ReferencedFrameOfReferenceUID") or "")
         found.append(Mark(place=place, group=f"{scope}|{axis}", tool=tool, points=points, units=units, images=images,
                           space=space, **common))  # fmt: skip
-    if container.is_group and not found:
+    without = [(f"{container.place}, reference {where}", LOST) for where in container.lost]
+    if container.is_group and not (found or without):
+        without = [(container.place, NOWHERE)]
+    for place, tool in without:
         nowhere = np.zeros((0, 2))
-        found.append(Mark(place=container.place, group=scope, tool=NOWHERE, points=nowhere, units=PIXEL, images=named,
+        found.append(Mark(place=place, group=scope, tool=tool, points=nowhere, units=PIXEL, images=named,
                           **common))  # fmt: skip
     return found
 
