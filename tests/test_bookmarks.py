@@ -315,6 +315,7 @@ def test_other_tools_in_a_csv_need_no_vertices(tmp_path):
         ("1.8" + ",1" * 12, HEADER.replace("coordinates,", ""), "no column coordinates; LPS or RAS must be said"),
         ("1.8,LPS" + ",1" * 11, HEADER.replace(",z4", ""), "no column z4; it has series_uid"),
         ("1.8,LPI" + ",1" * 12, HEADER, "line 2: coordinates is 'LPI'; it must say LPS or RAS"),
+        ("1.8,LPS" + ",1" * 11 + ",1e200", HEADER, "line 2: z4 is "),
         (",LPS" + ",1" * 12, HEADER, "line 2: series_uid is empty; without it the vertices lie in no CT"),
         ("1.8,LPS,," + "1," * 10 + "1", HEADER, "line 2: x1 is empty; give it in mm"),
         ('1.8,LPS,"1,5"' + ",1" * 11, HEADER, "line 2: x1 is '1,5', not a number; write a point instead"),

@@ -33,6 +33,7 @@ from lensnb import files
 from lensnb.datasets import NAMES
 from lensnb.models.lesanet import LesaNet
 from lensnb.models.weights import save_weights
+from lensnb.provenance.product import write_record
 from lensnb.settings import load_profile, to_dict
 
 NAMED = f"{DETECT} --lesanet {{}}/lesanet"
@@ -128,6 +129,15 @@ def folder(name: str):
     return lambda at: (at / name).mkdir(parents=True)
 
 
+def flipped_after_its_record(at: Place) -> None:
+    """One bit of a weight: the network is another one, and as sound as before."""
+    path = at / "run/weights.safetensors"
+    write_record([path], {})
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+
+
 LAST, FC = "head.boxes.3.weight", "head.fc1.weight"
 DAMAGED = "copy both again from the run that made them, or train again"
 AGAIN = "delete it and run `python -m lensnb lesanet` again"
@@ -146,6 +156,8 @@ CASES_HERE = [
          refused("the network's scores or boxes are not finite", "take other weights", status=1)),
         ("a negative variance", tensor("backbone.stem.1.running_var", lambda v: v * -1 - 9),
          refused("the network's features or proposals are not finite", status=1)),
+        ("a bit that flipped, with the run's record", flipped_after_its_record, refused(
+            "weights.safetensors is not as the training wrote it", "weights.safetensors.made", "copy both again")),
         ("empty", write("run/weights.safetensors", b""), refused("weights.safetensors does not hold the network")),
         ("a csv", write("run/weights.safetensors", "volume,x1\na,1\n"), refused("does not hold the network")),
         ("a folder", a_folder_instead("run/weights.safetensors"), refused("weights.safetensors", "is missing")),
@@ -187,7 +199,7 @@ CASES_HERE = [
         ("inference is a number", config(3, "inference"), refused("config.json: inference is 3")),
         ("inference incomplete", config_without("inference", "nms"), refused("config.json: inference", "nms")),
         ("no slices at once", config(0, "inference", "slices_at_once"), refused("config.json", "slices_at_once is 0")),
-        ("all slices at once", config(10**9, "inference", "slices_at_once"), refused("slices_at_once", "1 to 256")),
+        ("all slices at once", config(10**9, "inference", "slices_at_once"), refused("slices_at_once", "1 to 64")),
         ("a score of 7", config(7, "inference", "score"), refused("config.json: inference: score is 7", "0 to 1")),
         ("a score NaN", config(NAN, "inference", "score"), refused("config.json")),
         ("phantom is a word", config("no", "phantom"), refused("config.json: phantom is 'no'")),

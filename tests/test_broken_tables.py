@@ -1,6 +1,7 @@
 """Tables, lists, JSON and workbooks as people and spreadsheets write them: read as they are meant, or an error of one
 line that names file, place and cause. Never a row or an id that is silently another one."""
 
+import csv
 import json
 import os
 import pickle
@@ -9,8 +10,9 @@ import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
-from broken import BOX, A, B, Place, change, deeplesion, left_out, luna, nih, refused, run, table, told, write
+from broken import BOX, A, B, Place, change, deeplesion, luna, nih, noted, refused, run, table, told, write
 from test_seeds import write_tables
+from tiny import info_row
 
 from lensnb import __main__ as cli
 from lensnb import files
@@ -31,6 +33,17 @@ FOUND = f"{HEADER},score\n{A},10,10,5,19,19,9,.9\n"
 MM = "seriesuid,coordX,coordY,coordZ"
 INFO, CSV = "raw/DeepLesion/DL_info.csv", "raw/LUNA16/CSVFILES"
 MANUAL, LABELS = "raw/DeepLesion/DeepLesion_manual_1K_test_release.pkl", "raw/DeepLesion/" + label_files.PUBLISHED
+
+
+def add_row(**more):
+    """The first lesion of `deeplesion` once more in DL_info.csv, with something else."""
+    plain = {"series": "000001_01_01", "key": 7, "box": (10, 8, 22, 20), "slices": (5, 10), "spacing": (1.25, 1.25, 3)}
+
+    def damage(at: Place) -> None:
+        with (at / INFO).open("a") as file:
+            csv.writer(file, lineterminator="\n").writerow(info_row(**(plain | {"size": 32} | more)))
+
+    return damage
 
 
 # sound files
@@ -287,6 +300,11 @@ CASES = [
         ("a field too many", swap(INFO, "\n0", "\n7,0"), refused("DL_info.csv", "line 2 has 19 fields")),
         ("a row cut off", bytes_of(INFO, lambda b: b[:-8]), refused("DL_info.csv", "line 3 has")),
         ("two columns of boxes", swap(INFO, "Measurement_coordinates", "Bounding_boxes"), refused("twice")),
+        ("rows of one sub-volume with other spacings", add_row(spacing=(1.25, 1.25, 5)),
+         refused("DL_info.csv, line 4", "spacing_x or", "another than in the row before of this sub-volume")),
+        ("a patient for training and for test", add_row(series="000001_01_02", split=3),
+         refused("DL_info.csv, line 4", "split is another than in the row before of this patient")),
+        ("a lesion twice", add_row(), noted("000001_01_01_005-010", "lesion that is there before: dl00002")),
         ("a box of 1e200", swap(INFO, "22, 20", "1e200, 20"), refused("line 2", "Bounding_boxes")),
         ("digits of another script", swap(INFO, "000001_01_01_", "٠٠٠٠٠١_01_01_"), refused("line 2", "File_name")),
         ("wrong after empty lines", lambda at: [swap(INFO, "\n", "\n\n")(at), swap(INFO, "04_01_01_007", "4")(at)],
@@ -299,12 +317,18 @@ CASES = [
         "LUNA16", luna, PREPARE,
         ("a nodule twice", lambda at: bytes_of(f"{CSV}/annotations.csv", lambda b: b + b.split(b"\n")[1])(at),
          refused("annotations.csv, line 3", "there before")),
+        ("a table without rows", lambda at: bytes_of(f"{CSV}/annotations.csv", lambda b: b.split(b"\n")[0])(at),
+         refused("annotations.csv has no rows")),
+        ("several scans on a line", write(f"{CSV}/seriesuids.csv", "1.2.0,1.2.1\n"),
+         refused("seriesuids.csv, line 1: 2 fields", "one seriesuid a line")),
+        ("a nodule of a scan that is not listed", write(f"{CSV}/seriesuids.csv", "1.2.1\n"),
+         refused("annotations.csv has nodules of 1.2.0", "seriesuids.csv does not list")),
         ("a field too many", swap(f"{CSV}/annotations.csv", "\n1", "\n7,1"), refused("line 2 has 6 fields")),
         ("True for a diameter", swap(f"{CSV}/annotations.csv", ",8.0", ",True"), refused("line 2", "diameter")),
         ("a position of 1e200", swap(f"{CSV}/annotations.csv", "1.2.0,", "1.2.0,1e20"), refused("line 2", "position")),
         ("an id that climbs", swap(f"{CSV}/annotations.csv", "1.2.0", "../../../x"),
-         left_out("../../../x", "missing scan")),
-        ("an id of 300 characters", swap(f"{CSV}/annotations.csv", "1.2.0", "1" * 300), left_out("1" * 300, "missing")),
+         refused("annotations.csv has nodules of ../../../x", "does not list")),
+        ("an id of 300 characters", swap(f"{CSV}/annotations.csv", "1.2.0", "1" * 300), refused("1" * 300, "misspelt")),
         ("scans is a folder", a_folder(f"{CSV}/seriesuids.csv"), refused("seriesuids.csv is a folder")),
     ),
     *table(

@@ -41,7 +41,8 @@ def whole(tmp_path, monkeypatch):
     nodes = np.zeros_like(CUBE)
     nodes[2, 3, 4] = 1
     write_luna(tmp_path, {"1.2": (CUBE, MATRIX), "1.3": (CUBE, MATRIX)}, [("1.2", 3.0, 3.0, 2.0, 2.0)])
-    (tmp_path / "LUNA16" / "CSVFILES" / "annotations_excluded.csv").write_text("head\n1.2,1,1,1,-1\n")
+    excluded = "seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2,1,1,1,-1\n"
+    (tmp_path / "LUNA16" / "CSVFILES" / "annotations_excluded.csv").write_text(excluded)
     write_lits(tmp_path, 0, CUBE, nodes * 2, MATRIX)
     write_nih(tmp_path, "ABD_LYMPH_001", CUBE, nodes, MATRIX)
     smaller = {

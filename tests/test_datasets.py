@@ -56,7 +56,8 @@ def test_deeplesion_boxes_slices_and_hu(tmp_path):
 
 
 def test_deeplesion_header_variants_and_blank_ages(tmp_path):
-    rows = [info_row("000001_01_01", 12, (1, 1, 9, 9), (10, 14), age=age) for age in ("", "62", "62.0")]
+    ages = enumerate(("", "62", "62.0"))
+    rows = [info_row("000001_01_01", 12, (1, n, 9, 9 + n), (10, 14), age=age) for n, age in ages]
     write_deeplesion(tmp_path, rows, gender="Patient_sex")
     assert len(deeplesion.find(tmp_path).loc[0, "annotations"]["lesions"]) == 3
 

@@ -242,6 +242,7 @@ REFUSED = {
     "shifted": (setting(ImagePositionPatient=[-11, 30, -1]), r"0?838.dcm: the slices do not lie on one line.* 9.00 mm"),
     "another series": (setting(SeriesInstanceUID="1.2.3"), "holds 2 series"),
     "another modality": (setting(Modality="MR"), "838.dcm: modality MR, expected CT; take it out"),
+    "two numbers of frames": (setting(NumberOfFrames=[1, 2]), "NumberOfFrames is .*, not a whole number"),
     "frames": (setting(NumberOfFrames=4), "838.dcm: 4 frames in one file, but positions of 0; .*NIfTI"),
     "other spacing": (setting(PixelSpacing=[2, 2]), r"838.dcm: PixelSpacing is \[2.0, 2.0\], but \[0.9, 0.7\] in 0000"),
     "other size": (setting(Rows=2), r"838.dcm: Rows and Columns is \[2.0, 5.0\], but .*not one CT volume. Give"),

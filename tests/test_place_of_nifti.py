@@ -101,6 +101,9 @@ REFUSED = {
     "metres that are mm": ({"sform": RIGHT, "xyzt_units": 1}, "voxels of 700 x 800 x 2500 mm are no CT's"),
     "micron that are mm": ({"qform": RIGHT, "xyzt_units": 3}, "are no CT's"),
     "unknown unit": ({"sform": RIGHT, "xyzt_units": 5}, "unit of length is number 5"),
+    "quaternion too long beside a matrix": (
+        {"sform": RIGHT, "qform": RIGHT, "quatern_b": 0.9, "quatern_c": 0.9}, "its matrices .* can not be read"
+    ),
     "quaternion too long": ({"qform": RIGHT, "quatern_b": 0.9, "quatern_c": 0.9}, "its qform is no rotation"),
 }
 

@@ -61,7 +61,7 @@ def scan(folder: Path) -> Archive:
             header = _header(path)
         except Exception as error:  # a damaged file raises almost anything
             others["damaged"] += 1
-            notes.append(f"{path}: its header can not be read ({' '.join(str(error).split())}); copy it again")
+            notes.append(f"{path}: its header can not be read ({_reason(error)}); copy it again")
             continue
         if header is None:
             others["no DICOM"] += 1
@@ -98,7 +98,7 @@ def marks_in(archive: Archive) -> tuple[list[Mark], list[str]]:
             try:
                 found += read(_whole(path), path)
             except Exception as error:  # a damaged file raises almost anything
-                notes.append(f"{path}: its marks can not be read ({' '.join(str(error).split())}); export it again")
+                notes.append(f"{path}: its marks can not be read ({_reason(error)}); export it again")
     return found, notes
 
 
@@ -111,6 +111,11 @@ def _header(path: Path) -> object | None:
     if not is_dicom(path):
         return None
     return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS, force=True)
+
+
+def _reason(error: Exception) -> str:
+    """In one line why a file can not be read; some errors say nothing but their kind."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _whole(path: Path) -> object:

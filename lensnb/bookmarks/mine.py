@@ -89,7 +89,7 @@ def mine(
         info, made, missing = export(part, lesions, series, numbered, margin_px, context_mm)
         bookmarks, info = _numbered(_named(bookmarks, info), info)
         write_table(for_spreadsheet(bookmarks[PUBLIC].sort_values("bookmark").round(3)), part / REPORT)
-        write_table(counts, part / COUNTS)
+        write_table(for_spreadsheet(counts), part / COUNTS)
         flagged = bookmarks[bookmarks["bookmark"].isin(info.index) & (bookmarks["rules"] != "")]
         if review:
             with atomic_write(review) as pictures:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from lensnb.bookmarks.noise import MEASURES
 from lensnb.files import atomic_write
+from lensnb.files.cells import for_spreadsheet
 
 PUBLIC = ["bookmark", "form", "tool", "modality", "year", "left_out", "merged_into", "File_name", "lesion", "follow_up",
           *MEASURES, "rules"]  # fmt: skip
@@ -59,4 +60,4 @@ def write_identities(bookmarks: pd.DataFrame, path: Path) -> None:
     """Write which file and which patient each bookmark is of, readable by its owner alone."""
     with atomic_write(path) as temporary:
         temporary.touch(mode=0o600)
-        bookmarks[PRIVATE].to_csv(temporary, index=False, lineterminator="\n")
+        for_spreadsheet(bookmarks[PRIVATE].sort_values("bookmark")).to_csv(temporary, index=False, lineterminator="\n")

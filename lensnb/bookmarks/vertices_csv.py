@@ -18,6 +18,7 @@ from lensnb.files.cells import no_number, numbers, read_cells
 VERTICES = [f"{axis}{number}" for number in range(1, 5) for axis in "xyz"]
 NEEDED = ["series_uid", "coordinates", *VERTICES]
 TO_LPS = {"LPS": (1.0, 1.0, 1.0), "RAS": (-1.0, -1.0, 1.0)}
+FARTHEST_MM = 1e5  # no scanner's coordinates
 TOOLS = ("line", "arrow", "ellipse", "circle", "point", "outline", "segmentation", "text")
 PAIRS = ("", "recist", "recist pair", "bidimensional", "bidirectional")  # names of the tool that draws both diameters
 
@@ -62,5 +63,5 @@ def _check(row: pd.Series, index: int, values: dict, where: str) -> None:
         raise ValueError(f"{where}: series_uid is empty; without it the vertices lie in no CT")
     for name in VERTICES:
         value, wrong = (column[index] for column in values[name])
-        if wrong or not np.isfinite(value):
+        if wrong or not abs(value) <= FARTHEST_MM:  # nan, too
             raise ValueError(f"{where}: {name} is {no_number(row[name]) if row[name] else 'empty'}; give it in mm")

@@ -90,7 +90,8 @@ def _header(path: Path) -> Header | None:
     except ValueError:
         raise
     except Exception as error:  # a damaged file raises almost anything here
-        raise ValueError(f"{path}: its header can not be read ({error}); copy it again, or remove it") from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path}: its header can not be read ({reason}); copy it again, or remove it") from error
 
 
 def _not_a_slice(path: Path, header: object) -> str:

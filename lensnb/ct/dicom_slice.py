@@ -1,5 +1,6 @@
 """One slice of a CT as a DICOM file tells it: where it lies in the patient, and how its values become HU."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,10 @@ def slices_of(header: Header) -> list[Slice]:
     ValueError names the file and the tag that is missing, no number, or impossible.
     """
     path, tags = header.path, header.tags
-    frames = int(tag_value(path, tags, "NumberOfFrames") or 1)
+    said = tag_value(path, tags, "NumberOfFrames")
+    if said is not None and not re.fullmatch(r"[0-9]{0,6}", str(said)):
+        raise ValueError(f"{path}: NumberOfFrames is {said}, not a whole number; export it again")
+    frames = int(said or 1)
     groups = tags.get("PerFrameFunctionalGroupsSequence") or []
     if frames > 1 and len(groups) != frames:
         raise ValueError(

@@ -32,7 +32,7 @@ def check_metaimage(path: Path) -> list[str]:
         raise ValueError(f"{path} can not be read: it is no MetaImage, its header does not say {', '.join(absent)}")
     shape = _whole(path, "DimSize", entries["DimSize"])
     sides, size = (_numbers(path, key, entries.get(key)) for key in ("ElementSpacing", "ElementSize"))
-    _check_sides(path, "ElementSpacing", size if sides is None else sides)
+    _check_sides(path, "ElementSpacing", size if sides is None else sides, len(shape))
     unit = entries.get("DistanceUnits", "mm").lower()
     if unit not in ("mm", "?", "unknown"):
         raise ValueError(f"{path}: DistanceUnits is {unit!r}; write the header in mm")
@@ -44,7 +44,7 @@ def check_metaimage(path: Path) -> list[str]:
         if width is None:
             raise ValueError(f"{path}: ElementType is {entries['ElementType']}, none that a CT can have")
         channels = _whole(path, "ElementNumberOfChannels", entries.get("ElementNumberOfChannels", "1"))[0]
-        skip = int((_numbers(path, "HeaderSize", entries.get("HeaderSize")) or [0])[0])
+        skip = _skip(path, "HeaderSize", entries.get("HeaderSize"))
         packed = "zlib" if _yes(entries.get("CompressedData", "False")) else "raw"
         data, begin = _data_file(path, entries["ElementDataFile"], "local", begin)
         _check_data(path, data, begin + max(0, skip), width * channels * math.prod(shape), packed, from_end=skip == -1)
@@ -77,7 +77,7 @@ def check_nrrd(path: Path) -> list[str]:
     shape = _whole(path, "sizes", entries["sizes"])
     directions = entries.get("spacedirections", "")
     if not directions:
-        _check_sides(path, "space directions", _numbers(path, "spacings", entries.get("spacings")))
+        _check_sides(path, "space directions", _numbers(path, "spacings", entries.get("spacings")), len(shape))
     units = {word.strip('"').lower() for word in entries.get("spaceunits", entries.get("units", "")).split()}
     if wrong := sorted(units - {"mm", "millimeter", "millimeters", "millimetre", "", "???", "none"}):
         raise ValueError(f"{path}: its unit of length is {wrong[0]!r}; write the header in mm")
@@ -85,8 +85,8 @@ def check_nrrd(path: Path) -> list[str]:
     width = NRRD_BYTES.get(kind.removeprefix("u").removesuffix(" int"))
     if width is None:
         raise ValueError(f"{path}: its type is {entries['type']}, none that a CT can have")
-    skip = int((_numbers(path, "byte skip", entries.get("byteskip")) or [0])[0])
-    lines = int((_numbers(path, "line skip", entries.get("lineskip")) or [0])[0])
+    skip = _skip(path, "byte skip", entries.get("byteskip"))
+    lines = _skip(path, "line skip", entries.get("lineskip"))
     encoding = {"gz": "zlib", "gzip": "zlib", "raw": "raw"}.get(entries["encoding"].lower(), "")
     if "datafile" not in entries and not end:
         raise ValueError(f"{path} can not be read: it is cut off, its header has no end")
@@ -110,10 +110,10 @@ def _metaimage_entries(path: Path) -> tuple[dict[str, str], int]:
     entries, end = {}, 0
     for line in head.splitlines(keepends=True):
         end += len(line)
-        key, equals, value = line.decode(errors="replace").partition("=")
-        if equals:
-            key = key.strip()
-            _once(path, entries, SYNONYMS.get(key, key), value.strip())
+        said = re.match(r"([^=:]*)[=:](.*)", line.decode(errors="replace").strip())  # ITK takes a colon, too
+        key = said[1].strip() if said else ""
+        if said:
+            _once(path, entries, SYNONYMS.get(key, key), said[2].strip())
         if key == "ElementDataFile":
             break
     return entries, end
@@ -147,11 +147,20 @@ def _whole(path: Path, key: str, text: str) -> tuple[int, ...]:
     return shape
 
 
-def _check_sides(path: Path, key: str, sides: list[float] | None) -> None:
+def _skip(path: Path, key: str, text: str | None) -> int:
+    """How many bytes or lines lie before the voxels; -1: they are the file's last ones."""
+    if text is not None and not re.fullmatch(r"-1|[0-9]{1,18}", text):
+        raise ValueError(f"{path}: {key} is {text!r}, not a whole number")
+    return int(text or 0)
+
+
+def _check_sides(path: Path, key: str, sides: list[float] | None, axes: int) -> None:
     if not sides:
         raise ValueError(f"{path}: the spacing is missing; without {key} nothing has a size. Write it into the header")
     if not all(math.isfinite(side) and side > 0 for side in sides):
         raise ValueError(f"{path}: the spacing is {sides} mm; it must be above 0")
+    if len(sides) != axes:
+        raise ValueError(f"{path}: the spacing is {sides} mm, {len(sides)} numbers for {axes} axes; write one for each")
 
 
 def _data_file(header: Path, name: str, inside: str, begin: int) -> tuple[Path, int]:

@@ -88,8 +88,12 @@ def _place(path: Path, header: object, sides: np.ndarray, strict: bool) -> tuple
         if strict:
             raise ValueError(f"{path}: its voxel size (pixdim) is {_sides(sides)}; it must be above 0. Write it again")
         sides = np.where(np.isfinite(sides) & (sides != 0), np.abs(sides), 1.0)
-    sform = header.get_sform() if int(header["sform_code"]) > 0 else None
-    qform = header.get_qform() if int(header["qform_code"]) > 0 else None
+    try:
+        sform = header.get_sform() if int(header["sform_code"]) > 0 else None
+        asked = int(header["qform_code"]) > 0 and (strict or sform is None)  # a mask lies where its sform says
+        qform = header.get_qform() if asked else None
+    except ValueError as error:
+        raise ValueError(f"{path}: its matrices (sform, qform) can not be read: {error}; write them again") from error
     notes = [] if unit in (0, 2) else [f"unit: the header is in {'m' if unit == 1 else 'micron'}, not in mm"]
     if sform is None and qform is None:
         return to_mm @ affine(np.diag(sides), np.zeros(3)), [*notes, NO_ORIENTATION]

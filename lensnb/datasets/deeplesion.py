@@ -24,6 +24,7 @@ DEEPLESION = DATASETS[NAME]
 MANUAL_SOURCE = "https://github.com/viggin/DeepLesion_manual_test_set"
 LABELS_FILE = "text_mined_labels_171_and_split.json"
 USUAL_DL_INFO = "f954fe34176b3443f0d89b21e21367754637aa43"  # what `git hash-object` says of the published DL_info.csv
+SAME = ["key", "x1", "y1", "x2", "y2", *ENDS]  # what two rows of one lesion have in common
 MIN_SLICES = 3  # a run of fewer slices has no context to look at
 
 
@@ -33,7 +34,7 @@ def find(root: Path | str) -> pd.DataFrame:
     Volumes are named like those of the manual test set, `{series}_{start:03d}-{end:03d}`, and that set's val
     and test take precedence over the official split, whose other volumes are official-val and official-test.
     Rows marked Possibly_noisy are left out, as MULAN does, and with them a sub-volume that has no other row, unless
-    it is in the manual test set.
+    it is in the manual test set. Of rows that say the same of the same slice the first counts; `read` notes the others.
     Raises FileNotFoundError or ValueError if DL_info.csv is missing or not what it should be.
     """
     folder = Path(root) / NAME
@@ -49,7 +50,9 @@ def find(root: Path | str) -> pd.DataFrame:
         volume = f"{series}_{start:03d}-{end:03d}"
         first = group[0]
         split = manual_split.pop(volume, SPLITS[first["split"]])
-        used = [row for row in group if not row["noisy"]]
+        first_of = {tuple(row[name] for name in SAME): row["lesion"] for row in reversed(group)}
+        again = [row["lesion"] for row in group if row["lesion"] not in first_of.values()]
+        used = [row for row in group if not row["noisy"] and row["lesion"] not in again]
         problem = ""
         if not used and split not in manual:  # the manual boxes do without the rows
             problem = DEEPLESION.on_purpose
@@ -63,6 +66,8 @@ def find(root: Path | str) -> pd.DataFrame:
             "lesions": [[row[name] for name in ("lesion", "key", "x1", "y1", "x2", "y2")] for row in used],
             "ends": [[row[name] for name in ("lesion", "key", *ENDS)] for row in used],
         }
+        if again:
+            annotations["again"] = again
         path = f"{NAME}/Images_png/{series}"
         depth_mm = (end - start + 1) * first["spacing_z"]
         rows.append([NAME, *series_names(series), volume, split, path, DEEPLESION.lesions, annotations, problem,
@@ -126,7 +131,7 @@ def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
     """
     folder = Path(root) / row["path"]
     start, end, spacing_mm, lesions = (row["annotations"][k] for k in ("start", "end", "spacing_mm", "lesions"))
-    images, notes = {}, []
+    images, notes = {}, [f"lesion that is there before: {lesion}" for lesion in row["annotations"].get("again", ())]
     for number in range(start, end + 1):
         path = folder / f"{number:03d}.png"
         if not path.exists():

@@ -17,6 +17,7 @@ FILE_NAME = re.compile(r"([0-9]{6}_[0-9]{2}_[0-9]{2})_([0-9]{3,6})\.png")
 COLUMNS = ["File_name", "Key_slice_index", "Measurement_coordinates", "Bounding_boxes", "Possibly_noisy", "Slice_range",
            "Spacing_mm_px_", "Image_size", "Train_Val_Test"]  # fmt: skip
 
+ONE_VOLUME = ["spacing_x", "spacing_y", "spacing_z", "width", "height"]  # what is one for all lesions of a sub-volume
 ENDS = [f"end_{name}" for name in DIAMETERS]
 
 
@@ -72,6 +73,10 @@ def read_info(path: Path) -> pd.DataFrame:
     info["split"] = info["split"].astype(int)
     _refuse((boxes[:, 0] >= boxes[:, 2]) | (boxes[:, 1] >= boxes[:, 3]), "Bounding_boxes is inverted", table, path)
     _refuse((spacing <= 0).any(axis=1), "Spacing_mm_px_ is not positive", table, path)
+    for names, key, what in ((ONE_VOLUME, ["series", "start", "end"], "sub-volume"), (["split"], "patient", "patient")):
+        of_one = info.assign(patient=info["series"].str[:6]).groupby(key)[names]
+        other = (info[names] != of_one.transform("first")).any(axis=1)
+        _refuse(other, f"{' or '.join(names)} is another than in the row before of this {what}", table, path)
     outside = (info["key"] < info["start"]) | (info["key"] > info["end"])
     _refuse(outside, "the key slice is outside Slice_range", table, path)
     return info

@@ -8,7 +8,7 @@ import pandas as pd
 from lensnb.ct.read import read_image
 from lensnb.ct.volume import CT
 from lensnb.datasets import DATASETS, FOUND, SLICE_BOXES
-from lensnb.files import files_below, is_macos, read_text
+from lensnb.files import files_below, is_macos
 from lensnb.files.cells import first_unprintable, numbers, one_a_line, read_cells
 
 NAME = "LUNA16"
@@ -20,7 +20,8 @@ def find(root: Path | str) -> pd.DataFrame:
     """One row per scan that a csv file names or a subset folder holds; `study` is the subset.
 
     Scans without nodules stay: they are negatives. Raises FileNotFoundError without annotations.csv,
-    ValueError naming the row for a nodule that is not five proper values.
+    ValueError naming the row for a nodule that is not five proper values, or that is of a scan which seriesuids.csv,
+    if it is there, does not list: the scan that is meant would be taken for healthy.
     """
     folder = Path(root) / NAME
     nodules = read_annotations(csv_file(folder, "annotations.csv"))
@@ -32,6 +33,7 @@ def find(root: Path | str) -> pd.DataFrame:
             copies[uid] = path
     seriesuids = csv_file(folder, "seriesuids.csv")
     listed = read_seriesuids(seriesuids) if seriesuids.exists() else []
+    _check_listed(nodules, listed, csv_file(folder, "annotations.csv"), seriesuids)
     of_scan: dict[str, list] = {}
     for uid, *nodule in nodules.to_numpy(object).tolist():
         of_scan.setdefault(uid, []).append(nodule)
@@ -68,6 +70,8 @@ def read_annotations(path: Path) -> pd.DataFrame:
     absent = [name for name in ["seriesuid", *wanted] if name not in table]
     if absent:
         raise ValueError(f"{path} has no column {', '.join(absent)}")
+    if table.empty:  # all scans would be taken for healthy
+        raise ValueError(f"{path} has no rows; LUNA16 comes from {LUNA16.source}")
     values = np.column_stack([numbers(table[name])[0] for name in wanted])
     far = ~(np.abs(values) <= FARTHEST_MM).all(axis=1)  # nan, too
     _refuse(far | (values[:, 3] <= 0), "not a position and a positive diameter", table, path)
@@ -89,8 +93,24 @@ def _refuse(bad: np.ndarray, what: str, table: pd.DataFrame, path: Path) -> None
 
 
 def read_seriesuids(path: Path) -> list[str]:
-    """The scans of the challenge. The official file has no header line, but copies with one exist."""
-    return sorted({fields[0] for _, fields in one_a_line(path) if fields[0] and fields[0].lower() != "seriesuid"})
+    """The scans of the challenge. The official file has no header line, but copies with one exist.
+
+    ValueError for a line with more than one: the others would be missed by nobody.
+    """
+    lines = one_a_line(path)
+    for line, fields in lines:
+        if len(fields) > 1:
+            raise ValueError(f"{path}, line {line}: {len(fields)} fields; write one seriesuid a line")
+    return sorted({fields[0] for _, fields in lines if fields[0] and fields[0].lower() != "seriesuid"})
+
+
+def _check_listed(nodules: pd.DataFrame, listed: list[str], annotations: Path, seriesuids: Path) -> None:
+    unknown = sorted(set(nodules["seriesuid"]) - set(listed)) if listed else []
+    if unknown:
+        raise ValueError(
+            f"{annotations} has nodules of {unknown[0]}, which {seriesuids} does not list ({len(unknown)} such scans); "
+            "one of them is misspelt, or the list is cut off"
+        )
 
 
 def read(root: Path | str, row: pd.Series) -> tuple[CT, pd.DataFrame]:
@@ -127,8 +147,7 @@ def sphere_boxes(centre_mm: np.ndarray, radius_mm: float, ct: CT) -> list[list[f
 def count(root: Path | str, found: pd.DataFrame) -> dict[str, int]:
     """The nodules of annotations.csv and the rows of annotations_excluded.csv."""
     excluded = csv_file(Path(root) / NAME, "annotations_excluded.csv")
-    lines = read_text(excluded).split("\n") if excluded.is_file() else []
-    findings = max(0, sum(bool(line.strip(", ")) for line in lines) - 1)  # without the header
+    findings = len(read_cells(excluded)) if excluded.is_file() else 0
     return {"nodules": int(found["lesions"].sum()), "excluded findings": findings}
 
 

@@ -59,7 +59,7 @@ def load_arrays(path: Path | str) -> object:
         with path.open("rb") as file:
             return _ArrayUnpickler(file).load()
     except Exception as error:  # a broken pickle raises almost anything, from EOFError to KeyError
-        raise ValueError(f"{path} is not a pickle of numpy arrays: {error}") from error
+        raise ValueError(f"{path} is not a pickle of numpy arrays: {str(error) or type(error).__name__}") from error
 
 
 def load_manual_boxes(path: Path | str) -> dict[str, dict[str, np.ndarray]]:

@@ -17,13 +17,14 @@ from lensnb.ct.read import read_ct
 from lensnb.ct.volume import CT
 from lensnb.detection import fusion, inference
 from lensnb.files import all_or_none, check_output, read_json, write_json, write_table
+from lensnb.files.cells import for_spreadsheet
 from lensnb.lesanet.naming import find_lesanet, load_namer, name_lesions
 from lensnb.models.build import weights_file
 from lensnb.models.lens import LENS
 from lensnb.own_ct import second_opinion, slicer
 from lensnb.own_ct.picture import overlay
 from lensnb.own_ct.scan import COLUMNS, LABELS, Scan, describe, expert_scores, sides_mm
-from lensnb.own_ct.trained import default_lesanet, default_weights, inference_of, load_weights
+from lensnb.own_ct.trained import check_written, default_lesanet, default_weights, inference_of, load_weights
 from lensnb.runfolder import DETECTED
 from lensnb.show import plots
 
@@ -54,6 +55,8 @@ def detect(
     model, config = load_weights(weights)
     beside = weights_file(weights or default_weights()).with_name("lesanet")
     named = Path(lesanet) if lesanet else find_lesanet(beside, *([] if weights else [default_lesanet()]))
+    if named:
+        check_written(weights_file(named))
     namer = load_namer(named) if named else None
     ct = read_ct(input_path, series)
     opinion = second_opinion.ask(input_path, ct, series)
@@ -113,7 +116,7 @@ def save(
             off = opinion.compare(origin["input"], np.vstack(points), np.vstack(ours))
             about["simpleitk_differs_by_mm"] = round(off, 4)
     with all_or_none(output, DETECTED):
-        write_table(table, output / TABLE)
+        write_table(for_spreadsheet(table), output / TABLE)  # labels are what a file of the network's calls them
         plots.save(overlay(ct, scan, warning), output / PICTURE)
         write_json(slicer.markups(table, sides_mm(scan), scan.geometry), output / MARKUPS)
         write_json(about, output / ABOUT)

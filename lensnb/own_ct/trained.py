@@ -7,6 +7,7 @@ from pathlib import Path
 from lensnb.files import read_json
 from lensnb.models.build import load_lens, weights_file
 from lensnb.models.lens import LENS
+from lensnb.provenance.product import not_as_written, record_of
 from lensnb.runfolder import CONFIG, Run
 from lensnb.settings import Inference, from_dict
 
@@ -14,7 +15,7 @@ SPACING_MM = (0.1, 20.0)  # of a grid; beyond it is no millimetre
 # the least and most of a number; of slices at once, so that memory stays bounded
 RANGES = {
     "theta": (0, 1), "score": (0, 1), "nms": (0, 1), "trim": (0, 1), "per_slice": (1, math.inf),
-    "slices_at_once": (1, 256),
+    "slices_at_once": (1, 64),
 }  # fmt: skip
 
 
@@ -41,11 +42,24 @@ def load_weights(path: Path | str | None = None) -> tuple[LENS, dict]:
                 f"there are no weights yet: {path} does not exist. `./run_all.sh --only table2` makes it (phantoms); "
                 "or name weights of yours with --weights FILE (config.json must lie beside them)"
             )
+    check_written(weights_file(path))
     model = load_lens(path)
     config_path = weights_file(path).with_name(CONFIG)
     config = read_json(config_path)
     _check(config, config_path)
     return model, config
+
+
+def check_written(weights: Path) -> None:
+    """ValueError if a record of the run that made the weights lies beside them, and they are not as it says.
+
+    A bit that flipped leaves numbers that are as good as others, and other detections.
+    """
+    if weights.is_file() and weights.name in not_as_written(weights):
+        raise ValueError(
+            f"{weights} is not as the training wrote it, says {record_of(weights).name} beside it; copy both again. If "
+            "the weights are others on purpose, remove the record"
+        )
 
 
 def inference_of(config: Mapping, where: str = "config.json") -> Inference:

@@ -58,6 +58,16 @@ def why_not(files: Sequence[Path], recipe: Recipe) -> str:
     return "; ".join(differences(known, recipe)[:3])
 
 
+def not_as_written(first: Path) -> list[str]:
+    """The files of a product that are there, and not as its record says; none without a record that can be read."""
+    try:
+        sums = dict(read_json(record_of(first))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    paths = {name: first.with_name(name) for name in sums}
+    return [name for name, path in paths.items() if path.is_file() and checksum(path) != sums[name]]
+
+
 def is_product(path: Path) -> bool:
     """Whether a file belongs to a product that has a record: who makes it decides whether it is made again."""
     for record in path.parent.glob(f"*{ENDING}"):
