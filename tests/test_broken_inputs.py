@@ -276,7 +276,7 @@ CASES = [
         ("nodule beside the scan", lambda at: cell(at / CSV / "annotations.csv", "coordX", 900),
          noted("1.2.0", "outside the", "luna0000")),
         ("nodule of a scan that nobody lists", lambda at: cell(at / CSV / "annotations.csv", "seriesuid", "9.9"),
-         left_out("9.9", "missing scan")),
+         refused("annotations.csv has nodules of 9.9", "does not list")),
         ("listed scan missing", lambda at: (at / CSV / "seriesuids.csv").write_text("1.2.0\n1.2.1\n1.2.7\n"),
          left_out("1.2.7", "missing scan")),
         ("seriesuids.csv is binary", lambda at: (at / CSV / "seriesuids.csv").write_bytes(b"\x89\xff\x00" * 99),
