@@ -16,6 +16,7 @@ from lensnb.bookmarks.marks import Mark, patient_of
 from lensnb.bookmarks.report import numbers
 from lensnb.ct.dicom import MULTI_FRAME, SINGLE_FRAME, is_dicom
 from lensnb.files import files_below, is_macos
+from lensnb.files.reasons import reason_of
 from lensnb.system import progress
 
 TAGS = ["SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "IssuerOfPatientID", "StudyInstanceUID",
@@ -61,7 +62,7 @@ def scan(folder: Path) -> Archive:
             header = _header(path)
         except Exception as error:  # a damaged file raises almost anything
             others["damaged"] += 1
-            notes.append(f"{path}: its header can not be read ({_reason(error)}); copy it again")
+            notes.append(f"{path}: its header can not be read ({reason_of(error)}); copy it again")
             continue
         if header is None:
             others["no DICOM"] += 1
@@ -88,7 +89,7 @@ def scan(folder: Path) -> Archive:
 
 
 def marks_in(archive: Archive) -> tuple[list[Mark], list[str]]:
-    """The marks of all presentation states and reports; and a note on each such file that can not be read."""
+    """The marks of all presentation states and reports, and a note on each such file that can not be read."""
     found, notes = [], []
     for paths, read in (
         (archive.states, presentation_states.read_presentation_state),
@@ -98,7 +99,7 @@ def marks_in(archive: Archive) -> tuple[list[Mark], list[str]]:
             try:
                 found += read(_whole(path), path)
             except Exception as error:  # a damaged file raises almost anything
-                notes.append(f"{path}: its marks can not be read ({_reason(error)}); export it again")
+                notes.append(f"{path}: its marks can not be read ({reason_of(error)}); export it again")
     return found, notes
 
 
@@ -111,11 +112,6 @@ def _header(path: Path) -> object | None:
     if not is_dicom(path):
         return None
     return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS, force=True)
-
-
-def _reason(error: Exception) -> str:
-    """In one line why a file can not be read; some errors say nothing but their kind."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _whole(path: Path) -> object:

@@ -76,25 +76,11 @@ def _graphics(item: object, where: str) -> Iterator[tuple[str, str, str, np.ndar
     for index, graphic in enumerate(item.get("GraphicObjectSequence") or [], start=1):
         if graphic.get("CompoundGraphicInstanceID") in drawn_twice:
             continue
-        place = f"{where}, object {index}"
-        points, units = _placed(graphic, "GraphicAnnotationUnits")
-        kind = str(graphic.get("GraphicType") or "graphic")
-        if points is None:
-            tool, points = NO_POINTS, np.zeros((0, 2))
-        elif kind == "POLYLINE":
-            tool = polyline_tool(points)
-        else:
-            tool = "curve" if kind == "INTERPOLATED" else kind.lower()
-        yield place, _group(graphic, where), tool, points, units
+        tool, points, units = _drawn(graphic, "GraphicType", "GraphicAnnotationUnits", ("POLYLINE",))
+        yield f"{where}, object {index}", _group(graphic, where), tool, points, units
     for index, compound in enumerate(compounds, start=1):
-        place = f"{where}, compound {index}"
-        points, units = _placed(compound, "CompoundGraphicUnits")
-        kind = str(compound.get("CompoundGraphicType") or "graphic")
-        if points is None:
-            tool, points = NO_POINTS, np.zeros((0, 2))
-        else:
-            tool = polyline_tool(points) if kind in LINES else kind.lower()
-        yield place, _group(compound, where), tool, points, units
+        tool, points, units = _drawn(compound, "CompoundGraphicType", "CompoundGraphicUnits", LINES)
+        yield f"{where}, compound {index}", _group(compound, where), tool, points, units
 
 
 def _group(graphic: object, where: str) -> str:
@@ -102,10 +88,13 @@ def _group(graphic: object, where: str) -> str:
     return where if number is None else f"group {number}"
 
 
-def _placed(graphic: object, tag: str) -> tuple[np.ndarray | None, str]:
-    """Points (n, 2) as index coordinates, or None, and their units; those that are no pixels stay as they are."""
+def _drawn(graphic: object, kind_tag: str, units_tag: str, lines: tuple[str, ...]) -> tuple[str, np.ndarray, str]:
+    """Tool, points (n, 2) and units; pixels as index coordinates, other units as they are. lines: polylines' kinds."""
+    kind = str(graphic.get(kind_tag) or "graphic")
     try:
         points = points_of(graphic.get("GraphicData"), 2)
     except (TypeError, ValueError):
-        return None, PIXEL
-    return (points - 0.5, PIXEL) if str(graphic.get(tag) or PIXEL).upper() == "PIXEL" else (points, DISPLAY)
+        return NO_POINTS, np.zeros((0, 2)), PIXEL
+    tool = polyline_tool(points) if kind in lines else "curve" if kind == "INTERPOLATED" else kind.lower()
+    in_pixels = str(graphic.get(units_tag) or PIXEL).upper() == "PIXEL"
+    return (tool, points - 0.5, PIXEL) if in_pixels else (tool, points, DISPLAY)

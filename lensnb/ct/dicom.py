@@ -17,6 +17,7 @@ from lensnb.ct.dicom_stack import check_order, check_origin, check_uniform, slic
 from lensnb.ct.values import check_hu
 from lensnb.ct.volume import CT, affine, check_sides
 from lensnb.files import files_below, is_macos
+from lensnb.files.reasons import reason_of
 
 SINGLE_FRAME = "1.2.840.10008.5.1.4.1.1.2"
 MULTI_FRAME = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # enhanced CT, and converted to it
@@ -90,8 +91,9 @@ def _header(path: Path) -> Header | None:
     except ValueError:
         raise
     except Exception as error:  # a damaged file raises almost anything here
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"{path}: its header can not be read ({reason}); copy it again, or remove it") from error
+        raise ValueError(
+            f"{path}: its header can not be read ({reason_of(error)}); copy it again, or remove it"
+        ) from error
 
 
 def _not_a_slice(path: Path, header: object) -> str:

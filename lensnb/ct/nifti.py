@@ -10,6 +10,7 @@ import numpy as np
 
 from lensnb.ct.compression import check_size, check_stream
 from lensnb.ct.volume import affine
+from lensnb.files.reasons import reason_of
 
 SPARE = 4096  # bytes that may follow the voxels
 MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by xyzt_units: not said (taken for mm), m, mm, micron
@@ -47,7 +48,7 @@ def read_nifti(path: Path, strict: bool = True) -> tuple[np.ndarray, np.ndarray,
     except MemoryError as error:
         raise ValueError(f"{path} can not be read: there is not enough memory for its {image.shape} voxels") from error
     except Exception as error:  # OSError, EOFError, ImageFileError, zlib.error, ...
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         if "w2 should be positive" in reason:  # nibabel's words for a quaternion that is longer than 1
             reason = "its qform is no rotation"
         raise ValueError(f"{path} can not be read: {reason}") from error

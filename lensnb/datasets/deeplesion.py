@@ -24,7 +24,7 @@ DEEPLESION = DATASETS[NAME]
 MANUAL_SOURCE = "https://github.com/viggin/DeepLesion_manual_test_set"
 LABELS_FILE = "text_mined_labels_171_and_split.json"
 USUAL_DL_INFO = "f954fe34176b3443f0d89b21e21367754637aa43"  # what `git hash-object` says of the published DL_info.csv
-SAME = ["key", "x1", "y1", "x2", "y2", *ENDS]  # what two rows of one lesion have in common
+SAME = ["series", "start", "end", "key", "x1", "y1", "x2", "y2", *ENDS]  # what two rows of one lesion have in common
 MIN_SLICES = 3  # a run of fewer slices has no context to look at
 
 
@@ -42,7 +42,7 @@ def find(root: Path | str) -> pd.DataFrame:
     manual = read_manual(root)
     manual_split = {volume: split for split, volumes in manual.items() for volume in volumes}
     groups: dict[tuple, list[dict]] = {}
-    for row in info.to_dict("records"):
+    for row in info.assign(again=info.duplicated(SAME)).to_dict("records"):
         groups.setdefault((row["series"], row["start"], row["end"]), []).append(row)
     present = _folders(folder / "Images_png")
     rows = []
@@ -50,9 +50,8 @@ def find(root: Path | str) -> pd.DataFrame:
         volume = f"{series}_{start:03d}-{end:03d}"
         first = group[0]
         split = manual_split.pop(volume, SPLITS[first["split"]])
-        first_of = {tuple(row[name] for name in SAME): row["lesion"] for row in reversed(group)}
-        again = [row["lesion"] for row in group if row["lesion"] not in first_of.values()]
-        used = [row for row in group if not row["noisy"] and row["lesion"] not in again]
+        again = [row["lesion"] for row in group if row["again"]]
+        used = [row for row in group if not row["noisy"] and not row["again"]]
         problem = ""
         if not used and split not in manual:  # the manual boxes do without the rows
             problem = DEEPLESION.on_purpose

@@ -7,6 +7,7 @@ import numpy as np
 
 from lensnb.datasets import UNIVERSAL
 from lensnb.files import require_file
+from lensnb.files.reasons import reason_of
 
 MANUAL_FILE = f"{UNIVERSAL}/DeepLesion_manual_1K_test_release.pkl"  # below the folder of the raw data
 FARTHEST = 1e9  # pixels or slices from the first one
@@ -59,7 +60,7 @@ def load_arrays(path: Path | str) -> object:
         with path.open("rb") as file:
             return _ArrayUnpickler(file).load()
     except Exception as error:  # a broken pickle raises almost anything, from EOFError to KeyError
-        raise ValueError(f"{path} is not a pickle of numpy arrays: {str(error) or type(error).__name__}") from error
+        raise ValueError(f"{path} is not a pickle of numpy arrays: {reason_of(error)}") from error
 
 
 def load_manual_boxes(path: Path | str) -> dict[str, dict[str, np.ndarray]]:

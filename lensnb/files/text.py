@@ -88,7 +88,7 @@ def _unpacked(path: Path) -> bytes:
         with gzip.open(path) as file:
             content = file.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} can not be unpacked: {str(error) or type(error).__name__}") from error
+        raise ValueError(f"{path} can not be unpacked: {error}") from error
     if len(content) > MAX_BYTES:
         raise ValueError(f"{path} unpacks to more than {MAX_BYTES:,} bytes; so long a text is not read")
     return content

@@ -7,6 +7,7 @@ from pathlib import Path
 import openpyxl
 import pandas as pd
 
+from lensnb.files.reasons import reason_of
 from lensnb.files.text import require_file
 
 MAX_BYTES = 2**28  # unpacked; a workbook can be packed a thousandfold
@@ -26,7 +27,7 @@ def read_sheet(path: Path | str, columns: Sequence[str], advice: str = "") -> pd
                 raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
         sheet = openpyxl.load_workbook(path).worksheets[0]
     except Exception as error:  # zip and XML errors alike, and a workbook of charts alone
-        raise ValueError(f"{path} is not a readable table: {str(error) or type(error).__name__}") from error
+        raise ValueError(f"{path} is not a readable table: {reason_of(error)}") from error
     if sheet.merged_cells.ranges:
         raise ValueError(f"{path}: the cells {sorted(map(str, sheet.merged_cells.ranges))[0]} are merged; unmerge them")
     rows = sheet.iter_rows()

@@ -7,7 +7,7 @@ from pathlib import Path
 from lensnb.files import read_json
 from lensnb.models.build import load_lens, weights_file
 from lensnb.models.lens import LENS
-from lensnb.provenance.product import not_as_written, record_of
+from lensnb.provenance.product import is_altered, record_of
 from lensnb.runfolder import CONFIG, Run
 from lensnb.settings import Inference, from_dict
 
@@ -55,7 +55,7 @@ def check_written(weights: Path) -> None:
 
     A bit that flipped leaves numbers that are as good as others, and other detections.
     """
-    if weights.is_file() and weights.name in not_as_written(weights):
+    if is_altered(weights):
         raise ValueError(
             f"{weights} is not as the training wrote it, says {record_of(weights).name} beside it; copy both again. If "
             "the weights are others on purpose, remove the record"

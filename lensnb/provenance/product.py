@@ -58,14 +58,13 @@ def why_not(files: Sequence[Path], recipe: Recipe) -> str:
     return "; ".join(differences(known, recipe)[:3])
 
 
-def not_as_written(first: Path) -> list[str]:
-    """The files of a product that are there, and not as its record says; none without a record that can be read."""
+def is_altered(first: Path) -> bool:
+    """Whether the first file of a product is not as its record says; no file without a record that can be read is."""
     try:
-        sums = dict(read_json(record_of(first))["files"])
+        known = read_json(record_of(first))["files"][first.name]
     except (OSError, ValueError, KeyError, TypeError):
-        return []
-    paths = {name: first.with_name(name) for name in sums}
-    return [name for name, path in paths.items() if path.is_file() and checksum(path) != sums[name]]
+        return False
+    return first.is_file() and checksum(first) != known
 
 
 def is_product(path: Path) -> bool:
